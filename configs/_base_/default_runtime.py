@@ -1,0 +1,30 @@
+custom_imports = dict(imports=['oneformer3d'], allow_failed_imports=False)
+default_scope = 'mmdet3d'
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    # written whole or not at all, so a killed run keeps its last good checkpoint
+    checkpoint=dict(
+        type='CheckpointHook',
+        interval=1,
+        max_keep_ckpts=2,
+        backend_args=dict(backend='atomic'),
+    ),
+)
+custom_hooks = [dict(type='SafeCheckpointHook')]
+
+log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+
+randomness = dict(seed=0)
+log_level = 'INFO'
+load_from = None
+resume = False

@@ -1,0 +1,1 @@
+"""What mmengine's runner needs beside the model: checkpoints, precision, processes."""

@@ -1,0 +1,166 @@
+"""Checkpoints that load with ``weights_only=True``, resume exactly and are never half-written.
+
+In: the checkpoint dictionary that mmengine's runner saves (weights, optimiser,
+schedulers, message hub with ``HistoryBuffer`` and numpy values).
+Out: the same dictionary made of tensors, numbers, strings and containers only,
+with the states of the random generators beside it; and back again on loading.
+"""
+
+import os
+import random
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import Runner
+
+from oneformer3d.registry import HOOKS
+
+_HISTORY_KEY = '__history_buffer__'
+_ARRAY_KEY = '__numpy_array__'
+_RNG_KEY = 'random_states'
+
+
+def plain_from_checkpoint(value: Any) -> Any:
+    """Replace what a weights-only load refuses by tensors and numbers, recursively.
+
+    Raises:
+        TypeError: for an object that has no plain form.
+    """
+    if isinstance(value, HistoryBuffer):
+        log, count = value.data
+        return {
+            _HISTORY_KEY: {
+                'log': torch.from_numpy(np.array(log)),
+                'count': torch.from_numpy(np.array(count)),
+                'max_length': int(value.max_length),
+            }
+        }
+    if isinstance(value, np.ndarray):
+        return {_ARRAY_KEY: torch.from_numpy(np.ascontiguousarray(value).copy())}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: plain_from_checkpoint(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain_from_checkpoint(item) for item in value)
+    if value is None or isinstance(value, torch.Tensor | str | bytes | bool | int | float):
+        return value
+    raise TypeError(f'cannot save a {type(value).__name__} in a checkpoint')
+
+
+def checkpoint_from_plain(value: Any) -> Any:
+    """Inverse of :func:`plain_from_checkpoint` (mappings come back as ``dict``)."""
+    if isinstance(value, Mapping):
+        if set(value) == {_HISTORY_KEY}:
+            state = value[_HISTORY_KEY]
+            return HistoryBuffer(
+                state['log'].cpu().numpy(), state['count'].cpu().numpy(), state['max_length']
+            )
+        if set(value) == {_ARRAY_KEY}:
+            return value[_ARRAY_KEY].cpu().numpy()
+        return {key: checkpoint_from_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(checkpoint_from_plain(item) for item in value)
+    return value
+
+
+def random_states() -> dict:
+    """States of Python's, numpy's and torch's generators, as tensors and numbers."""
+    version, internal, gauss = random.getstate()
+    algorithm, keys, position, has_gauss, cached = np.random.get_state()
+    states = {
+        'python': {'version': version, 'internal': list(internal), 'gauss': gauss},
+        'numpy': {
+            'algorithm': algorithm,
+            'keys': torch.from_numpy(keys.astype(np.int64)),
+            'position': int(position),
+            'has_gauss': int(has_gauss),
+            'cached': float(cached),
+        },
+        'torch': torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        states['cuda'] = torch.cuda.get_rng_state_all()
+    return states
+
+
+def set_random_states(states: Mapping) -> None:
+    """Put the generators back to what :func:`random_states` read."""
+    python, numpy = states['python'], states['numpy']
+    random.setstate((python['version'], tuple(python['internal']), python['gauss']))
+    keys = numpy['keys'].cpu().numpy().astype(np.uint32)
+    np.random.set_state(
+        (numpy['algorithm'], keys, numpy['position'], numpy['has_gauss'], numpy['cached'])
+    )
+    torch.set_rng_state(states['torch'].cpu())
+    if torch.cuda.is_available() and len(states.get('cuda', ())) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([state.cpu() for state in states['cuda']])
+
+
+@HOOKS.register_module()
+class SafeCheckpointHook(Hook):
+    """Save plain checkpoints and restore the random generators on resume.
+
+    mmengine hands the dictionary to be changed to the hook, so this is the one
+    place that writes to an argument.
+    """
+
+    # before any hook that inspects the checkpoint on loading
+    priority = 'VERY_HIGH'
+
+    def __init__(self) -> None:
+        self._resumed_random_states: Mapping | None = None
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Turn every entry into its plain form and add the random states."""
+        plain = plain_from_checkpoint(checkpoint)
+        checkpoint.clear()
+        checkpoint.update(plain)
+        checkpoint[_RNG_KEY] = random_states()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Turn plain entries back and remember the random states."""
+        self._resumed_random_states = checkpoint.pop(_RNG_KEY, None)
+        restored = checkpoint_from_plain(checkpoint)
+        checkpoint.clear()
+        checkpoint.update(restored)
+
+    def before_train(self, runner: Runner) -> None:
+        """On a resumed run, continue the random sequences where they were saved."""
+        if self._resumed_random_states is not None and runner._resume:
+            set_random_states(self._resumed_random_states)
+        self._resumed_random_states = None
+
+
+class AtomicLocalBackend(LocalBackend):
+    """Local files that appear whole or not at all: temporary file, fsync, rename."""
+
+    def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
+        """Write ``obj`` to ``filepath``; an interrupted write leaves the old file."""
+        path = Path(filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+        try:
+            with os.fdopen(descriptor, 'wb') as stream:
+                stream.write(obj)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        """Write text like :meth:`put`."""
+        self.put(obj.encode(encoding), filepath)
+
+
+register_backend('atomic', AtomicLocalBackend, force=True)

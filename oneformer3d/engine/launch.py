@@ -1,0 +1,63 @@
+"""One entry for one process or many: configs in, a ready mmengine runner out.
+
+mmengine's ``launcher='pytorch'`` sets a CUDA device before anything else, so on
+a machine without one the process group (Gloo) is made here, before the runner.
+"""
+
+import os
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.registry import FUNCTIONS
+from mmengine.runner import Runner
+
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Runner of a config, with several CPU processes where there is no CUDA.
+
+    Args:
+        cfg: full config with ``launcher`` set to one of ``LAUNCHERS``.
+
+    Raises:
+        ValueError: for an unknown launcher, or one that needs CUDA here.
+    """
+    launcher = cfg.get('launcher', 'none')
+    if launcher not in LAUNCHERS:
+        raise ValueError(f'launcher must be one of {LAUNCHERS}, got {launcher!r}')
+    if launcher != 'none' and not torch.cuda.is_available():
+        cfg = with_gloo(cfg)
+    return Runner.from_cfg(cfg)
+
+
+def with_gloo(cfg: Config) -> Config:
+    """Join the Gloo group that torchrun's environment describes; adapt the config to it."""
+    if cfg.launcher != 'pytorch':
+        raise ValueError(f'launcher {cfg.launcher!r} needs CUDA; on CPUs use tools/dist_train.sh')
+    missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR') if name not in os.environ]
+    if missing:
+        raise ValueError(f'launcher pytorch needs {missing} in the environment: use torchrun')
+    if not dist.is_initialized():
+        dist.init_process_group('gloo')
+    adapted = Config(cfg._cfg_dict.copy(), filename=cfg.filename)
+    adapted.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    return adapted
+
+
+@FUNCTIONS.register_module()
+def seed_worker_from_torch(worker_id: int) -> None:
+    """Seed numpy in a data worker from the seed torch drew for this epoch and worker.
+
+    mmengine's default gives a worker the same numpy seed in every epoch, and with
+    it the same augmentations; torch draws its base seed from the main process'
+    generator, which a resumed run restores.
+    """
+    np.random.seed(torch.utils.data.get_worker_info().seed % 2**32)

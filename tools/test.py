@@ -1,0 +1,51 @@
+"""Evaluate a checkpoint and, if asked, write what it predicts as pictures and clouds.
+
+python tools/test.py CONFIG CHECKPOINT
+python tools/test.py CONFIG CHECKPOINT --show-dir pictures/
+"""
+
+import argparse
+import json
+
+from oneformer3d.engine.cli import add_common_arguments, prepare, run_tool
+
+TASKS = ('lidar_seg',)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='weights to evaluate')
+    parser.add_argument('--show-dir', help='write a PNG and a PLY per scene there (no display)')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='instances that are drawn')
+    parser.add_argument('--task', choices=TASKS, default='lidar_seg', help='what is drawn')
+    parser.add_argument('--out', help='write the metrics there as JSON')
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    from mmengine.dist import is_main_process
+    from mmengine.fileio import get_file_backend
+
+    from oneformer3d.engine.launch import build_runner
+
+    cfg = prepare(args)
+    cfg.load_from = args.checkpoint
+    if args.show_dir is not None:
+        hooks = [*cfg.get('custom_hooks', [])]
+        hooks.append(
+            dict(type='SegVisualizationHook', out_dir=args.show_dir, score_thr=args.score_thr)
+        )
+        cfg.custom_hooks = hooks
+    metrics = build_runner(cfg).test()
+    if args.out is not None and is_main_process():
+        text = json.dumps({name: float(value) for name, value in metrics.items()}, indent=2)
+        get_file_backend(backend_args={'backend': 'atomic'}).put_text(text + '\n', args.out)
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,54 @@
+"""Train a segmentor.
+
+python tools/train.py configs/oneformer3d_synthetic.py
+python tools/train.py CONFIG --work-dir DIR --amp --resume
+bash tools/dist_train.sh CONFIG GPUS
+"""
+
+import argparse
+
+from oneformer3d.engine.cli import add_common_arguments, prepare, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--amp', action='store_true', help='mixed precision (CPU: bfloat16)')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the batch size over auto_scale_lr.base_batch_size',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint; without a name, from the latest in the work dir',
+    )
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    from oneformer3d.engine.amp import enable_amp
+    from oneformer3d.engine.launch import build_runner
+
+    cfg = prepare(args)
+    if args.amp:
+        cfg.optim_wrapper = enable_amp(cfg.optim_wrapper)
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise ValueError(f'{args.config}: --auto-scale-lr needs auto_scale_lr.base_batch_size')
+        cfg.auto_scale_lr.enable = True
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    run_tool(main)
