@@ -1,0 +1,38 @@
+"""How the tests of the tools run a tool: as a user does, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+RunTool = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture(scope='session')
+def run_tool() -> RunTool:
+    """``run_tool('tools/x.py', 'argument', …, prefix=[…], status=0)`` → the finished process.
+
+    Fails with the tool's output if it ends with another status than expected (None: any).
+    """
+
+    def run(
+        *command: str | Path, prefix: tuple[str, ...] = (), status: int | None = 0
+    ) -> subprocess.CompletedProcess:
+        result = subprocess.run(
+            [sys.executable, *prefix, *map(str, command)],
+            cwd=REPOSITORY,
+            env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if status is not None:
+            output = f'{result.stdout[-3000:]}\n{result.stderr[-3000:]}'
+            assert result.returncode == status, output
+        return result
+
+    return run
