@@ -1,0 +1,286 @@
+"""Rulebooks: which voxel meets which voxel under which kernel offset.
+
+Enters: integer voxel coordinates (N, 4) ``[batch, x, y, z]`` within a spatial shape, and a kernel.
+Leaves: a ``Rulebook`` with the output voxels and, for either direction of the convolution, the
+``Block``s of ``Tile``s that ``gather_matmul`` works through.
+
+Letters: N input voxels, M output voxels, K kernel offsets (``kD·kH·kW``, the last axis fastest, as
+in the weight), R rows of a tile, G offsets of a tile.
+
+Voxels are compared as integer keys in sorted order: no hash table, the same result on every device
+and in every run. Kernel offsets are taken in small groups, and rows that have neighbours at the
+same offsets of a group make a tile: its (R, G) table has no gaps, and one matrix product serves
+all its rows. A row's result is the sum of its products, one per group.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+Triple = tuple[int, int, int]
+
+# Three offsets along the last axis: one product for most rows, and few tiles (2³ − 1 a group).
+GROUP_SIZE = 3
+# Rows that are worked on together; their products, a few per row, are held in memory.
+BLOCK_ROWS = 16384
+# Rows of a tile, whose features at up to three offsets should stay in the processor's cache.
+TILE_ROWS = 4096
+
+
+def submanifold_rulebook(
+    coords: Tensor, spatial_shape: Triple, kernel_size: Triple, dilation: Triple
+) -> 'Rulebook':
+    """Rulebook of a convolution whose output voxels are its input voxels.
+
+    Args:
+        coords: (N, 4) integers, each row once.
+        spatial_shape: extents of the grid.
+        kernel_size: odd numbers.
+        dilation: distance between kernel offsets.
+
+    Raises:
+        ValueError: an even kernel, a coordinate outside the grid, or a voxel given twice.
+    """
+    if any(k % 2 == 0 for k in kernel_size):
+        raise ValueError(f'submanifold convolution: expected an odd kernel, got {kernel_size}')
+    num = len(coords)
+    # Extents grow by the kernel's reach, so that a step over the border meets an empty cell.
+    reach = [k // 2 * d for k, d in zip(kernel_size, dilation)]
+    extent = [s + r for s, r in zip(spatial_shape, reach)]
+    keys, order = _sorted_keys(coords, spatial_shape, extent)
+    num_offsets = kernel_size[0] * kernel_size[1] * kernel_size[2]
+    rows = torch.arange(num, device=coords.device) if order is None else order
+    table = torch.full((num_offsets, num), num, dtype=torch.int32, device=coords.device)
+    table[num_offsets // 2] = torch.arange(num, dtype=torch.int32, device=coords.device)
+    steps = [[d * (i - k // 2) for i in range(k)] for k, d in zip(kernel_size, dilation)]
+    # If j is i's neighbour at an offset, i is j's at the opposite one: half of them are searched.
+    for k, (dx, dy, dz) in enumerate(itertools.product(*steps)):
+        if k == num_offsets // 2:
+            break
+        wanted = keys + ((dx * extent[1] + dy) * extent[2] + dz)
+        position = torch.searchsorted(keys, wanted).clamp_(max=max(num - 1, 0))
+        found = (keys[position] == wanted).nonzero().squeeze(1)
+        i, j = rows[found], rows[position[found]]
+        table[k, i] = j.int()
+        table[num_offsets - 1 - k, j] = i.int()
+    return Rulebook(coords, spatial_shape, coords, spatial_shape, table, symmetric=True)
+
+
+def strided_rulebook(
+    coords: Tensor,
+    spatial_shape: Triple,
+    kernel_size: Triple,
+    stride: Triple,
+    padding: Triple,
+    dilation: Triple,
+) -> 'Rulebook':
+    """Rulebook of a convolution whose output voxels are all that see an input voxel.
+
+    The output grid is that of a dense convolution, ``(S + 2p − d(k − 1) − 1) // s + 1``; input
+    voxels that no output position covers are dropped, as there.
+
+    Args:
+        coords: (N, 4) integers, each row once.
+        spatial_shape: extents of the input grid.
+        kernel_size, stride, padding, dilation: as of ``torch.nn.Conv3d``.
+
+    Raises:
+        ValueError: a coordinate outside the grid, or a voxel given twice.
+    """
+    _sorted_keys(coords, spatial_shape, spatial_shape)
+    out_shape = tuple(
+        max(0, (s + 2 * p - d * (k - 1) - 1) // t + 1)
+        for s, k, t, p, d in zip(spatial_shape, kernel_size, stride, padding, dilation)
+    )
+    columns = coords.long().unbind(1)
+    targets = [
+        _axis_targets(columns[axis + 1], *setting)
+        for axis, setting in enumerate(zip(kernel_size, stride, padding, dilation, out_shape))
+    ]
+    pair_inputs, pair_keys = [], []
+    for (x, has_x), (y, has_y), (z, has_z) in itertools.product(*targets):
+        i = (has_x & has_y & has_z).nonzero().squeeze(1)
+        pair_inputs.append(i)
+        key = (columns[0][i] * out_shape[0] + x[i]) * out_shape[1] + y[i]
+        pair_keys.append(key * out_shape[2] + z[i])
+    out_keys, pair_outputs = torch.unique(torch.cat(pair_keys), return_inverse=True)
+    table = torch.full(
+        (len(pair_keys), len(out_keys)), len(coords), dtype=torch.int32, device=coords.device
+    )
+    outputs = pair_outputs.split([len(i) for i in pair_inputs])
+    for k, (i, o) in enumerate(zip(pair_inputs, outputs)):
+        table[k, o] = i.int()
+    out_coords = _coords_of_keys(out_keys, out_shape).to(coords.dtype)
+    return Rulebook(coords, spatial_shape, out_coords, out_shape, table, symmetric=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """Rows that have neighbours at the same offsets.
+
+    Attributes:
+        rows: (R,) int32, the rows computed.
+        offsets: (G,) int64, kernel offsets.
+        neighbours: (R·G,) int32, for each row and offset the row gathered.
+    """
+
+    rows: Tensor
+    offsets: Tensor
+    neighbours: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Successive rows, and the tiles that compute their products.
+
+    Attributes:
+        first_row, num_rows: the rows.
+        tiles: in the order in which their products are laid down.
+        products: (P,) int32, for one row after the other the positions of its products.
+        product_starts: (num_rows + 1,) int32, where each row's part of ``products`` starts.
+    """
+
+    first_row: int
+    num_rows: int
+    tiles: list[Tile]
+    products: Tensor
+    product_starts: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Rulebook:
+    """Pairs of input and output voxels of one convolution, for all layers that share it.
+
+    Attributes:
+        in_coords, out_coords: (N, 4) and (M, 4) integers.
+        in_shape, out_shape: extents of the grids.
+        table: (K, M) int32, the input row that an output row sees at each offset; N if none.
+        symmetric: outputs are inputs, and seeing is mutual at opposite offsets.
+    """
+
+    in_coords: Tensor
+    in_shape: Triple
+    out_coords: Tensor
+    out_shape: Triple
+    table: Tensor
+    symmetric: bool
+
+    @cached_property
+    def num_pairs(self) -> int:
+        """Number of (input, output, offset) triples."""
+        return int((self.table < len(self.in_coords)).sum())
+
+    @cached_property
+    def gather_inputs(self) -> list[Block]:
+        """For every output row, the input rows it sees."""
+        return _blocks(self.table, len(self.in_coords))
+
+    @cached_property
+    def gather_outputs(self) -> list[Block]:
+        """For every input row, the output rows that see it, offsets being the same numbers."""
+        if self.symmetric:
+            return [_opposite(block, len(self.table)) for block in self.gather_inputs]
+        num_in, num_out = len(self.in_coords), len(self.out_coords)
+        transposed = torch.full(
+            (len(self.table), num_in), num_out, dtype=torch.int32, device=self.table.device
+        )
+        k, o = (self.table < num_in).nonzero().unbind(1)
+        transposed[k, self.table[k, o].long()] = o.int()
+        return _blocks(transposed, num_out)
+
+
+def _opposite(block: Block, num_offsets: int) -> Block:
+    """The same pairs seen from the other side."""
+    return replace(
+        block,
+        tiles=[replace(tile, offsets=num_offsets - 1 - tile.offsets) for tile in block.tiles],
+    )
+
+
+def _blocks(table: Tensor, missing: int) -> list[Block]:
+    """Cut a (K, rows) table of neighbours into blocks."""
+    blocks = []
+    for first_row in range(0, table.shape[1], BLOCK_ROWS):
+        part = table[:, first_row : first_row + BLOCK_ROWS]
+        num_rows = part.shape[1]
+        tiles = [
+            replace(tile, offsets=tile.offsets + first)
+            for first in range(0, len(part), GROUP_SIZE)
+            for tile in _tiles(part[first : first + GROUP_SIZE], missing)
+        ]
+        rows = torch.cat([table.new_empty(0), *(tile.rows for tile in tiles)])
+        counts = torch.bincount(rows, minlength=num_rows)
+        blocks.append(
+            Block(
+                first_row=first_row,
+                num_rows=num_rows,
+                tiles=[replace(tile, rows=tile.rows + first_row) for tile in tiles],
+                products=torch.sort(rows, stable=True).indices.int(),
+                product_starts=torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int(),
+            )
+        )
+    return blocks
+
+
+def _tiles(group: Tensor, missing: int) -> list[Tile]:
+    """Sort the rows of a (G, rows) table by the offsets they have, and cut between them."""
+    pattern = sum((row != missing).int() << g for g, row in enumerate(group))
+    pattern, order = torch.sort(pattern, stable=True)
+    values, counts = torch.unique_consecutive(pattern, return_counts=True)
+    tiles = []
+    for value, rows in zip(values.tolist(), order.split(counts.tolist())):
+        offsets = [g for g in range(len(group)) if value >> g & 1]
+        if offsets:
+            neighbours = group[offsets][:, rows].T
+            tiles += [
+                Tile(part.int(), torch.tensor(offsets, device=group.device), some.reshape(-1))
+                for part, some in zip(rows.split(TILE_ROWS), neighbours.split(TILE_ROWS))
+            ]
+    return tiles
+
+
+def _sorted_keys(
+    coords: Tensor, spatial_shape: Sequence[int], extent: Sequence[int]
+) -> tuple[Tensor, Tensor | None]:
+    """One ascending integer per voxel, and the order of voxels that makes it so (None: as is)."""
+    xyz = coords[:, 1:]
+    if len(coords) and (
+        int(coords.min()) < 0
+        or (xyz.amax(0) >= torch.tensor(spatial_shape, device=coords.device)).any()
+    ):
+        low, high = coords.amin(0).tolist(), coords.amax(0).tolist()
+        raise ValueError(
+            f'coords: expected [batch, x, y, z] ≥ 0 within the grid {tuple(spatial_shape)}, '
+            f'got {low} … {high}'
+        )
+    batch, x, y, z = coords.long().unbind(1)
+    keys = ((batch * extent[0] + x) * extent[1] + y) * extent[2] + z
+    order = None
+    if not (keys[1:] >= keys[:-1]).all():
+        keys, order = torch.sort(keys)
+    if (keys[1:] == keys[:-1]).any():
+        raise ValueError('coords: expected each voxel once, got the same voxel twice')
+    return keys, order
+
+
+def _axis_targets(
+    coordinate: Tensor, kernel: int, stride: int, padding: int, dilation: int, extent: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Per kernel index along one axis: the output coordinate, and whether there is one."""
+    targets = []
+    for i in range(kernel):
+        shifted = coordinate + (padding - i * dilation)
+        target = torch.div(shifted, stride, rounding_mode='floor')
+        targets.append((target, (target * stride == shifted) & (target >= 0) & (target < extent)))
+    return targets
+
+
+def _coords_of_keys(keys: Tensor, shape: Sequence[int]) -> Tensor:
+    """Inverse of the integer keys of an output grid, (M, 4)."""
+    rest, z = keys // max(shape[2], 1), keys % max(shape[2], 1)
+    rest, y = rest // max(shape[1], 1), rest % max(shape[1], 1)
+    return torch.stack([rest // max(shape[0], 1), rest % max(shape[0], 1), y, z], dim=1)
