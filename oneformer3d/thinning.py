@@ -1,0 +1,89 @@
+"""Dense clouds → the spacing a model was trained on, and labels back again.
+
+In: points (N, 6), xyz in metres and rgb. Out: M ≤ N points, one in each occupied cube, and the
+cube of every point.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+MAX_KEY = 2**62
+
+
+@dataclass(frozen=True)
+class ThinnedCloud:
+    """``points`` (M, 6) float32 means of the cubes; ``cell_of_point`` (N,) int64 their rows."""
+
+    points: np.ndarray
+    cell_of_point: np.ndarray
+
+
+def thin_points(points: np.ndarray, voxel_size: float) -> ThinnedCloud:
+    """Average coordinates and colours of all points in a cube.
+
+    Args:
+        points: (N, 6) float32.
+        voxel_size: Edge of the cubes in metres.
+
+    Returns:
+        The thinned cloud, cubes in ascending x, y, z.
+
+    Raises:
+        ValueError: The edge is not positive, or so small that the cubes cannot be numbered.
+    """
+    if not voxel_size > 0:
+        raise ValueError(f'voxel_size must be positive, got {voxel_size}')
+    xyz = points[:, :3].astype(np.float64)
+    coords = np.floor((xyz - xyz.min(axis=0)) / voxel_size)
+    extent = coords.max(axis=0) + 1
+    if extent.prod() > MAX_KEY:
+        raise ValueError(f'voxel_size {voxel_size} makes too many voxels of this scan')
+    size_y, size_z = int(extent[1]), int(extent[2])
+    coords = coords.astype(np.int64)
+    keys = (coords[:, 0] * size_y + coords[:, 1]) * size_z + coords[:, 2]
+    _, cell_of_point, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    means = [np.bincount(cell_of_point, weights=column) / counts for column in points.T]
+    return ThinnedCloud(np.stack(means, axis=1).astype(np.float32), cell_of_point)
+
+
+def keep_all(points: np.ndarray) -> ThinnedCloud:
+    """Every point stands for itself."""
+    return ThinnedCloud(points, np.arange(len(points)))
+
+
+def carry_back(result: Mapping[str, Any], thinned: ThinnedCloud) -> dict[str, Any]:
+    """The result of M thinned points → of the N points they stand for.
+
+    Args:
+        result: ``semantic``, ``panoptic_semantic``, ``panoptic`` (M,); ``instance_points``, K
+            arrays of indices into M; ``instance_classes``, ``instance_scores`` (K,) descending.
+        thinned: The M points and who they stand for.
+
+    Returns:
+        The same for N, and ``instance`` (N,) int64: the best-scored instance of each point, -1
+        for none.
+    """
+    cell = thinned.cell_of_point
+    carried = {
+        key: result[key][cell].astype(np.int64)
+        for key in ('semantic', 'panoptic_semantic', 'panoptic')
+    }
+    instance = np.full(len(cell), -1, dtype=np.int64)
+    instance_points: list[np.ndarray] = []
+    in_instance = np.zeros(len(thinned.points), dtype=bool)
+    for row, cells in reversed(list(enumerate(result['instance_points']))):
+        in_instance[cells] = True
+        points = np.flatnonzero(in_instance[cell])
+        in_instance[cells] = False
+        instance[points] = row  # descending scores from last to first: the best stays
+        instance_points.insert(0, points)
+    return {
+        **carried,
+        'instance': instance,
+        'instance_points': instance_points,
+        'instance_classes': result['instance_classes'],
+        'instance_scores': result['instance_scores'],
+    }

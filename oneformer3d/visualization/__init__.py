@@ -1,0 +1,1 @@
+"""Pictures and labelled clouds, drawn and written without a display."""

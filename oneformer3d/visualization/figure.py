@@ -1,0 +1,121 @@
+"""Panels side by side: input, semantic classes and instances of one scene, with a legend.
+
+In: points (N, 3) metres, rgb (N, 3) uint8 and per-point labels (N,). Out: one image
+(H', W', 3) uint8. All panels show the same points from the same camera.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from oneformer3d.visualization.labels import PointLabels
+from oneformer3d.visualization.palette import UNLABELED, class_colors, instance_colors
+from oneformer3d.visualization.render import PointRaster
+from oneformer3d.visualization.views import ViewCamera
+
+_TITLE_SIZE, _LEGEND_SIZE, _PAD = 18, 15, 12
+_INK = (40, 40, 40)
+
+
+def segmentation_figure(
+    points: np.ndarray,
+    rgb: np.ndarray,
+    prediction: PointLabels,
+    classes: Sequence[str],
+    palette: np.ndarray,
+    ground_truth: PointLabels | None = None,
+    size: tuple[int, int] = (480, 640),
+    camera: ViewCamera | str = 'dollhouse',
+) -> np.ndarray:
+    """Draw one scene: input | semantic | instances (| panoptic), and the ground truth below.
+
+    Args:
+        points: (N, 3) metres, z up.
+        rgb: (N, 3) uint8 colours of the scan.
+        prediction: What to show in the first row.
+        classes: C class names.
+        palette: (C, 3) uint8 class colours.
+        ground_truth: What to show in the second row.
+        size: (H, W) of each panel.
+        camera: See :func:`oneformer3d.visualization.render.render_points`.
+
+    Returns:
+        (H', W', 3) uint8.
+
+    Raises:
+        ValueError: Labels or colours are not one for each point.
+    """
+    raster = PointRaster(points, size, camera)
+    rows = [[('Input', rgb), *_label_panels(prediction, palette, '')]]
+    if ground_truth is not None:
+        rows.append([None, *_label_panels(ground_truth, palette, 'ground truth: ')])
+    images = []
+    for row in rows:
+        panels = [_blank(size) if cell is None else _panel(raster, *cell) for cell in row]
+        images.append(np.concatenate(panels, axis=1))
+    width = max(image.shape[1] for image in images)
+    images = [
+        np.pad(i, ((0, 0), (0, width - i.shape[1]), (0, 0)), constant_values=255) for i in images
+    ]
+    shown = [labels.semantic for labels in (prediction, ground_truth) if labels is not None]
+    present = _present_classes([s for s in shown if s is not None], len(classes))
+    if present:
+        images.append(_legend([(classes[k], palette[k]) for k in present], width))
+    return np.concatenate(images, axis=0)
+
+
+def _label_panels(
+    labels: PointLabels, palette: np.ndarray, prefix: str
+) -> list[tuple[str, np.ndarray]]:
+    panels = []
+    if labels.semantic is not None:
+        panels.append((f'{prefix}semantic', class_colors(labels.semantic, palette)))
+    if labels.instance is not None:
+        num_instances = len(np.unique(labels.instance[labels.instance >= 0]))
+        title = f'{prefix}{num_instances} instance{"" if num_instances == 1 else "s"}'
+        panels.append((title, instance_colors(labels.instance)))
+    if labels.panoptic is not None:
+        panels.append((f'{prefix}panoptic', instance_colors(labels.panoptic)))
+    return [(title[:1].upper() + title[1:], colors) for title, colors in panels]
+
+
+def _panel(raster: PointRaster, title: str, colors: np.ndarray) -> np.ndarray:
+    image = raster.paint(colors)
+    bar = Image.new('RGB', (image.shape[1], _TITLE_SIZE + _PAD), 'white')
+    font = ImageFont.load_default(size=_TITLE_SIZE)
+    ImageDraw.Draw(bar).text((image.shape[1] / 2, _PAD / 2), title, _INK, font, anchor='mt')
+    return np.concatenate([np.asarray(bar), image], axis=0)
+
+
+def _blank(size: tuple[int, int]) -> np.ndarray:
+    return np.full((size[0] + _TITLE_SIZE + _PAD, size[1], 3), 255, dtype=np.uint8)
+
+
+def _present_classes(semantics: Sequence[np.ndarray], num_classes: int) -> list[int]:
+    """Classes that occur, most points first."""
+    if not semantics:
+        return []
+    labels = np.concatenate(semantics)
+    counts = np.bincount(labels[(labels >= 0) & (labels < num_classes)], minlength=num_classes)
+    return [int(k) for k in np.argsort(-counts, kind='stable') if counts[k]]
+
+
+def _legend(entries: Sequence[tuple[str, np.ndarray]], width: int) -> np.ndarray:
+    """Colour chips with names, in as many lines as it takes: (h, width, 3) uint8."""
+    font = ImageFont.load_default(size=_LEGEND_SIZE)
+    entries = [*entries, ('unlabeled, no instance', UNLABELED)]
+    line, step, x = 0, _LEGEND_SIZE + 8, _PAD
+    placed = []
+    for name, color in entries:
+        length = _LEGEND_SIZE + 6 + int(font.getlength(name)) + 2 * _PAD
+        if x + length > width and x > _PAD:
+            line, x = line + 1, _PAD
+        placed.append((x, _PAD // 2 + line * step, name, tuple(int(c) for c in color)))
+        x += length
+    image = Image.new('RGB', (width, (line + 1) * step + _PAD), 'white')
+    draw = ImageDraw.Draw(image)
+    for x, y, name, color in placed:
+        draw.rectangle((x, y, x + _LEGEND_SIZE, y + _LEGEND_SIZE), fill=color, outline=_INK)
+        draw.text((x + _LEGEND_SIZE + 6, y), name, _INK, font)
+    return np.asarray(image)

@@ -1,0 +1,163 @@
+"""Where to look from: cameras that show an indoor scan whole, and what to leave out of sight.
+
+In: points (N, 3) in metres, z up. Out: a :class:`ViewCamera` (OpenCV axes, x right, y down,
+z forward) and masks (N,) of the points worth drawing.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+CELL = 0.10  # metres: the horizontal grid on which ceilings and walls are found
+
+
+@dataclass(frozen=True)
+class ViewCamera:
+    """A pinhole camera: K (3, 3), ``world_from_cam`` (4, 4), image size (H, W)."""
+
+    intrinsics: np.ndarray
+    world_from_cam: np.ndarray
+    size: tuple[int, int]
+
+    def resized(self, factor: int) -> 'ViewCamera':
+        """The same view on ``factor`` times as many rows and columns (pixel-centre rule)."""
+        scale = np.diag([factor, factor, 1.0])
+        scale[:2, 2] = 0.5 * factor - 0.5
+        height, width = self.size
+        size = (height * factor, width * factor)
+        return ViewCamera(scale @ self.intrinsics, self.world_from_cam, size)
+
+    def to_camera(self, points: np.ndarray) -> np.ndarray:
+        """World points (N, 3) → camera coordinates (N, 3) float32."""
+        rotation, center = self.world_from_cam[:3, :3], self.world_from_cam[:3, 3]
+        # The large offset is taken off in double, so that float32 keeps its millimetres.
+        return (points - center).astype(np.float32) @ rotation.astype(np.float32)
+
+
+def fit_camera(
+    points: np.ndarray,
+    direction: np.ndarray,
+    up: np.ndarray,
+    size: tuple[int, int],
+    fov_degrees: float = 40.0,
+    margin: float = 0.04,
+) -> ViewCamera:
+    """The nearest camera looking along ``direction`` that has every point in its image.
+
+    In a frame turned with the camera a point at (x, z) is inside the left and right borders when
+    ``|x - c_x| <= t (z + d)``, t the tangent of half the opening; over all points this gives
+    the smallest distance d = (max(x - t z) + max(-x - t z)) / 2t and its c_x, likewise for y.
+
+    Args:
+        points: (N, 3), N ≥ 1, metres.
+        direction: (3,) viewing direction, any length.
+        up: (3,) which way is up in the image, not parallel to ``direction``.
+        size: (H, W) of the image.
+        fov_degrees: Full opening angle across the image's width.
+        margin: Part of the width and height left free at each border.
+
+    Returns:
+        The camera.
+    """
+    height, width = size
+    forward = direction / np.linalg.norm(direction)
+    right = np.cross(forward, up)
+    right /= np.linalg.norm(right)
+    rotation = np.stack([right, np.cross(forward, right), forward], axis=1)
+    focal = width / 2 / np.tan(np.radians(fov_degrees) / 2)
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    x, y, z = ((points - middle) @ rotation).T
+    lateral, distances = [], [1e-3]
+    for values, extent in ((x, width), (y, height)):
+        tangent = (0.5 - margin) * extent / focal
+        high, low = (values - tangent * z).max(), (-values - tangent * z).max()
+        distances.append((high + low) / (2 * tangent))
+        lateral.append((high - low) / 2)
+    distance = max(max(distances), 0.1 - float(z.min()))
+    world_from_cam = np.eye(4)
+    world_from_cam[:3, :3] = rotation
+    world_from_cam[:3, 3] = middle + rotation @ np.array([*lateral, -distance])
+    intrinsics = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
+    return ViewCamera(intrinsics, world_from_cam, (height, width))
+
+
+def dollhouse_camera(
+    points: np.ndarray,
+    size: tuple[int, int],
+    azimuth_degrees: float = 45.0,
+    elevation_degrees: float = 50.0,
+) -> ViewCamera:
+    """Oblique view from above: the camera stands in the direction ``azimuth`` (0 = +x)."""
+    azimuth, elevation = np.radians(azimuth_degrees), np.radians(elevation_degrees)
+    towards_camera = np.array(
+        [
+            np.cos(azimuth) * np.cos(elevation),
+            np.sin(azimuth) * np.cos(elevation),
+            np.sin(elevation),
+        ]
+    )
+    return fit_camera(points, -towards_camera, np.array([0.0, 0.0, 1.0]), size)
+
+
+def top_camera(points: np.ndarray, size: tuple[int, int]) -> ViewCamera:
+    """View straight down; the longer side of the scan lies along the image's longer side."""
+    extent = np.ptp(points[:, :2], axis=0)
+    wide = (extent[0] >= extent[1]) == (size[1] >= size[0])
+    up = np.array([0.0, 1.0, 0.0]) if wide else np.array([1.0, 0.0, 0.0])
+    return fit_camera(points, np.array([0.0, 0.0, -1.0]), up, size, fov_degrees=20.0)
+
+
+def below_ceiling(
+    points: np.ndarray, min_height: float = 1.8, min_cover: float = 0.2
+) -> np.ndarray:
+    """Mask (N,) of the points that a ceiling does not hide from above.
+
+    In the upper third of a scan at least ``min_height`` tall, the lowest 20 cm slab (scanned
+    every 10 cm) that covers ``min_cover`` of the ground plan begins the ceiling: it and all
+    above goes. Walls and lamps cover less and stay. Without ceiling every point stays.
+    """
+    low, high = np.percentile(points[:, 2], [0.5, 99.9])
+    if high - low < min_height:
+        return np.ones(len(points), dtype=bool)
+    cells, num_cells = _ground_cells(points)
+    for bottom in np.arange(low + 0.67 * (high - low), high, 0.10):
+        slab = (points[:, 2] >= bottom) & (points[:, 2] < bottom + 0.20)
+        if len(np.unique(cells[slab])) >= min_cover * num_cells:
+            return points[:, 2] < bottom - 0.05
+    return np.ones(len(points), dtype=bool)
+
+
+def behind_near_walls(
+    points: np.ndarray, azimuth_degrees: float, keep_height: float = 0.35, thickness: float = 0.35
+) -> np.ndarray:
+    """Mask (N,) of the points that walls on the camera's side do not cover.
+
+    Seen from above the ground plan is cut into 10 cm strips running towards the camera. What
+    stands higher than ``keep_height`` × the scan's height in the last ``thickness`` metres of a
+    strip, and reaches up a wall's height (70 %) there, is the near wall: it is cut down to
+    that height, like the model of a house with its front taken off.
+    """
+    low, high = np.percentile(points[:, 2], [0.5, 99.5])
+    height = high - low
+    if height < 1.2:
+        return np.ones(len(points), dtype=bool)
+    azimuth = np.radians(azimuth_degrees)
+    towards = points[:, 0] * np.cos(azimuth) + points[:, 1] * np.sin(azimuth)
+    strip = np.floor((points[:, 1] * np.cos(azimuth) - points[:, 0] * np.sin(azimuth)) / CELL)
+    strip = (strip - strip.min()).astype(np.int64)
+    last = np.full(strip.max() + 1, -np.inf)
+    np.maximum.at(last, strip, towards)
+    # A door or a gap shows the next strip's wall: the border is that of the neighbourhood.
+    neighbours = [np.roll(last, shift) for shift in (-2, -1, 0, 1, 2)]
+    near = towards > np.median(neighbours, axis=0)[strip] - thickness
+    tall = np.zeros(strip.max() + 1, dtype=bool)
+    tall[strip[near & (points[:, 2] > low + 0.7 * height)]] = True
+    return ~(near & tall[strip] & (points[:, 2] > low + keep_height * height))
+
+
+def _ground_cells(points: np.ndarray) -> tuple[np.ndarray, int]:
+    """Horizontal grid cell of each point (N,) and how many are occupied."""
+    cells = np.floor(points[:, :2] / CELL).astype(np.int64)
+    cells -= cells.min(axis=0)
+    ids = cells[:, 0] * (int(cells[:, 1].max()) + 1) + cells[:, 1]
+    return ids, len(np.unique(ids))

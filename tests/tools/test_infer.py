@@ -1,0 +1,123 @@
+"""tools/infer.py: its files, its messages, its exit status."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from oneformer3d.engine.cli import run_tool
+from oneformer3d.segmentation_files import FILES
+from tests.color_segmentor import two_block_scene, write_checkpoint, write_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load_tool():
+    spec = importlib.util.spec_from_file_location('infer_tool', ROOT / 'tools/infer.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> list[str]:
+    """A scan, a config, weights and an output folder."""
+    two_block_scene(0.2).tofile(tmp_path / 'scan.bin')
+    config, checkpoint = write_config(tmp_path), write_checkpoint(tmp_path)
+    files = ['--config', str(config), '--checkpoint', str(checkpoint)]
+    return [str(tmp_path / 'scan.bin'), *files, '--out', str(tmp_path / 'out')]
+
+
+def run_in_process(arguments: list[str], monkeypatch) -> int:
+    monkeypatch.setattr(sys, 'argv', ['infer.py', *arguments])
+    try:
+        run_tool(load_tool().main)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_as_a_command(arguments, tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]),
+    }
+    done = subprocess.run(
+        [sys.executable, 'tools/infer.py', *arguments, '--device', 'cpu'],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == sorted(FILES)
+    assert '6 instances' in done.stdout
+    assert 'network 1/1' in done.stderr
+
+
+def test_options_reach_the_inferencer(arguments, tmp_path: Path, monkeypatch, capsys) -> None:
+    options = ['--score-thr', '0.72', '--max-points', '200', '--tile-margin', '0.4']
+    assert run_in_process([*arguments, *options, '--voxel-size', '0'], monkeypatch) == 0
+    summary = json.loads((tmp_path / 'out/summary.json').read_text())
+    assert summary['num_instances'] == 4
+    assert summary['num_tiles'] > 1
+    assert summary['num_points_network'] == summary['num_points']
+    assert summary['model']['config'] == str(tmp_path / 'config.py')
+    assert 'chair' in capsys.readouterr().out
+
+
+def test_it_can_be_run_again(arguments, tmp_path: Path, monkeypatch) -> None:
+    for _ in range(2):
+        assert run_in_process(arguments, monkeypatch) == 0
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == sorted(FILES)
+
+
+BAD = {
+    'missing input': lambda tmp: (tmp / 'scan.bin').unlink(),
+    'empty input': lambda tmp: (tmp / 'scan.bin').write_bytes(b''),
+    'odd input': lambda tmp: (tmp / 'scan.bin').write_bytes(b'123'),
+    'nan input': lambda tmp: np.full((5, 6), np.nan, np.float32).tofile(tmp / 'scan.bin'),
+    'missing config': lambda tmp: (tmp / 'config.py').unlink(),
+    'missing weights': lambda tmp: (tmp / 'weights.pth').unlink(),
+    'broken weights': lambda tmp: (tmp / 'weights.pth').write_bytes(b'hello'),
+    'other weights': lambda tmp: torch.save(
+        {'state_dict': {'a': torch.zeros(2)}}, tmp / 'weights.pth'
+    ),
+}
+
+
+@pytest.mark.parametrize('fault', BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    arguments, tmp_path: Path, monkeypatch, capsys, fault: str
+) -> None:
+    BAD[fault](tmp_path)
+    assert run_in_process(arguments, monkeypatch) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error:')]
+    assert len(lines) == 1
+    named = {'input': 'scan.bin', 'config': 'config.py', 'weights': 'weights.pth'}
+    assert named[fault.split()[1]] in lines[0]
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+    'options',
+    [['--score-thr', '2'], ['--max-points', '0'], ['--voxel-size', '-1'], ['--device', 'abacus']],
+)
+def test_bad_options(arguments, tmp_path: Path, monkeypatch, capsys, options) -> None:
+    assert run_in_process([*arguments, *options], monkeypatch) == 2
+    assert 'error:' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_output_is_a_file(arguments, tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / 'out').write_text('mine')
+    assert run_in_process(arguments, monkeypatch) == 2
+    assert (tmp_path / 'out').read_text() == 'mine'

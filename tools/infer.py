@@ -1,0 +1,121 @@
+"""Segment a scan with a trained model; no ground truth is needed.
+
+python tools/infer.py room.ply --config CONFIG --checkpoint WEIGHTS --out DIR
+python tools/infer.py kinect_sequence/ --config CONFIG --checkpoint WEIGHTS --out DIR
+
+INPUT is a .ply, .pcd, .npy or .bin cloud (xyz in metres, z up; rgb 0-255), or a folder of posed
+RGB-D frames. DIR receives segmentation.ply, instances.ply, predictions.npz, segmentation.png,
+top.png and summary.json.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from oneformer3d.engine.cli import run_tool
+
+UPS = ('x', 'y', 'z', '-x', '-y', '-z')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('input', help='point cloud, or folder of posed RGB-D frames')
+    parser.add_argument('--config', required=True, help='config the model was trained with')
+    parser.add_argument('--checkpoint', required=True, help='trained weights')
+    parser.add_argument('--out', required=True, help='folder for the results')
+    parser.add_argument('--device', help='cpu, cuda, ... (default: a GPU where there is one)')
+    parser.add_argument(
+        '--score-thr', type=float, default=0.3, help='least instance score (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--voxel-size',
+        type=float,
+        help="thin the cloud to one point per cube of so many metres (default: the model's voxel "
+        'size; 0: keep all points)',
+    )
+    parser.add_argument(
+        '--max-points',
+        type=int,
+        default=150_000,
+        help='segment larger scenes in overlapping tiles (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--tile-margin', type=float, default=1.0, help='context of a tile in metres'
+    )
+    parser.add_argument(
+        '--up',
+        choices=UPS,
+        help='axis of the input that points up (default: z, of RGB-D frames as the cameras tell)',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if not 0 <= args.score_thr <= 1:
+        raise ValueError(f'--score-thr: expected a number within 0 to 1, got {args.score_thr}')
+    if args.max_points < 1 or args.tile_margin < 0 or (args.voxel_size or 0) < 0:
+        raise ValueError('--max-points, --tile-margin and --voxel-size must not be negative')
+    # What can be wrong is found before anything slow is loaded.
+    for path, kind in ((args.config, 'config'), (args.checkpoint, 'checkpoint')):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f'{path}: no such {kind} file')
+    if not Path(args.input).exists():
+        raise FileNotFoundError(f'{args.input}: no such file or folder')
+    if Path(args.out).exists() and not Path(args.out).is_dir():
+        raise NotADirectoryError(f'{args.out}: is not a folder')
+
+    from oneformer3d.inferencer import OneFormer3DInferencer
+    from oneformer3d.segmentation_files import save_segmentation
+
+    show_progress('load model', 0, 1)
+    inferencer = OneFormer3DInferencer(
+        args.config,
+        args.checkpoint,
+        args.device,
+        score_thr=args.score_thr,
+        voxel_size=args.voxel_size,
+        max_points=args.max_points,
+        tile_margin=args.tile_margin,
+    )
+    show_progress('load model', 1, 1)
+    result = inferencer(args.input, up=args.up, progress=show_progress)
+    show_progress('write files', 0, 1)
+    summary = save_segmentation(args.out, result, args.input, inferencer.describe_model())
+    show_progress('write files', 1, 1)
+    report(summary, args.out)
+
+
+def show_progress(step: str, done: int, total: int) -> None:
+    """One line per step on stderr, rewritten while it runs on a terminal."""
+    if sys.stderr.isatty():
+        bar = '#' * round(20 * done / total)
+        print(f'\r{step:12s} [{bar:20s}] {done}/{total}', end='', file=sys.stderr, flush=True)
+        if done == total:
+            print(file=sys.stderr)
+    elif done < total:
+        print(f'{step} {done + 1}/{total}', file=sys.stderr, flush=True)
+
+
+def report(summary: dict, out: str) -> None:
+    """The main numbers on stdout."""
+    print(f'{summary["num_points"]} points, {summary["num_points_network"]} for the network')
+    shares = [
+        f'{name} {100 * count / summary["num_points"]:.1f} %'
+        for name, count in summary['points_per_class'].items()
+    ]
+    print('classes: ' + ', '.join(shares))
+    print(f'{summary["num_instances"]} instances with a score of at least {summary["score_thr"]}')
+    for instance in summary['instances'][:20]:
+        size = ' x '.join(f'{length:.2f}' for length in instance['size'])
+        print(f'  {instance["score"]:.2f} {instance["class"]:15s} {size} m')
+    if summary['num_instances'] > 20:
+        print(f'  and {summary["num_instances"] - 20} more: see summary.json')
+    print('seconds: ' + ', '.join(f'{k} {v:.2f}' for k, v in summary['seconds'].items()))
+    print(f'results: {out}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
