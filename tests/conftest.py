@@ -21,3 +21,22 @@ def shared_dir() -> Path:
     if not path.is_dir():
         pytest.skip('no folder with reference values beside the repository')
     return path
+
+
+@pytest.fixture(scope='session')
+def tiny_rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data root with four training rooms and one validation room, small and sparse."""
+    from oneformer3d.data.synthetic.generate import generate_dataset
+    from oneformer3d.data.synthetic.settings import tiny_settings
+
+    root = tmp_path_factory.mktemp('tiny_rooms')
+    generate_dataset(
+        root,
+        num_train=4,
+        num_val=1,
+        seed=0,
+        num_workers=1,
+        progress=False,
+        settings=tiny_settings(),
+    )
+    return root

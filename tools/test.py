@@ -31,17 +31,19 @@ def main() -> None:
     from mmengine.dist import is_main_process
     from mmengine.fileio import get_file_backend
 
+    from oneformer3d.checkpoints import load_checkpoint
     from oneformer3d.engine.launch import build_runner
 
     cfg = prepare(args)
-    cfg.load_from = args.checkpoint
     if args.show_dir is not None:
         hooks = [*cfg.get('custom_hooks', [])]
         hooks.append(
             dict(type='SegVisualizationHook', out_dir=args.show_dir, score_thr=args.score_thr)
         )
         cfg.custom_hooks = hooks
-    metrics = build_runner(cfg).test()
+    runner = build_runner(cfg)
+    load_checkpoint(getattr(runner.model, 'module', runner.model), args.checkpoint)
+    metrics = runner.test()
     if args.out is not None and is_main_process():
         text = json.dumps({name: float(value) for name, value in metrics.items()}, indent=2)
         get_file_backend(backend_args={'backend': 'atomic'}).put_text(text + '\n', args.out)

@@ -76,7 +76,8 @@ def set_allow_pickle(cfg: Config) -> None:
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
         if loader is not None:
-            loader.dataset.allow_pickle = True
+            for dataset in loader.dataset.get('datasets', [loader.dataset]):
+                dataset.allow_pickle = True
 
 
 def add_common_arguments(parser) -> None:

@@ -1,4 +1,5 @@
 # the published schedule: AdamW, polynomial decay over 512 epochs
+_base_ = ['../default_runtime.py']
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
