@@ -24,11 +24,11 @@ from oneformer3d.data.class_tables import ClassTable, get_class_table
 from oneformer3d.data.posed_rgbd import fuse_folder
 from oneformer3d.data.readers import as_point_cloud, read_point_cloud
 from oneformer3d.data.superpoints import superpoints_from_points
+from oneformer3d.data.upright import refine_up, rotation_to_z_up, up_from_axis, up_from_cameras
 from oneformer3d.engine.cli import load_config
+from oneformer3d.inference.thinning import carry_back, keep_all, thin_points
+from oneformer3d.inference.tiling import Tile, merge_predictions, split_tiles
 from oneformer3d.registry import MODELS, TRANSFORMS
-from oneformer3d.thinning import carry_back, keep_all, thin_points
-from oneformer3d.tiling import Tile, merge_predictions, split_tiles
-from oneformer3d.upright import refine_up, rotation_to_z_up, up_from_axis, up_from_cameras
 from oneformer3d.visualization.labels import to_array
 
 # Steps of a test pipeline that read from disk or leave points out: the inferencer has the points

@@ -67,8 +67,8 @@ def main() -> None:
     if Path(args.out).exists() and not Path(args.out).is_dir():
         raise NotADirectoryError(f'{args.out}: is not a folder')
 
+    from oneformer3d.inference.files import save_segmentation
     from oneformer3d.inferencer import OneFormer3DInferencer
-    from oneformer3d.segmentation_files import save_segmentation
 
     show_progress('load model', 0, 1)
     inferencer = OneFormer3DInferencer(

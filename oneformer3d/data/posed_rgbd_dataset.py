@@ -25,7 +25,7 @@ from oneformer3d.data.posed_rgbd import (
     load_posed_rgbd,
 )
 from oneformer3d.data.superpoints import superpoints_from_points
-from oneformer3d.upright import refine_up, rotation_to_z_up, up_from_axis, up_from_cameras
+from oneformer3d.data.upright import refine_up, rotation_to_z_up, up_from_axis, up_from_cameras
 
 
 def convert_posed_rgbd(

@@ -11,8 +11,8 @@ import torch
 from mmengine.dataset import pseudo_collate, worker_init_fn
 from torch.utils.data import DataLoader
 
-from oneformer3d.data.class_tables import get_class_table
 from oneformer3d.data import loading, packing, transforms
+from oneformer3d.data.class_tables import get_class_table
 from oneformer3d.data.dataset import IndoorSegDataset
 from oneformer3d.registry import DATASETS
 

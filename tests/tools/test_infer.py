@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from oneformer3d.engine.cli import run_tool
-from oneformer3d.segmentation_files import FILES
+from oneformer3d.inference.files import FILES
 from tests.color_segmentor import two_block_scene, write_checkpoint, write_config
 
 ROOT = Path(__file__).resolve().parents[2]

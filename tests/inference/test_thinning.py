@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from oneformer3d.thinning import carry_back, keep_all, thin_points
+from oneformer3d.inference.thinning import carry_back, keep_all, thin_points
 
 
 def test_means_of_cubes_equal_a_dictionary() -> None:

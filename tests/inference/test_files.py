@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oneformer3d.segmentation_files import FILES, save_segmentation
+from oneformer3d.inference.files import FILES, save_segmentation
 from oneformer3d.visualization.ply import read_ply
 
 

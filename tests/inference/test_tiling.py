@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from oneformer3d.tiling import Tile, gather_core, merge_masks, split_tiles
+from oneformer3d.inference.tiling import Tile, gather_core, merge_masks, split_tiles
 
 RNG = np.random.default_rng(0)
 

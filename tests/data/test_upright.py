@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from oneformer3d.upright import (
+from oneformer3d.data.upright import (
     AXES,
     refine_up,
     rotation_to_z_up,

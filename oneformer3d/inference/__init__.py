@@ -1,0 +1,1 @@
+"""Parts of the inferencer: thinning dense clouds, tiling large ones, writing the results."""
