@@ -1,12 +1,27 @@
 """Segmentation of indoor 3D scenes from point clouds and the images they were scanned with.
 
 Importing the package registers its modules in mmdet3d's registries, so that configs find
-them; it needs no GPU, no display and no open3d.
+them; it needs no GPU, no display and no open3d. It asks OpenMP for passive waiting (unless ``OMP_WAIT_POLICY`` is set):
+threads that spin while others hold the cores make a busy CPU machine many times slower, and the
+runtime reads the setting once, when torch is loaded.
 """
 
-from oneformer3d import criterion, matching, published, query_decoder, voxel_encoder
+import os
+
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
+from oneformer3d import (
+    bi_fusion_encoder,
+    bife_clip_loss,
+    criterion,
+    matching,
+    published,
+    query_decoder,
+    tiny_sa,
+    voxel_encoder,
+)
 from oneformer3d.backbones import res16unet, spconv_unet
-from oneformer3d.data import dataset, loading, packing, preprocessor, transforms
+from oneformer3d.data import dataset, loading, packing, preprocessor, transforms, views
 from oneformer3d.engine import amp, checkpoint_hook, launch, visualization_hook
 from oneformer3d.inferencer import OneFormer3DInferencer
 from oneformer3d.metrics import unified
@@ -18,6 +33,8 @@ __all__ = [
     'OneFormer3DInferencer',
     '__version__',
     'amp',
+    'bi_fusion_encoder',
+    'bife_clip_loss',
     'checkpoint_hook',
     'criterion',
     'dataset',
@@ -30,8 +47,10 @@ __all__ = [
     'query_decoder',
     'res16unet',
     'spconv_unet',
+    'tiny_sa',
     'transforms',
     'unified',
+    'views',
     'visualization_hook',
     'voxel_encoder',
 ]

@@ -49,92 +49,90 @@ class _GatherMatmul(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(features, kernel)
         ctx.rulebook, ctx.inverse = rulebook, inverse
-        kernel = kernel.contiguous()
         blocks = rulebook.gather_outputs if inverse else rulebook.gather_inputs
-        buffer, products_buffer = _Buffer(features), _Buffer(features)
-        out = features.new_empty(_num_rows(blocks), kernel.shape[2])
+        kernel_parts = _KernelParts(kernel)
+        memory = _Memory(blocks, features, kernel.shape[2])
         for block in blocks:
-            products = products_buffer.take(len(block.products), kernel.shape[2])
-            first = 0
             for tile in block.tiles:
-                last = first + len(tile.rows)
-                _multiply(buffer.gather(features, tile), kernel, tile, products[first:last])
-                first = last
-            _sum_products(products, block, out)
-        return out
+                gathered = memory.gather(features, tile)
+                torch.mm(gathered, kernel_parts[tile.offsets], out=memory.products[tile.products])
+            memory.sum_products(block)
+        return memory.out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         features, kernel = ctx.saved_tensors
-        rulebook = ctx.rulebook
-        grad_out = grad_out.to(features.dtype).contiguous()
-        kernel = kernel.transpose(1, 2).contiguous()
+        grad_out = grad_out.to(features.dtype)
         wants_features, wants_kernel = ctx.needs_input_grad[:2]
-        blocks = rulebook.gather_inputs if ctx.inverse else rulebook.gather_outputs
-        buffer, rows_buffer, products_buffer = (_Buffer(features) for _ in range(3))
-        grad_features = torch.empty_like(features)
+        blocks = ctx.rulebook.gather_inputs if ctx.inverse else ctx.rulebook.gather_outputs
+        kernel = kernel.transpose(1, 2)
+        kernel_parts = _KernelParts(kernel)
         # Half-precision products of tiles are summed in float32.
-        grad_kernel = torch.zeros_like(
-            kernel, dtype=torch.promote_types(kernel.dtype, torch.float32)
+        grad_kernel = kernel.new_zeros(
+            kernel.shape, dtype=torch.promote_types(kernel.dtype, torch.float32)
         )
+        memory = _Memory(blocks, grad_out, kernel.shape[2])
         for block in blocks:
-            products = products_buffer.take(len(block.products), features.shape[1])
-            first = 0
             for tile in block.tiles:
-                last = first + len(tile.rows)
-                gathered = buffer.gather(grad_out, tile)
+                gathered = memory.gather(grad_out, tile)
                 if wants_features:
-                    _multiply(gathered, kernel, tile, products[first:last])
+                    product = memory.products[tile.products]
+                    torch.mm(gathered, kernel_parts[tile.offsets], out=product)
                 if wants_kernel:
-                    part = gathered.T @ rows_buffer.select(features, tile.rows)
-                    part = part.view(len(tile.offsets), *kernel.shape[1:])
-                    grad_kernel.index_add_(0, tile.offsets, part.to(grad_kernel.dtype))
-                first = last
+                    parts = (gathered.T @ features.index_select(0, tile.rows)).chunk(
+                        len(tile.offsets)
+                    )
+                    for k, part in zip(tile.offsets, parts):
+                        grad_kernel[k] += part
             if wants_features:
-                _sum_products(products, block, grad_features)
+                memory.sum_products(block)
         return (
-            grad_features if wants_features else None,
+            memory.out if wants_features else None,
             grad_kernel.transpose(1, 2).to(kernel.dtype) if wants_kernel else None,
             None,
             None,
         )
 
 
-def _num_rows(blocks: list[Block]) -> int:
-    return sum(block.num_rows for block in blocks)
+class _KernelParts(dict):
+    """(G·C, D) parts of a kernel (K, C, D) by tuples of G offsets, each copied once."""
+
+    def __init__(self, kernel: Tensor) -> None:
+        super().__init__()
+        self.kernel = kernel
+
+    def __missing__(self, offsets: tuple[int, ...]) -> Tensor:
+        self[offsets] = part = torch.cat([self.kernel[k] for k in offsets])
+        return part
 
 
-def _multiply(gathered: Tensor, kernel: Tensor, tile: Tile, out: Tensor) -> None:
-    """(R, G·C) gathered features times the (G, C, D) part of the kernel, written to ``out``."""
-    torch.mm(gathered, kernel.index_select(0, tile.offsets).flatten(0, 1), out=out)
+class _Memory:
+    """What is written to over and over: fresh pages from the system cost more than a product."""
 
+    def __init__(self, blocks: list[Block], features: Tensor, out_channels: int) -> None:
+        tiles = [tile for block in blocks for tile in block.tiles]
+        most_gathered = max((tile.neighbours.shape[0] for tile in tiles), default=0)
+        most_products = max((block.products.shape[0] for block in blocks), default=0)
+        num_rows = blocks[-1].rows.stop if blocks else 0
+        self.gathered = features.new_empty(most_gathered, features.shape[1])
+        self.products = features.new_empty(most_products, out_channels)
+        self.out = features.new_empty(num_rows, out_channels)
 
-def _sum_products(products: Tensor, block: Block, out: Tensor) -> None:
-    """Write the block's rows of ``out``: each the sum of its products, zero if it has none."""
-    # An embedding bag is the fastest gather-and-sum that torch has, and accumulates in float32.
-    out[block.first_row : block.first_row + block.num_rows] = F.embedding_bag(
-        block.products, products, block.product_starts, mode='sum', include_last_offset=True
-    )
-
-
-class _Buffer:
-    """Memory that is used again and again: fresh pages from the system cost more than a product."""
-
-    def __init__(self, like: Tensor) -> None:
-        self.memory = like.new_empty(0)
-
-    def take(self, num_rows: int, num_columns: int) -> Tensor:
-        """Uninitialised (num_rows, num_columns), valid until the next call."""
-        size = num_rows * num_columns
-        if size > len(self.memory):
-            self.memory = self.memory.new_empty(size)
-        return self.memory[:size].view(num_rows, num_columns)
-
-    def select(self, source: Tensor, rows: Tensor) -> Tensor:
-        """``source[rows]``."""
-        return torch.index_select(source, 0, rows, out=self.take(len(rows), source.shape[1]))
-
-    def gather(self, source: Tensor, tile: Tile) -> Tensor:
+    def gather(self, features: Tensor, tile: Tile) -> Tensor:
         """The neighbours of a tile's rows, (R, G·C)."""
-        return self.select(source, tile.neighbours).view(len(tile.rows), -1)
+        num_gathered = tile.neighbours.shape[0]
+        gathered = self.gathered[:num_gathered]
+        torch.index_select(features, 0, tile.neighbours, out=gathered)
+        return gathered.view(num_gathered // len(tile.offsets), -1)
+
+    def sum_products(self, block: Block) -> None:
+        """Write the block's rows of ``out``: each the sum of its products, zero if it has none."""
+        # An embedding bag is the fastest gather-and-sum that torch has, and sums in float32.
+        self.out[block.rows] = F.embedding_bag(
+            block.products,
+            self.products,
+            block.product_starts,
+            mode='sum',
+            include_last_offset=True,
+        )

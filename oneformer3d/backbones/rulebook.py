@@ -14,7 +14,7 @@ all its rows. A row's result is the sum of its products, one per group.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -25,10 +25,8 @@ Triple = tuple[int, int, int]
 
 # Three offsets along the last axis: one product for most rows, and few tiles (2³ − 1 a group).
 GROUP_SIZE = 3
-# Rows that are worked on together; their products, a few per row, are held in memory.
+# Rows that are worked on together: their products, a few per row, are held in memory.
 BLOCK_ROWS = 16384
-# Rows of a tile, whose features at up to three offsets should stay in the processor's cache.
-TILE_ROWS = 4096
 
 
 def submanifold_rulebook(
@@ -52,19 +50,26 @@ def submanifold_rulebook(
     reach = [k // 2 * d for k, d in zip(kernel_size, dilation)]
     extent = [s + r for s, r in zip(spatial_shape, reach)]
     keys, order = _sorted_keys(coords, spatial_shape, extent)
+    ends = torch.cat([keys, keys.new_full((1,), torch.iinfo(keys.dtype).max)])
     num_offsets = kernel_size[0] * kernel_size[1] * kernel_size[2]
-    rows = torch.arange(num, device=coords.device) if order is None else order
     table = torch.full((num_offsets, num), num, dtype=torch.int32, device=coords.device)
     table[num_offsets // 2] = torch.arange(num, dtype=torch.int32, device=coords.device)
     steps = [[d * (i - k // 2) for i in range(k)] for k, d in zip(kernel_size, dilation)]
+    position, is_found = keys, keys.new_zeros(num, dtype=torch.bool)
     # If j is i's neighbour at an offset, i is j's at the opposite one: half of them are searched.
     for k, (dx, dy, dz) in enumerate(itertools.product(*steps)):
         if k == num_offsets // 2:
             break
         wanted = keys + ((dx * extent[1] + dy) * extent[2] + dz)
-        position = torch.searchsorted(keys, wanted).clamp_(max=max(num - 1, 0))
-        found = (keys[position] == wanted).nonzero().squeeze(1)
-        i, j = rows[found], rows[position[found]]
+        if dz == steps[2][0] or dilation[2] > 1:
+            position = torch.searchsorted(keys, wanted)
+        else:  # one further than the last: the same key still, or the one behind it
+            position = position + is_found
+        is_found = ends.index_select(0, position) == wanted
+        i = is_found.nonzero().squeeze(1)
+        j = position.index_select(0, i)
+        if order is not None:
+            i, j = order[i], order[j]
         table[k, i] = j.int()
         table[num_offsets - 1 - k, j] = i.int()
     return Rulebook(coords, spatial_shape, coords, spatial_shape, table, symmetric=True)
@@ -124,28 +129,29 @@ class Tile:
 
     Attributes:
         rows: (R,) int32, the rows computed.
-        offsets: (G,) int64, kernel offsets.
+        offsets: G kernel offsets.
         neighbours: (R·G,) int32, for each row and offset the row gathered.
+        products: where the block's products hold those of this tile, R of them.
     """
 
     rows: Tensor
-    offsets: Tensor
+    offsets: tuple[int, ...]
     neighbours: Tensor
+    products: slice
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Successive rows, and the tiles that compute their products.
+    """Successive rows, and the tiles that compute their P products.
 
     Attributes:
-        first_row, num_rows: the rows.
+        rows: the rows.
         tiles: in the order in which their products are laid down.
         products: (P,) int32, for one row after the other the positions of its products.
-        product_starts: (num_rows + 1,) int32, where each row's part of ``products`` starts.
+        product_starts: (num rows + 1,) int32, where each row's part of ``products`` starts.
     """
 
-    first_row: int
-    num_rows: int
+    rows: slice
     tiles: list[Tile]
     products: Tensor
     product_starts: Tensor
@@ -197,50 +203,60 @@ def _opposite(block: Block, num_offsets: int) -> Block:
     """The same pairs seen from the other side."""
     return replace(
         block,
-        tiles=[replace(tile, offsets=num_offsets - 1 - tile.offsets) for tile in block.tiles],
+        tiles=[
+            replace(tile, offsets=tuple(num_offsets - 1 - k for k in tile.offsets))
+            for tile in block.tiles
+        ],
     )
 
 
 def _blocks(table: Tensor, missing: int) -> list[Block]:
-    """Cut a (K, rows) table of neighbours into blocks."""
-    blocks = []
-    for first_row in range(0, table.shape[1], BLOCK_ROWS):
-        part = table[:, first_row : first_row + BLOCK_ROWS]
-        num_rows = part.shape[1]
-        tiles = [
-            replace(tile, offsets=tile.offsets + first)
-            for first in range(0, len(part), GROUP_SIZE)
-            for tile in _tiles(part[first : first + GROUP_SIZE], missing)
-        ]
-        rows = torch.cat([table.new_empty(0), *(tile.rows for tile in tiles)])
-        counts = torch.bincount(rows, minlength=num_rows)
-        blocks.append(
-            Block(
-                first_row=first_row,
-                num_rows=num_rows,
-                tiles=[replace(tile, rows=tile.rows + first_row) for tile in tiles],
-                products=torch.sort(rows, stable=True).indices.int(),
-                product_starts=torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int(),
+    """Cut a (K, rows) table of neighbours into blocks of rows."""
+    num_rows = table.shape[1]
+    return [
+        _block(table, missing, slice(first, min(first + BLOCK_ROWS, num_rows)))
+        for first in range(0, num_rows, BLOCK_ROWS)
+    ]
+
+
+def _block(table: Tensor, missing: int, block_rows: slice) -> Block:
+    """Tiles of some rows of a (K, rows) table, and where each row's products will be."""
+    table = table[:, block_rows]
+    num_rows, num_products = table.shape[1], 0
+    tiles, positions = [], []
+    for first in range(0, len(table), GROUP_SIZE):
+        group = table[first : first + GROUP_SIZE]
+        position = table.new_full((num_rows,), -1)
+        for offsets, rows in _rows_by_offsets(group, missing):
+            last = num_products + len(rows)
+            position[rows] = torch.arange(
+                num_products, last, dtype=table.dtype, device=table.device
             )
-        )
-    return blocks
+            neighbours = [group[g].index_select(0, rows) for g in offsets]
+            tiles.append(
+                Tile(
+                    rows=(rows + block_rows.start).int(),
+                    offsets=tuple(first + g for g in offsets),
+                    neighbours=torch.stack(neighbours, dim=1).flatten(),
+                    products=slice(num_products, last),
+                )
+            )
+            num_products = last
+        positions.append(position)
+    positions = torch.stack(positions, dim=1)
+    taken = positions >= 0
+    starts = taken.new_zeros(num_rows + 1, dtype=table.dtype)
+    torch.cumsum(taken.sum(1), dim=0, dtype=table.dtype, out=starts[1:])
+    return Block(block_rows, tiles, positions[taken], starts)
 
 
-def _tiles(group: Tensor, missing: int) -> list[Tile]:
-    """Sort the rows of a (G, rows) table by the offsets they have, and cut between them."""
-    pattern = sum((row != missing).int() << g for g, row in enumerate(group))
-    pattern, order = torch.sort(pattern, stable=True)
-    values, counts = torch.unique_consecutive(pattern, return_counts=True)
-    tiles = []
-    for value, rows in zip(values.tolist(), order.split(counts.tolist())):
-        offsets = [g for g in range(len(group)) if value >> g & 1]
-        if offsets:
-            neighbours = group[offsets][:, rows].T
-            tiles += [
-                Tile(part.int(), torch.tensor(offsets, device=group.device), some.reshape(-1))
-                for part, some in zip(rows.split(TILE_ROWS), neighbours.split(TILE_ROWS))
-            ]
-    return tiles
+def _rows_by_offsets(group: Tensor, missing: int) -> Iterator[tuple[list[int], Tensor]]:
+    """For each non-empty set of offsets of a (G, rows) table, the rows that have just these."""
+    pattern = sum((row != missing).to(torch.uint8) << g for g, row in enumerate(group))
+    for value in range(1, 1 << len(group)):
+        rows = (pattern == value).nonzero().squeeze(1)
+        if len(rows):
+            yield [g for g in range(len(group)) if value >> g & 1], rows
 
 
 def _sorted_keys(

@@ -262,7 +262,7 @@ def strided_convolution(
     geometry = (tuple(weight.shape[1:4]), stride, padding, dilation)
     rulebook = _cached(
         tensor,
-        ('strided', id(tensor.coords), *geometry),
+        ('strided', id(tensor.coords), tensor.spatial_shape, *geometry),
         lambda: strided_rulebook(tensor.coords, tensor.spatial_shape, *geometry),
     )
     if indice_key is not None:
@@ -304,7 +304,9 @@ def pointwise_convolution(
     tensor: SparseTensor, kernel: Tensor, bias: Tensor | None = None
 ) -> SparseTensor:
     """``features @ kernel`` with kernel (in, out)."""
-    return tensor.with_features(_plus_bias(tensor.features @ kernel, bias))
+    features, kernel = _cast(tensor.features, kernel)
+    with torch.autocast(features.device.type, enabled=False):
+        return tensor.with_features(_plus_bias(features @ kernel, bias))
 
 
 def concatenate(first: SparseTensor, second: SparseTensor) -> SparseTensor:
@@ -321,15 +323,24 @@ def concatenate(first: SparseTensor, second: SparseTensor) -> SparseTensor:
 def _convolve(
     features: Tensor, weight: Tensor, rulebook: Rulebook, bias: Tensor | None, inverse: bool = False
 ) -> Tensor:
-    """``gather_matmul`` in the data type of autocast, and the bias."""
+    """``gather_matmul``, and the bias."""
     if weight.shape[-1] != features.shape[1]:
         raise ValueError(f'features: expected {weight.shape[-1]} channels, got {features.shape[1]}')
-    device = features.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        features, weight = features.to(dtype), weight.to(dtype)
+    features, weight = _cast(features, weight)
     kernel = weight.flatten(1, 3).permute(1, 2, 0)
     return _plus_bias(gather_matmul(features, kernel, rulebook, inverse), bias)
+
+
+def _cast(features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Operands in the data type of autocast: reduced on CUDA, the weight's on the CPU.
+
+    The CPU's half-precision product is compiled anew for every shape, and tiles have all shapes.
+    """
+    device = features.device.type
+    if not torch.is_autocast_enabled(device):
+        return features, weight
+    dtype = weight.dtype if device == 'cpu' else torch.get_autocast_dtype(device)
+    return features.to(dtype), weight.to(dtype)
 
 
 def _cached(tensor: SparseTensor, key: tuple, build: Callable[[], Rulebook]) -> Rulebook:

@@ -117,6 +117,7 @@ class SafeCheckpointHook(Hook):
 
     def __init__(self) -> None:
         self._resumed_random_states: Mapping | None = None
+        self._training_random_states: Mapping | None = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Turn every entry into its plain form and add the random states."""
@@ -137,6 +138,15 @@ class SafeCheckpointHook(Hook):
         if self._resumed_random_states is not None and runner._resume:
             set_random_states(self._resumed_random_states)
         self._resumed_random_states = None
+
+    def before_val(self, runner: Runner) -> None:
+        """Set training's random sequence aside: a resumed run does not evaluate again."""
+        self._training_random_states = random_states()
+
+    def after_val(self, runner: Runner) -> None:
+        """Go on with training's random sequence."""
+        if self._training_random_states is not None:
+            set_random_states(self._training_random_states)
 
 
 class AtomicLocalBackend(LocalBackend):

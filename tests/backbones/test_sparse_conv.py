@@ -121,11 +121,11 @@ def test_pointwise_kernel_is_reinterpreted_not_transposed(layer_type):
     assert not torch.allclose(expected, transposed, atol=1e-2)
 
 
-def test_small_blocks_and_tiles_change_nothing(monkeypatch):
+def test_sizes_of_blocks_and_groups_change_nothing(monkeypatch):
     tensor, layer = random_tensor(500, 4), SubMConv3d(4, 6)
     expected = layer(tensor).features
     wanted = gradients(expected, tensor.features, layer.weight)
-    for name, value in {'BLOCK_ROWS': 96, 'TILE_ROWS': 8, 'GROUP_SIZE': 4}.items():
+    for name, value in {'BLOCK_ROWS': 96, 'GROUP_SIZE': 4}.items():
         monkeypatch.setattr(rulebook_module, name, value)
     fresh = SparseTensor(tensor.features, tensor.coords, tensor.spatial_shape, 2)
     got = layer(fresh).features
@@ -165,17 +165,29 @@ def test_runs_are_bitwise_equal():
     assert all(torch.equal(a, b) for a, b in zip(once(), once()))
 
 
-def test_bfloat16_autocast():
+@pytest.mark.parametrize('kernel_size', [1, 3])
+def test_autocast_keeps_full_precision_on_the_cpu(kernel_size):
+    tensor, layer = random_tensor(400, 16), SubMConv3d(16, 16, kernel_size)
+    halved = tensor.with_features(tensor.features.bfloat16())
+    expected = layer(halved.with_features(halved.features.float())).features
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        out = layer(halved).features
+    assert torch.equal(out, expected)
+    grads = gradients(out, tensor.features, layer.weight)
+    assert {grad.dtype for grad in grads} == {torch.float32}
+
+
+def test_half_precision_features_and_weights():
     tensor, layer = random_tensor(400, 16), SubMConv3d(16, 16)
     expected = layer(tensor).features
     wanted = gradients(expected, tensor.features, layer.weight)
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        out = layer(tensor).features
+    halved = tensor.with_features(tensor.features.bfloat16())
+    out = layer.bfloat16()(halved).features
     assert out.dtype == torch.bfloat16
-    grads = gradients(out, tensor.features, layer.weight)
-    for got, want in zip((out, *grads), (expected, *wanted)):
+    for got, want in zip(
+        (out, *gradients(out, tensor.features, layer.weight)), (expected, *wanted)
+    ):
         assert (got.float() - want).norm() < 0.01 * want.norm()
-    assert {g.dtype for g in grads} == {torch.float32}
 
 
 def test_frozen_inputs_get_no_gradient():

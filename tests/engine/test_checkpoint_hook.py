@@ -86,6 +86,18 @@ def test_generators_are_restored_on_resume_only():
         assert torch.equal(torch.rand(1), expected) == is_resumed
 
 
+def test_evaluation_takes_nothing_from_the_random_sequence():
+    hook = SafeCheckpointHook()
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    torch.manual_seed(1)
+    first = torch.rand(1)
+    hook.before_val(None)
+    torch.rand(5)
+    hook.after_val(None)
+    assert torch.equal(torch.cat([first, torch.rand(1)]), expected)
+
+
 @pytest.mark.parametrize('failing', ['fsync', 'replace'])
 def test_interrupted_write_keeps_the_last_good_file(tmp_path, monkeypatch, failing):
     backend = get_file_backend(backend_args={'backend': 'atomic'})

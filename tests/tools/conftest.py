@@ -9,6 +9,13 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
+# one thread, and matrix products that do not depend on where in memory a buffer lies, so that
+# equal runs give equal numbers
+ENVIRONMENT = {
+    'OMP_NUM_THREADS': '1',
+    'MKL_CBWR': 'COMPATIBLE',
+    'PYTHONPATH': str(REPOSITORY),
+}
 RunTool = Callable[..., subprocess.CompletedProcess]
 
 
@@ -25,7 +32,7 @@ def run_tool() -> RunTool:
         result = subprocess.run(
             [sys.executable, *prefix, *map(str, command)],
             cwd=REPOSITORY,
-            env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(REPOSITORY)},
+            env={**os.environ, **ENVIRONMENT},
             capture_output=True,
             text=True,
             check=False,
