@@ -46,17 +46,19 @@ def join(pieces: Iterable[Tensor], length: int, dim: int = 0) -> Tensor:
     and one piece are held at a time.
     """
     pieces = iter(pieces)
-    first = next(pieces)
-    if first.shape[dim] == length:
-        return first
-    if first.requires_grad:
-        return torch.cat([first, *pieces], dim)
-    shape = list(first.shape)
+    piece = next(pieces)
+    if piece.shape[dim] == length:
+        return piece
+    if piece.requires_grad:
+        return torch.cat([piece, *pieces], dim)
+    shape = list(piece.shape)
     shape[dim] = length
-    result = first.new_empty(shape)
-    begin = first.shape[dim]
-    result.narrow(dim, 0, begin).copy_(first)
-    for piece in pieces:
-        result.narrow(dim, begin, piece.shape[dim]).copy_(piece)
-        begin += piece.shape[dim]
+    result = piece.new_empty(shape)
+    begin = 0
+    while piece is not None:
+        size = piece.shape[dim]
+        result.narrow(dim, begin, size).copy_(piece)
+        begin += size
+        piece = None  # freed before the next one is made
+        piece = next(pieces, None)
     return result
