@@ -1,9 +1,11 @@
 """Segmentation of indoor 3D scenes from point clouds and the images they were scanned with.
 
 Importing the package registers its modules in mmdet3d's registries, so that configs find
-them; it needs no GPU, no display and no open3d. It asks OpenMP for passive waiting (unless ``OMP_WAIT_POLICY`` is set):
-threads that spin while others hold the cores make a busy CPU machine many times slower, and the
-runtime reads the setting once, when torch is loaded.
+them; it needs no GPU, no display and no open3d.
+
+It asks OpenMP for passive waiting, unless ``OMP_WAIT_POLICY`` is set: threads that spin while
+others hold the cores make a busy CPU machine many times slower, and the runtime reads the
+setting once, when torch is loaded.
 """
 
 import os

@@ -34,7 +34,9 @@ class OneFormer3D(BaseModel):
     names of the published checkpoints.
 
     Args:
-        encoder: settings of a module ``encoder(inputs, data_samples) -> PointFeatures``.
+        encoder: settings of a module ``encoder(inputs, data_samples) -> PointFeatures``. It may
+            have a method ``auxiliary_losses(PointFeatures) -> dict`` of further losses, and of
+            metrics, whose names do not contain "loss".
         decoder: settings of a query decoder.
         criterion: settings of a criterion.
         num_semantic_classes: C.
@@ -120,11 +122,16 @@ class OneFormer3D(BaseModel):
             data_samples: with ``gt_pts_seg`` holding ``pts_semantic_mask``, ``pts_instance_mask``
                 and, with superpoints, ``sp_pts_mask``.
         """
-        features, superpoints = self.extract_feat(inputs, data_samples)
+        points: PointFeatures = self.encoder(inputs, data_samples)
+        superpoints = self.superpoints_of(points, data_samples)
+        features = pool_superpoints(points.features, superpoints)
         targets = self.build_targets(superpoints, data_samples)
         queries, targets = self.select_queries(features, targets)
         outputs = self.decoder(features, queries)
-        return self.criterion(outputs, targets)
+        losses = self.criterion(outputs, targets)
+        if hasattr(self.encoder, 'auxiliary_losses'):
+            losses.update(self.encoder.auxiliary_losses(points))
+        return losses
 
     @torch.no_grad()
     def predict(

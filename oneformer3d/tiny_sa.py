@@ -56,6 +56,8 @@ class TinySANeck(nn.Module):
         Returns:
             (sum N, C).
         """
+        if len(features) == 0:
+            return features
         neighbourhood = find_neighbourhood(
             xyz, num_points, self.radius, self.max_neighbours, self.cell_size
         )
@@ -90,8 +92,6 @@ class TinySAModule(nn.Module):
     def forward(self, features: Tensor, neighbourhood: Neighbourhood) -> Tensor:
         """(sum N, C) → (sum N, C)."""
         hood = neighbourhood
-        if len(features) == 0:
-            return features
         x = self.norm(features)
         means = scatter_mean(x, hood.centre_of_point, len(hood.neighbour))
         learnt = self.out(self._attend(self.query(means), self.key_value(x), hood))
