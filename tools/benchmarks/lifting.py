@@ -104,8 +104,7 @@ def _run_in_child(task: str, scene: str, sizes: dict[str, int]) -> dict:
     paths = [str(REPOSITORY), *filter(None, [os.environ.get('PYTHONPATH')])]
     process = subprocess.run(
         [sys.executable, '-P', str(Path(__file__).resolve()), task, scene, json.dumps(sizes)],
-        # Threads that spin while they wait would slow both sides on a busy machine.
-        env={'OMP_WAIT_POLICY': 'passive', **os.environ, 'PYTHONPATH': os.pathsep.join(paths)},
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)},
         stdout=subprocess.PIPE,
         check=False,
         text=True,

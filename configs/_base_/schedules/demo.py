@@ -10,12 +10,12 @@ param_scheduler = dict(
     type='PolyLR', begin=0, end=max_epochs, power=0.9, convert_to_iter_based=True
 )
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=10)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=20)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 default_hooks = dict(
-    logger=dict(interval=12),
+    logger=dict(interval=24),
     checkpoint=dict(interval=5, max_keep_ckpts=2, save_last=True),
 )
-auto_scale_lr = dict(enable=False, base_batch_size=2)
+auto_scale_lr = dict(enable=False, base_batch_size=1)
