@@ -1,0 +1,1 @@
+"""Features from CLIP: encoder, text and the store they are kept in."""

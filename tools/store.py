@@ -1,0 +1,118 @@
+"""Look after feature stores: check, count, merge and export them.
+
+python tools/store.py verify STORE
+python tools/store.py stats STORE [--json]
+python tools/store.py merge OUT STORE [STORE ...] [--skip-damaged]
+python tools/store.py export STORE OUT --format npz
+
+`verify` checks the structure of every shard without opening it, then every record; run it on
+stores that come from elsewhere. `merge` and `export` can be run again after an interruption.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+from oneformer3d.clip.store import FeatureStore, export_store, merge_stores, verify_store
+from oneformer3d.engine.cli import run_tool
+
+SHOWN = 20  # problems or scenes that are listed one by one
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest='command', required=True)
+
+    verify = commands.add_parser('verify', help='check structure, stamps and every record')
+    verify.add_argument('store', help='folder of the store')
+    verify.set_defaults(run=run_verify)
+
+    stats = commands.add_parser('stats', help='count records, scenes and bytes')
+    stats.add_argument('store', help='folder of the store')
+    stats.add_argument('--json', action='store_true', help='print JSON instead of a table')
+    stats.set_defaults(run=run_stats)
+
+    merge = commands.add_parser('merge', help='copy stores of one encoder into one shard')
+    merge.add_argument('out', help='folder of the store to make or to add to')
+    merge.add_argument('stores', nargs='+', help='folders of the stores to copy')
+    merge.add_argument(
+        '--skip-damaged', action='store_true', help='leave out records with a wrong checksum'
+    )
+    merge.set_defaults(run=run_merge)
+
+    export = commands.add_parser('export', help='copy a store to npz files or an HDF5 file')
+    export.add_argument('store', help='folder of the store')
+    export.add_argument('out', help='folder to export to')
+    export.add_argument('--format', choices=('npz', 'h5'), required=True, help='what to write')
+    export.set_defaults(run=run_export)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    args.run(args)
+
+
+def run_verify(args: argparse.Namespace) -> None:
+    with progress('verified') as advance:
+        problems = verify_store(args.store, on_record=advance)
+    for problem in problems[:SHOWN]:
+        print(problem)
+    if len(problems) > SHOWN:
+        print(f'… and {len(problems) - SHOWN} more')
+    if problems:
+        raise ValueError(f'{args.store}: {len(problems)} problems')
+    print(f'{args.store}: whole, {len(FeatureStore(args.store))} records')
+
+
+def run_stats(args: argparse.Namespace) -> None:
+    store = FeatureStore(args.store)
+    stats = store.stats()
+    if args.json:
+        print(json.dumps({'stamp': store.stamp.to_dict(), **stats}, indent=1))
+        return
+    for name, value in store.stamp.to_dict().items():
+        print(f'{name:16} {value}')
+    print(f'{"records":16} {stats["records"]}, {megabytes(stats["record_bytes"])}')
+    for name, counts in sorted(stats['shapes'].items()):
+        for shape, count in counts.items():
+            print(f'{"  " + name:16} {shape} × {count}')
+    for shard in stats['shards']:
+        size = megabytes(shard['file_bytes'])
+        print(f'{shard["name"]:22} {shard["records"]} records, {size}')
+    print(f'{"scenes":16} {len(stats["scenes"])}')
+    for scene, count in list(stats['scenes'].items())[:SHOWN]:
+        print(f'  {scene:20} {count} frames')
+    if len(stats['scenes']) > SHOWN:
+        print(f'  … and {len(stats["scenes"]) - SHOWN} more')
+
+
+def run_merge(args: argparse.Namespace) -> None:
+    with progress('read') as advance:
+        num_new = merge_stores(args.stores, args.out, args.skip_damaged, on_record=advance)
+    print(f'{args.out}: {num_new} new records, {len(FeatureStore(args.out))} in all')
+
+
+def run_export(args: argparse.Namespace) -> None:
+    with progress('exported') as advance:
+        num_new = export_store(args.store, args.out, args.format, on_record=advance)
+    print(f'{args.out}: {num_new} new records')
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[], object]]:
+    with tqdm(desc=what, unit='record', delay=1) as bar:
+        yield bar.update
+
+
+def megabytes(num_bytes: int) -> str:
+    return f'{num_bytes / 1e6:.1f} MB'
+
+
+if __name__ == '__main__':
+    run_tool(main)
