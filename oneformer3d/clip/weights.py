@@ -1,0 +1,297 @@
+"""Find and load the weights of an open_clip model, without a network.
+
+Enters: a model (an open_clip name or a model config) and where its weights are: a tag, a file, or
+'none'. Leaves: the model in evaluation mode with all that features depend on. A tag is looked up
+in the local caches before anything is built; what is missing is an immediate error. Files are
+read with `weights_only`, or by TorchScript's own reader, so no code in them runs.
+"""
+
+import hashlib
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from mmengine.logging import print_log
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.factory import load_checkpoint
+from torch import Tensor, nn
+
+RANDOM_WEIGHTS = 'none'
+_WEIGHT_SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors')
+_HUB_NAMES = (  # in the order in which open_clip looks for them
+    'open_clip_model.safetensors',
+    'open_clip_pytorch_model.safetensors',
+    'open_clip_pytorch_model.bin',
+)
+_OPENAI_KEYS = ('input_resolution', 'context_length', 'vocab_size')
+_MODEL_KEYS = {'embed_dim', 'vision_cfg', 'text_cfg'}
+
+
+@dataclass(frozen=True)
+class LoadedClip:
+    """A CLIP and what its features depend on.
+
+    Attributes:
+        model: open_clip's CLIP, float32, frozen, in evaluation mode.
+        name: name of the model, for stamps.
+        mean, std: of the colours in [0, 1] that the image tower expects.
+        extraction: settings that a checkpoint of this package recommends for dense features.
+        digest: blake2b of the image tower's state, or of all of `model` in `text_digest`.
+    """
+
+    model: nn.Module
+    name: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    digest: str
+    extraction: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_clip(
+    model: str | Mapping[str, Any],
+    weights: str | Path,
+    allow_download: bool = False,
+    quick_gelu: bool | None = None,
+) -> LoadedClip:
+    """Build an open_clip model and load its weights.
+
+    Args:
+        model: open_clip name ('ViT-B-16'), or a model config with embed_dim, vision_cfg and
+            text_cfg. A checkpoint that carries its own config is built from that one.
+        weights: open_clip tag, path of a file, or 'none' for random weights.
+        allow_download: fetch the weights of a tag if they are in no local cache.
+        quick_gelu: activation of the transformers; None = what the model, the tag or the file
+            (OpenAI's need quick-gelu, which only tags tell open_clip) calls for.
+
+    Raises:
+        FileNotFoundError: the file, or the weights of the tag, are not on this machine.
+        ValueError: unknown model or tag, unsupported towers, or a file that does not fit.
+    """
+    name, config = _model_config(model)
+    if str(weights) == RANDOM_WEIGHTS:
+        print_log(
+            f'CLIP {name}: RANDOM weights (weights="none"); its features mean nothing',
+            logger='current',
+            level=30,
+        )
+        return _finish(build_clip(config, quick_gelu), name)
+    if not _is_path(weights):
+        tag = _tag_config(name, str(weights))
+        path = find_tag(name, str(weights), allow_download)
+        wanted = bool(tag.get('quick_gelu', False)) if quick_gelu is None else quick_gelu
+        clip = build_clip(config, wanted)
+        _load_state(clip, path)
+        return _finish(clip, name, tag.get('mean'), tag.get('std'))
+    path = Path(weights)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such file with CLIP weights')
+    if _is_torchscript(path):
+        state = _torchscript_state(path)
+        clip = build_clip(config, True if quick_gelu is None else quick_gelu)
+        _load_dict(clip, state, path)
+        return _finish(clip, name)
+    checkpoint = {} if path.suffix == '.safetensors' else _read(path)
+    if 'model_cfg' in checkpoint:
+        return _from_own_checkpoint(checkpoint, path, quick_gelu)
+    if quick_gelu is None:
+        quick_gelu = True if _is_openai(checkpoint) else None
+    clip = build_clip(config, quick_gelu)
+    if _is_openai(checkpoint):
+        state = {key: value for key, value in checkpoint.items() if key not in _OPENAI_KEYS}
+        _load_dict(clip, state, path)
+    else:
+        _load_state(clip, path)
+    return _finish(clip, name)
+
+
+def find_tag(name: str, tag: str, allow_download: bool = False) -> Path:
+    """Local file with the weights of an open_clip tag.
+
+    Args:
+        name: open_clip model.
+        tag: one of its tags.
+        allow_download: fetch what is missing; otherwise no connection is tried.
+
+    Raises:
+        ValueError: unknown tag.
+        FileNotFoundError: in no local cache; says where it was looked for and what to do.
+    """
+    config = _tag_config(name, tag)
+    if allow_download:
+        return Path(open_clip.download_pretrained(config))
+    places = []
+    for place, path in _cached(config):
+        if path is not None:
+            return path
+        places.append(place)
+    raise FileNotFoundError(
+        f'weights {tag!r} of {name} are not on this machine (looked in {", ".join(places)}); '
+        'pass the path of a file with them, or allow the download'
+    )
+
+
+def build_clip(config: Mapping[str, Any], quick_gelu: bool | None = None) -> nn.Module:
+    """An open_clip CLIP with random weights.
+
+    Args:
+        config: open_clip model config: embed_dim, vision_cfg, text_cfg and a few more.
+        quick_gelu: overrides the config's.
+
+    Raises:
+        ValueError: towers that are loaded from elsewhere or have no dense features.
+    """
+    config = {key: value for key, value in config.items() if key != 'hf_tokenizer_name'}
+    vision, text = config['vision_cfg'], config['text_cfg']
+    if vision.get('timm_model_name') or vision.get('attentional_pool'):
+        raise ValueError(
+            "only open_clip's own ViT and ResNet image towers are supported, not "
+            f'{vision.get("timm_model_name") or "attentional pooling"}'
+        )
+    if text.get('hf_model_name') or text.get('hf_tokenizer_name') or 'multimodal_cfg' in config:
+        raise ValueError("only open_clip's own text tower and tokenizer are supported")
+    if quick_gelu is not None:
+        config['quick_gelu'] = quick_gelu
+    custom_text = config.pop('custom_text', False)
+    return (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Blake2b (128 bits, hex) over names, shapes and float32 values of a module's state."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f'{name} {tuple(value.shape)} '.encode())
+        digest.update(_bytes(value))
+    return digest.hexdigest()
+
+
+def _bytes(value: Tensor) -> memoryview:
+    value = value.detach().cpu()
+    if value.is_floating_point():
+        value = value.float()
+    return memoryview(value.contiguous().numpy().reshape(-1)).cast('B')
+
+
+def _finish(clip: nn.Module, name: str, mean=None, std=None, extraction=None) -> LoadedClip:
+    clip.requires_grad_(False)
+    return LoadedClip(
+        model=clip.eval(),
+        name=name,
+        mean=tuple(mean or OPENAI_DATASET_MEAN),
+        std=tuple(std or OPENAI_DATASET_STD),
+        digest=weights_digest(clip.visual),
+        extraction=dict(extraction or {}),
+    )
+
+
+def _model_config(model: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    if not isinstance(model, str):
+        config = dict(model)
+        name = str(config.pop('name', 'custom'))
+        if not set(config) >= _MODEL_KEYS:
+            raise ValueError(f'a CLIP config needs {sorted(_MODEL_KEYS)}, got {sorted(config)}')
+        return name, config
+    name = model.replace('/', '-')
+    config = open_clip.get_model_config(name) if ':' not in name else None
+    if config is None:
+        raise ValueError(f'{model!r} is no model of open_clip (see open_clip.list_models())')
+    return name, config
+
+
+def _tag_config(name: str, tag: str) -> dict[str, Any]:
+    config = open_clip.get_pretrained_cfg(name, tag)
+    if not config:
+        tags = ', '.join(open_clip.list_pretrained_tags_by_model(name)) or 'none'
+        raise ValueError(
+            f'{tag!r} is neither a file nor weights of {name} that open_clip knows (tags: {tags})'
+        )
+    return config
+
+
+def _cached(config: Mapping[str, Any]) -> list[tuple[str, Path | None]]:
+    """Where the weights of a tag would lie, each with the file found there."""
+    found: list[tuple[str, Path | None]] = []
+    if config.get('hf_hub'):
+        from huggingface_hub import constants, try_to_load_from_cache
+
+        repo, _, filename = config['hf_hub'].rpartition('/')
+        place = str(Path(constants.HF_HUB_CACHE, f'models--{repo.replace("/", "--")}'))
+        for candidate in [filename] if filename else _HUB_NAMES:
+            path = try_to_load_from_cache(repo, candidate)
+            if isinstance(path, str):
+                return [(place, Path(path))]
+        found.append((place, None))
+    if config.get('url'):
+        path = Path.home() / '.cache' / 'clip' / config['url'].rpartition('/')[2]
+        found.append((str(path), path if path.is_file() else None))
+    return found
+
+
+def _is_path(weights: str | Path) -> bool:
+    if isinstance(weights, Path) or Path(weights).is_file():
+        return True
+    return '/' in weights or Path(weights).suffix in _WEIGHT_SUFFIXES
+
+
+def _is_openai(checkpoint: Mapping[str, Any]) -> bool:
+    return all(key in checkpoint for key in _OPENAI_KEYS)
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith('/constants.pkl') for name in archive.namelist())
+
+
+def _torchscript_state(path: Path) -> dict[str, Tensor]:
+    state = torch.jit.load(str(path), map_location='cpu').state_dict()
+    skipped = (*_OPENAI_KEYS, 'attn_mask')  # a constant that traced models list as a weight
+    return {key: value for key, value in state.items() if key not in skipped}
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise ValueError(f'{path}: no file of weights ({_one_line(error)})') from error
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f'{path}: expected a dictionary, got {type(checkpoint).__name__}')
+    return checkpoint
+
+
+def _from_own_checkpoint(
+    checkpoint: Mapping[str, Any], path: Path, quick_gelu: bool | None
+) -> LoadedClip:
+    missing = [key for key in ('name', 'state_dict', 'mean', 'std') if key not in checkpoint]
+    if missing:
+        raise ValueError(f'{path}: has a model config but no {", ".join(missing)}')
+    name, config = _model_config({**checkpoint['model_cfg'], 'name': checkpoint['name']})
+    clip = build_clip(config, quick_gelu)
+    _load_dict(clip, checkpoint['state_dict'], path)
+    extraction = checkpoint.get('extraction', {})
+    return _finish(clip, name, checkpoint['mean'], checkpoint['std'], extraction)
+
+
+def _load_dict(clip: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        clip.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f'{path}: does not fit the model: {_one_line(error)}') from error
+
+
+def _load_state(clip: nn.Module, path: Path) -> None:
+    """Files in any of the layouts that open_clip converts, tables resized to the model."""
+    try:
+        load_checkpoint(clip, str(path), weights_only=True)
+    except (RuntimeError, KeyError, pickle.UnpicklingError, OSError) as error:
+        raise ValueError(f'{path}: does not fit the model: {_one_line(error)}') from error
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ' '.join(lines[:2])[:300]
