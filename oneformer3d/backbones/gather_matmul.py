@@ -121,6 +121,8 @@ class _Memory:
 
     def gather(self, features: Tensor, tile: Tile) -> Tensor:
         """The neighbours of a tile's rows, (R, G·C)."""
+        if tile.has_gaps:
+            features = F.pad(features, (0, 0, 0, 1))
         num_gathered = tile.neighbours.shape[0]
         gathered = self.gathered[:num_gathered]
         torch.index_select(features, 0, tile.neighbours, out=gathered)

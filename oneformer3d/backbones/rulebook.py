@@ -10,7 +10,8 @@ in the weight), R rows of a tile, G offsets of a tile.
 Voxels are compared as integer keys in sorted order: no hash table, the same result on every device
 and in every run. Kernel offsets are taken in small groups, and rows that have neighbours at the
 same offsets of a group make a tile: its (R, G) table has no gaps, and one matrix product serves
-all its rows. A row's result is the sum of its products, one per group.
+all its rows. A row's result is the sum of its products, one per group. Few rows are one tile with
+gaps instead: multiplying by zeros costs less than many small steps.
 """
 
 import itertools
@@ -26,7 +27,9 @@ Triple = tuple[int, int, int]
 # Three offsets along the last axis: one product for most rows, and few tiles (2³ − 1 a group).
 GROUP_SIZE = 3
 # Rows that are worked on together: their products, a few per row, are held in memory.
-BLOCK_ROWS = 16384
+BLOCK_ROWS = 65536
+# A block of fewer rows is one tile with gaps.
+SMALL_ROWS = 2048
 
 
 def submanifold_rulebook(
@@ -132,12 +135,14 @@ class Tile:
         offsets: G kernel offsets.
         neighbours: (R·G,) int32, for each row and offset the row gathered.
         products: where the block's products hold those of this tile, R of them.
+        has_gaps: neighbours may be one past the last row, which stands for zeros.
     """
 
     rows: Tensor
     offsets: tuple[int, ...]
     neighbours: Tensor
     products: slice
+    has_gaps: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,6 +228,8 @@ def _block(table: Tensor, missing: int, block_rows: slice) -> Block:
     """Tiles of some rows of a (K, rows) table, and where each row's products will be."""
     table = table[:, block_rows]
     num_rows, num_products = table.shape[1], 0
+    if num_rows < SMALL_ROWS:
+        return _small_block(table, block_rows)
     tiles, positions = [], []
     for first in range(0, len(table), GROUP_SIZE):
         group = table[first : first + GROUP_SIZE]
@@ -248,6 +255,21 @@ def _block(table: Tensor, missing: int, block_rows: slice) -> Block:
     starts = taken.new_zeros(num_rows + 1, dtype=table.dtype)
     torch.cumsum(taken.sum(1), dim=0, dtype=table.dtype, out=starts[1:])
     return Block(block_rows, tiles, positions[taken], starts)
+
+
+def _small_block(table: Tensor, block_rows: slice) -> Block:
+    """One tile of all rows and all offsets, with gaps; every row has one product."""
+    first, num_rows = block_rows.start, table.shape[1]
+    rows = torch.arange(first, first + num_rows, dtype=torch.int32, device=table.device)
+    tile = Tile(
+        rows=rows,
+        offsets=tuple(range(len(table))),
+        neighbours=table.T.flatten(),
+        products=slice(0, num_rows),
+        has_gaps=True,
+    )
+    starts = torch.arange(num_rows + 1, dtype=torch.int32, device=table.device)
+    return Block(block_rows, [tile], starts[:-1], starts)
 
 
 def _rows_by_offsets(group: Tensor, missing: int) -> Iterator[tuple[list[int], Tensor]]:
