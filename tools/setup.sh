@@ -51,6 +51,9 @@ pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 say '1/5 PyTorch and the other pinned packages (several GB the first time)'
 pip install --quiet -r requirements.txt -r requirements/dev.txt
 
+say '2/5 OpenMMLab packages, without their stale pins (mmcv imports mmengine)'
+pip install --quiet --no-deps -r requirements/openmmlab.txt
+
 # mmcv has no wheel on PyPI. The CPU ops are all this package needs, on GPU
 # machines too, so the build never depends on an installed CUDA toolkit.
 build_mmcv() {
@@ -59,18 +62,15 @@ build_mmcv() {
 }
 mmcv_works() { "$venv/bin/python" -c 'import mmcv.ops, mmcv; assert mmcv.__version__ == "2.1.0"' 2>/dev/null; }
 if mmcv_works; then
-  say '2/5 mmcv is there'
+  say '3/5 mmcv is there'
 else
-  say '2/5 mmcv with its ops, from source (about 10 minutes on two cores, then cached by pip)'
+  say '3/5 mmcv with its ops, from source (about 10 minutes on two cores, then cached by pip)'
   build_mmcv
   if ! mmcv_works; then
     say 'the cached mmcv wheel has no working ops; building it again'
     build_mmcv --no-cache-dir --force-reinstall
   fi
 fi
-
-say '3/5 OpenMMLab packages, without their stale pins'
-pip install --quiet --no-deps -r requirements/openmmlab.txt
 
 if [ "$cuda" = 1 ]; then
   say '4/5 spconv for CUDA'
