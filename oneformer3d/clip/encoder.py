@@ -8,6 +8,7 @@ needs the image's own size only.
 Letters: B images, C channels of the map, h × w its grid, D width of the text space.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -276,7 +277,7 @@ class ClipEncoder(nn.Module):
             print_log(
                 f'attn_mode {self.attn_mode!r} changes the last block, which is not taken',
                 logger='current',
-                level=30,
+                level=logging.WARNING,
             )
 
 

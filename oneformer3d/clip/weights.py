@@ -7,6 +7,7 @@ read with `weights_only`, or by TorchScript's own reader, so no code in them run
 """
 
 import hashlib
+import logging
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -77,7 +78,7 @@ def load_clip(
         print_log(
             f'CLIP {name}: RANDOM weights (weights="none"); its features mean nothing',
             logger='current',
-            level=30,
+            level=logging.WARNING,
         )
         return _finish(build_clip(config, quick_gelu), name)
     if not _is_path(weights):

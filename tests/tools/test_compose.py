@@ -1,0 +1,173 @@
+"""tools/compose.py: a chain of small scripts, interrupted, changed and gone on with."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from oneformer3d.engine.compose import (
+    StageFailedError,
+    finished_stages,
+    read_composition,
+    run_stage,
+    select_stages,
+)
+from tests.tools.conftest import REPOSITORY
+from tests.tools.load_tool import load_tool
+
+# Appends its first word to a log, and fails while a file "broken" is there.
+SCRIPT = """
+import sys
+from pathlib import Path
+name, folder, *more = sys.argv[1:]
+folder = Path(folder)
+if name == 'b' and (folder / 'broken').exists():
+    sys.exit(3)
+with open(folder / 'log.txt', 'a') as log:
+    log.write(name + '\\n')
+(folder / name).write_text(' '.join(more))
+"""
+CHAIN = """
+variables:
+  work_dir: {folder}
+  word: first
+  both: "{{word}} and more"
+stages:
+  - name: one
+    run: {folder}/script.py a {{work_dir}} "{{both}}"
+    makes: ["{{work_dir}}/a"]
+  - name: two
+    run: {folder}/script.py b {{work_dir}} "{{@{{work_dir}}/a}}"
+    args: {{level: 3, list: [x, y], off: false, empty: null}}
+    makes: ["{{work_dir}}/b"]
+  - name: three
+    run: {folder}/script.py c {{work_dir}}
+    cfg_options: {{a.b: "{{word}}"}}
+    makes: ["{{work_dir}}/c"]
+"""
+
+
+@pytest.fixture
+def chain(tmp_path) -> Path:
+    (tmp_path / 'script.py').write_text(SCRIPT)
+    (tmp_path / 'chain.yaml').write_text(CHAIN.format(folder=tmp_path))
+    return tmp_path / 'chain.yaml'
+
+
+def run_all(path: Path, **overrides: str) -> list[str]:
+    """Names of the stages that ran."""
+    composition = read_composition(path, overrides)
+    finished = finished_stages(composition)
+    names = [stage.name for stage in composition.stages if stage.name not in finished]
+    for stage in composition.stages:
+        if stage.name in names:
+            run_stage(composition, stage)
+    return names
+
+
+def logged(chain: Path) -> str:
+    return ''.join((chain.parent / 'log.txt').read_text().split())
+
+
+def test_stages_run_once_in_order(chain):
+    assert run_all(chain) == ['one', 'two', 'three']
+    assert run_all(chain) == []
+    assert logged(chain) == 'abc'
+    assert (chain.parent / 'a').read_text() == 'first and more'
+    assert (chain.parent / 'b').read_text() == 'first and more --level 3 --list x y'
+    assert (chain.parent / 'c').read_text() == '--cfg-options a.b=first'
+
+
+def test_a_changed_variable_repeats_all_that_depends_on_it(chain):
+    run_all(chain)
+    assert run_all(chain, word='second') == ['one', 'two', 'three']
+    assert (chain.parent / 'b').read_text().startswith('second and more')
+
+
+def test_a_missing_product_repeats_from_there(chain):
+    run_all(chain)
+    (chain.parent / 'b').unlink()
+    assert run_all(chain) == ['two', 'three']
+
+
+def test_a_failed_stage_is_gone_on_with(chain):
+    (chain.parent / 'broken').touch()
+    with pytest.raises(StageFailedError, match="'two' ended with status 3"):
+        run_all(chain)
+    (chain.parent / 'broken').unlink()
+    assert run_all(chain) == ['two', 'three']
+    assert logged(chain) == 'abc'
+
+
+def test_a_repeated_stage_leaves_none_after_it_finished(chain):
+    run_all(chain)
+    composition = read_composition(chain)
+    run_stage(composition, composition.stages[0])
+    assert list(finished_stages(composition)) == ['one']
+
+
+def test_a_stage_that_does_not_make_what_it_promises_is_not_finished(chain):
+    text = chain.read_text().replace('makes: ["{work_dir}/a"]', 'makes: ["{work_dir}/other"]')
+    chain.write_text(text)
+    with pytest.raises(StageFailedError, match='other'):
+        run_all(chain)
+    assert finished_stages(read_composition(chain)) == {}
+
+
+def test_selection(chain):
+    composition = read_composition(chain)
+
+    def names(**chosen):
+        return [stage.name for stage in select_stages(composition, **chosen)]
+
+    assert names(first='two') == ['two', 'three']
+    assert names(last='two') == ['one', 'two']
+    assert names(only=['three', 'one']) == ['one', 'three']
+    with pytest.raises(ValueError, match='four'):
+        names(only=['four'])
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ('- 1', 'expected "variables"'),
+        ('variables: {work_dir: x}\nstages: [{name: a, run: b, odd: 1}]', 'a stage has'),
+        ('variables: {work_dir: x}\nstages: [{name: a, run: "{nothing}"}]', 'no variable'),
+        ('variables: {a: x}\nstages: [{name: a, run: b}]', 'work_dir'),
+        ('variables: !!python/object/apply:os.getcwd []\nstages: []', 'not readable as YAML'),
+    ],
+)
+def test_bad_files_are_refused(tmp_path, content, message):
+    path = tmp_path / 'chain.yaml'
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_composition(path)
+
+
+def test_an_override_of_no_variable_is_refused(chain):
+    with pytest.raises(ValueError, match='no variables wrod'):
+        read_composition(chain, {'wrod': 'x'})
+
+
+def test_the_committed_chain_names_tools_and_settings_that_exist():
+    composition = read_composition(REPOSITORY / 'configs' / 'composer.yaml', {'data': 'somewhere'})
+    assert composition.stage_names() == [
+        'data', 'clip', 'uv', 'extract', 'extract_text', 'train', 'test', 'pictures',
+    ]  # fmt: skip
+    for stage in composition.stages:
+        assert (REPOSITORY / stage.command[0]).is_file()
+
+
+def test_the_tool(chain, monkeypatch, capfd):
+    monkeypatch.chdir(REPOSITORY)
+    tool, config = load_tool('compose'), ['--config', str(chain)]
+    tool.main([*config, '--list'])
+    assert capfd.readouterr().out.count('to do') == 3
+    tool.main([*config, '--until', 'one', '--set', 'word=other'])
+    assert list(json.loads((chain.parent / 'compose.json').read_text())) == ['one']
+    (chain.parent / 'broken').touch()
+    with pytest.raises(StageFailedError, match="'two' ended with status 3"):
+        tool.main([*config, '--set', 'word=other'])
+    assert 'one: finished before' in capfd.readouterr().out
+    with pytest.raises(ValueError, match='expected NAME=VALUE'):
+        tool.main([*config, '--set', 'word'])

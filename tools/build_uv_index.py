@@ -1,0 +1,71 @@
+"""Which pixel of which frame shows each point, computed once: one npz per scene.
+
+    python tools/build_uv_index.py --data_root data/synthetic --output_dir outputs/uv_index
+
+A scene whose index was made from the same points, cameras and tolerances is kept, so the command
+can be run again. docs/clip_features.md describes the files.
+"""
+
+import argparse
+
+from tqdm import tqdm
+
+from oneformer3d.clip.extraction_frames import check_point_files, list_frames
+from oneformer3d.clip.extraction_settings import FRAME_SELECTIONS, make_settings
+from oneformer3d.clip.uv_index import UvIndex, UvTolerances, build_uv_indices, by_scene
+from oneformer3d.engine.cli import run_tool
+
+LISTED = 40
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    usual = UvTolerances()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--data_root', help='data root (default: above the scenes file)')
+    parser.add_argument('--scenes_file', help='text file, one scene per line (default: all)')
+    parser.add_argument('--output_dir', default='outputs/uv_index', help='(%(default)s)')
+    parser.add_argument('--frames_per_scene', type=int, default=0, help='0 takes all')
+    parser.add_argument('--frame_select', choices=FRAME_SELECTIONS, default='first')
+    parser.add_argument('--seed', type=int, default=0, help='of --frame_select random')
+    parser.add_argument('--workers', type=int, default=2, help='threads that decode depth')
+    parser.add_argument('--near', type=float, default=usual.near, help='metres (%(default)s)')
+    parser.add_argument('--abs_tol', type=float, default=usual.abs_tol, help='metres (%(default)s)')
+    parser.add_argument('--rel_tol', type=float, default=usual.rel_tol, help='(%(default)s)')
+    parser.add_argument('--edge_reject', action='store_true', help='reject depth edges too')
+    parser.add_argument('--strict', action='store_true', help='end at the first bad frame')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    names = ('data_root', 'scenes_file', 'frames_per_scene', 'frame_select', 'seed', 'workers')
+    settings = make_settings({name: getattr(args, name) for name in names})
+    tolerances = UvTolerances(args.near, args.abs_tol, args.rel_tol, args.edge_reject)
+    frames = list_frames(settings)
+    check_point_files(frames)
+    rows, faults = [], []
+    with tqdm(total=len(by_scene(frames)), desc='uv index', unit='scene') as bar:
+
+        def done(scene: str, index: UvIndex | None, of_scene: dict[str, str]) -> None:
+            faults.extend(f'  {scene}/{name}: {reason}' for name, reason in of_scene.items())
+            if index is not None:
+                rows.append((scene, len(index.frames), index.valid_rate, index.coverage))
+            bar.update()
+
+        written = build_uv_indices(
+            frames, args.output_dir, tolerances, args.workers, args.strict, done
+        )
+    if rows:
+        print(f'{"scene":24}{"frames":>7}{"valid":>8}{"covered":>9}')
+        rows.append((f'mean of {len(rows)}', *(sum(c) / len(rows) for c in list(zip(*rows))[1:])))
+        for scene, count, valid, covered in [*rows[:-1][:LISTED], rows[-1]]:
+            print(f'{scene:24}{count:7.0f}{valid:8.1%}{covered:9.1%}')
+    if faults:
+        print('\n'.join(['left out:', *faults[:LISTED]]))
+    print(f'{args.output_dir}: {written} written, {len(by_scene(frames)) - written} were there')
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,97 @@
+"""Dense CLIP features of posed images, into a feature store.
+
+    python tools/extract_clip_feat.py --data_root data/synthetic --output_dir outputs/clip_feat \
+        --weights work_dirs/tiny_clip/tiny_clip.pth --resume
+
+    python tools/extract_clip_feat.py --scenes_file data/scannet200-mv/meta_data/scenes.txt \
+        --frames_per_scene 5 --output_dir outputs/clip_feat_debug --vis 1 --dtype fp16
+
+    torchrun --nproc_per_node 4 tools/extract_clip_feat.py --data_root data/scannet --resume
+
+The second also writes `<scene>/frame_<idx>.npz` (features at the points) and `vis_<idx>.png`.
+Defaults come from configs/clip_feat.yaml, which explains them; arguments win. Interrupted runs
+go on with --resume. docs/clip_features.md has the whole story.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+from oneformer3d.clip.extraction import extract_features
+from oneformer3d.clip.extraction_settings import make_settings, read_yaml, setting_types
+from oneformer3d.engine.cli import USER_ERRORS, run_tool
+
+DEFAULTS = REPOSITORY / 'configs' / 'clip_feat.yaml'
+
+
+def parse_args(argv: list[str] | None = None) -> tuple[Path, dict[str, Any]]:
+    """Config file, and the settings that were given as arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument('--config', type=Path, default=DEFAULTS, help='YAML (%(default)s)')
+    for name, kinds in setting_types().items():
+        options = [f'--{name}'] + ([f'--{name.replace("_", "-")}'] if '_' in name else [])
+        if bool in kinds:
+            parser.add_argument(
+                *options, dest=name, nargs='?', const=True, type=as_bool, metavar='1|0'
+            )
+        elif list in kinds:
+            parser.add_argument(*options, dest=name, nargs='+', type=as_item)
+        else:
+            parser.add_argument(*options, dest=name, type=kinds[0])
+    given = vars(parser.parse_args(argv))
+    config = given.pop('config')
+    for name in ('input_size', 'layers'):
+        if len(given.get(name, ())) == 1:
+            given[name] = given[name][0]
+    return config, given
+
+
+def as_bool(text: str) -> bool:
+    values = {'1': True, 'true': True, 'yes': True, '0': False, 'false': False, 'no': False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f'expected 1 or 0, got {text!r}')
+    return values[text.lower()]
+
+
+def as_item(text: str) -> int | str:
+    return int(text) if text.lstrip('-').isdigit() else text
+
+
+def main(argv: list[str] | None = None) -> None:
+    config, given = parse_args(argv)
+    settings = make_settings(read_yaml(config), given, source=str(config))
+    rank, world_size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
+    with tqdm(unit='image', desc='CLIP features', delay=1, disable=rank != 0) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        report = extract_features(settings, rank=rank, world_size=world_size, progress=progress)
+    path = Path(settings.output_dir) / f'extraction.r{rank:04d}.json'
+    report.write(path)
+    if rank == 0:
+        print(report.table())
+        if world_size > 1:
+            print(f'rank 0 of {world_size}; the others: {path.parent}/extraction.r*.json')
+        print(f'store: {settings.store_path}')
+
+
+def stop(signum: int, frame: object) -> None:
+    sys.exit(128 + signum)
+
+
+if __name__ == '__main__':
+    signal.signal(signal.SIGTERM, stop)  # the last batch is committed on the way out
+    run_tool(main, errors=(*USER_ERRORS, RuntimeError))

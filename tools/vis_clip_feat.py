@@ -1,0 +1,81 @@
+"""Look at stored CLIP features: PCA, t-SNE or similarity to text, on images and on the cloud.
+
+    python tools/vis_clip_feat.py outputs/clip_feat --data_root data/synthetic
+    python tools/vis_clip_feat.py outputs/clip_text --data_root data/synthetic \
+        --text chair "a picture on the wall" --weights work_dirs/tiny_clip/tiny_clip.pth
+
+Writes PNG and PLY files, one folder per scene. Text needs features extracted with --mode clip, and
+the same weights.
+"""
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from oneformer3d.clip.encoder import ClipEncoder
+from oneformer3d.clip.extraction_frames import list_frames
+from oneformer3d.clip.extraction_settings import FRAME_SELECTIONS, make_settings
+from oneformer3d.clip.store import open_store
+from oneformer3d.clip.uv_index import by_scene, read_uv_index
+from oneformer3d.engine.cli import run_tool
+from oneformer3d.visualization.clip_features import METHODS, TextRelevancy, draw_scene
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('store', help='folder of the feature store')
+    parser.add_argument('--data_root', help='data root (default: above the scenes file)')
+    parser.add_argument('--scenes_file', help='text file, one scene per line')
+    parser.add_argument('--scenes', nargs='+', help='only these (default: the first in the store)')
+    parser.add_argument('--output_dir', default='outputs/clip_vis', help='(%(default)s)')
+    parser.add_argument('--frames_per_scene', type=int, default=0, help='0 takes all')
+    parser.add_argument('--frame_select', choices=FRAME_SELECTIONS, default='uniform')
+    parser.add_argument('--method', nargs='*', choices=METHODS, help='(default: pca without text)')
+    parser.add_argument('--text', nargs='+', default=[], help='prompts')
+    parser.add_argument('--model', default='ViT-B-16', help='of the prompts (%(default)s)')
+    parser.add_argument('--weights', default='laion2b_s34b_b88k', help='of the prompts')
+    parser.add_argument('--uv_index', help='folder of tools/build_uv_index.py')
+    parser.add_argument('--no_cloud', action='store_true', help='images only')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    names = ('data_root', 'scenes_file', 'frames_per_scene', 'frame_select')
+    settings = make_settings({name: getattr(args, name) for name in names})
+    store = open_store(args.store)
+    scenes = by_scene([f for f in list_frames(settings) if store.has(f.scene.name, f.name)])
+    if not scenes:
+        raise ValueError(f'{args.store}: holds no frame of these scenes')
+    chosen = args.scenes or list(scenes)[:1]
+    absent = [name for name in chosen if name not in scenes]
+    if absent:
+        raise ValueError(f'{args.store}: holds no frames of {", ".join(absent)}')
+    relevancy = None
+    if args.text:
+        encoder = ClipEncoder(args.model, args.weights)
+        relevancy = TextRelevancy(encoder, args.text, store.stamp)
+    methods = args.method if args.method is not None else ([] if args.text else ['pca'])
+    with tqdm(desc='pictures', unit='file') as bar:
+        for name in chosen:
+            index = None
+            if args.uv_index is not None and not args.no_cloud:
+                index = read_uv_index(Path(args.uv_index) / f'{name}.npz')
+            draw_scene(
+                store,
+                scenes[name],
+                args.output_dir,
+                methods,
+                relevancy,
+                with_cloud=not args.no_cloud,
+                index=index,
+                on_picture=lambda path: bar.update(),
+            )
+    print('\n'.join(str(Path(args.output_dir) / name) for name in chosen))
+
+
+if __name__ == '__main__':
+    run_tool(main)
