@@ -32,7 +32,7 @@ def main() -> None:
     from mmengine.fileio import get_file_backend
 
     from oneformer3d.checkpoints import load_checkpoint
-    from oneformer3d.engine.launch import build_runner
+    from oneformer3d.engine.launch import build_runner, leave_group
 
     cfg = prepare(args)
     if args.show_dir is not None:
@@ -47,6 +47,7 @@ def main() -> None:
     if args.out is not None and is_main_process():
         text = json.dumps({name: float(value) for name, value in metrics.items()}, indent=2)
         get_file_backend(backend_args={'backend': 'atomic'}).put_text(text + '\n', args.out)
+    leave_group()
 
 
 if __name__ == '__main__':

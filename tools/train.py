@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from oneformer3d.engine.amp import enable_amp
-    from oneformer3d.engine.launch import build_runner
+    from oneformer3d.engine.launch import build_runner, leave_group
 
     cfg = prepare(args)
     if args.amp:
@@ -48,6 +48,7 @@ def main() -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     build_runner(cfg).train()
+    leave_group()
 
 
 if __name__ == '__main__':

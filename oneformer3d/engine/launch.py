@@ -52,6 +52,17 @@ def with_gloo(cfg: Config) -> Config:
     return adapted
 
 
+def leave_group() -> None:
+    """End a run of several processes together.
+
+    Without this a process may exit while its neighbour still talks to it, and Gloo aborts the
+    neighbour after all its work is done.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 @FUNCTIONS.register_module()
 def seed_worker_from_torch(worker_id: int) -> None:
     """Seed numpy in a data worker from the seed torch drew for this epoch and worker.

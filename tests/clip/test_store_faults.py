@@ -75,12 +75,13 @@ def test_kill_9_in_the_middle_of_writing(tmp_path, undisturbed):
                 time.sleep(10)
 
         child, answer_end = fork_child(write_and_tell)
-        os.read(read_end, 1)  # it has begun
-        time.sleep(generator.uniform(0, 0.1))
+        put, wanted = 0, 1 + run * (len(NAMES) - 1) // 8
+        while put < wanted:  # another place in every run
+            put += len(os.read(read_end, wanted - put))
+        time.sleep(generator.uniform(0, 0.01))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         os.close(write_end)
-        put = 1
         while chunk := os.read(read_end, 4096):
             put += len(chunk)
         os.close(read_end)
