@@ -1,0 +1,165 @@
+"""Run a table of small experiments and write what came out into the documentation.
+
+    python tools/ablate.py bifusion
+    python tools/ablate.py bifusion --cells residual gate --seeds 0 --jobs 2
+    python tools/ablate.py bifusion --list
+    python tools/ablate.py bifusion --report
+
+Tables stand in configs/ablations. Every cell and seed leaves one JSON in docs/results/TABLE; what
+is there already and was made with the same settings is not run again, and interrupted cells go on.
+--report only writes the tables of docs/results.md anew from the JSON files.
+"""
+
+import argparse
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from oneformer3d.engine.ablation import (
+    Cell,
+    Table,
+    cell_digest,
+    in_order,
+    read_result,
+    read_table,
+    result_path,
+    run_cell,
+)
+from oneformer3d.engine.ablation_report import update_report
+from oneformer3d.engine.cli import USER_ERRORS, run_tool
+from oneformer3d.engine.compose import (
+    finished_stages,
+    read_composition,
+    run_stage,
+    select_stages,
+)
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('table', help='name of a file in configs/ablations, or a YAML file')
+    parser.add_argument('--cells', nargs='+', default=[], help='just these and what they need')
+    parser.add_argument('--seeds', nargs='+', type=int, help="instead of the table's")
+    parser.add_argument('--jobs', type=int, default=1, help='cells at once (%(default)s)')
+    parser.add_argument('--threads', type=int, default=1, help='of each cell (%(default)s)')
+    parser.add_argument('--out', help='folder of the JSON files (docs/results/TABLE)')
+    parser.add_argument('--work-dir', help='checkpoints and logs (work_dirs/ablations/TABLE)')
+    parser.add_argument('--docs', default='docs/results.md', help='the report (%(default)s)')
+    parser.add_argument('--list', action='store_true', help='show what is done and run nothing')
+    parser.add_argument('--report', action='store_true', help='write the report and run nothing')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    os.chdir(REPOSITORY)
+    path = Path(args.table)
+    table = read_table(path if path.suffix else f'configs/ablations/{args.table}.yaml')
+    out = Path(args.out or f'docs/results/{table.name}')
+    work_dir = Path(args.work_dir or f'work_dirs/ablations/{table.name}')
+    cells = in_order(table, args.cells)
+    seeds = args.seeds if args.seeds is not None else list(table.seeds)
+    if args.list:
+        list_cells(table, cells, seeds, out)
+        return
+    if not args.report:
+        prepare(table)
+        run_cells(table, cells, seeds, out, work_dir, args.jobs, args.threads)
+    update_report(args.docs, table, out)
+    print(f'{args.docs}: written')
+
+
+def prepare(table: Table) -> None:
+    """Make what all cells read: stages of a composition that are not finished."""
+    if not table.prepare:
+        return
+    overrides = {key: str(value) for key, value in table.prepare.get('set', {}).items()}
+    composition = read_composition(table.prepare['composition'], overrides)
+    finished = finished_stages(composition)
+    for stage in select_stages(composition, table.prepare.get('only', ())):
+        if stage.name not in finished:
+            print(f'prepare: {stage.name}', flush=True)
+            run_stage(composition, stage)
+
+
+def run_cells(
+    table: Table,
+    cells: list[Cell],
+    seeds: list[int],
+    out: Path,
+    work_dir: Path,
+    jobs: int,
+    threads: int,
+) -> None:
+    """Run what is not done, seed by seed, cells after those that they start from.
+
+    A cell that others start from also needs its checkpoint, which is not in the repository.
+    """
+    digests = {cell.name: cell_digest(table, cell) for cell in cells}
+    starts = {cell.init for cell in cells}
+
+    def is_done(cell: Cell, seed: int) -> bool:
+        result = read_result(result_path(out, cell, seed))
+        if result is None or result['digest'] != digests[cell.name]:
+            return False
+        return cell.name not in starts or (work_dir / f'{cell.name}_seed{seed}').is_dir()
+
+    def one(item: tuple[Cell, int]) -> str:
+        cell, seed = item
+        if is_done(cell, seed):
+            return f'{cell.name} seed {seed}: done before'
+        return summary(table, run_cell(table, cell, seed, out, work_dir, threads))
+
+    with tqdm(total=len(cells) * len(seeds), desc=table.name, unit='cell') as bar:
+        for wave in in_waves(cells):
+            with ThreadPoolExecutor(jobs) as pool:
+                for line in pool.map(one, [(cell, seed) for seed in seeds for cell in wave]):
+                    bar.write(line)
+                    bar.update()
+
+
+def in_waves(cells: list[Cell]) -> list[list[Cell]]:
+    """Groups of cells such that each starts from cells of groups before its own."""
+    waves: list[list[Cell]] = []
+    done: set[str | None] = {None}
+    left = list(cells)
+    while left:
+        waves.append([cell for cell in left if cell.init in done])
+        done |= {cell.name for cell in waves[-1]}
+        left = [cell for cell in left if cell.name not in done]
+    return waves
+
+
+def summary(table: Table, result: dict) -> str:
+    """One line about a finished cell."""
+    scores = ', '.join(
+        f'{test} mIoU {100 * values["semantic/mIoU"]:.1f}'
+        for test, values in result['metrics'].items()
+    )
+    minutes = sum(result['cpu_minutes'].values())
+    over = f' (more than {table.budget_minutes:g})' if minutes > table.budget_minutes else ''
+    return f'{result["cell"]} seed {result["seed"]}: {scores}; {minutes:.1f} CPU minutes{over}'
+
+
+def list_cells(table: Table, cells: list[Cell], seeds: list[int], out: Path) -> None:
+    """Show for each cell and seed whether its numbers are there and of these settings."""
+    for cell in cells:
+        digest = cell_digest(table, cell)
+        states = []
+        for seed in seeds:
+            result = read_result(result_path(out, cell, seed))
+            if result is None:
+                states.append(f'{seed}: to do')
+            else:
+                states.append(f'{seed}: {"done" if result["digest"] == digest else "old settings"}')
+        print(f'{cell.name:24}{"  ".join(states)}')
+
+
+if __name__ == '__main__':
+    run_tool(main, errors=(*USER_ERRORS, RuntimeError))
