@@ -3,13 +3,16 @@
     scan → points (N) → thinned to the model's spacing (M) → superpoints → tiles → model
          → one result for M → carried back to N
 
+A fused model also looks at the images of a folder, if it is told which CLIP its features are of;
+without images it segments the points alone.
+
 Enters: a point-cloud file, an array (N, 3) or (N, 6), or a folder of posed RGB-D frames. Leaves:
 the dictionary that :meth:`OneFormer3DInferencer.__call__` describes. N points, M points the
 network sees, K instances.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
+from oneformer3d.bi_fusion_encoder import BiFusionEncoder
 from oneformer3d.checkpoints import load_checkpoint
 from oneformer3d.data.class_tables import ClassTable, get_class_table
 from oneformer3d.data.posed_rgbd import fuse_folder
@@ -26,6 +30,7 @@ from oneformer3d.data.readers import as_point_cloud, read_point_cloud
 from oneformer3d.data.superpoints import superpoints_from_points
 from oneformer3d.data.upright import refine_up, rotation_to_z_up, up_from_axis, up_from_cameras
 from oneformer3d.engine.cli import load_config
+from oneformer3d.inference.scan_images import ScanImageReader, ScanImages
 from oneformer3d.inference.thinning import carry_back, keep_all, thin_points
 from oneformer3d.inference.tiling import Tile, merge_predictions, split_tiles
 from oneformer3d.registry import MODELS, TRANSFORMS
@@ -33,7 +38,7 @@ from oneformer3d.visualization.labels import to_array
 
 # Steps of a test pipeline that read from disk or leave points out: the inferencer has the points
 # already, and wants a label for each.
-_DATASET_STEPS = ('LoadScenePoints', 'LoadSceneAnnotations', 'SamplePoints')
+_DATASET_STEPS = ('LoadScenePoints', 'LoadSceneAnnotations', 'SamplePoints', 'LoadPosedViews')
 
 FUSION_VOXEL = 0.02  # metres: RGB-D frames are fused to one point per cube of this edge
 
@@ -55,10 +60,14 @@ class OneFormer3DInferencer:
         max_points: Thinned scenes with more points are segmented in overlapping tiles of at most
             so many; this bounds the memory.
         tile_margin: Context around a tile in metres.
+        clip: For a model with image features, settings of ``ClipEncoder`` (``weights`` and what
+            else the features it was trained with were made with); None looks at no images.
+        max_views: Of a folder, evenly spread over its frames.
 
     Raises:
-        FileNotFoundError: No such config or checkpoint.
-        ValueError: The checkpoint belongs to another model, or the config to no segmentor.
+        FileNotFoundError: No such config, checkpoint or CLIP weights.
+        ValueError: The checkpoint belongs to another model, or the config to no segmentor; CLIP
+            for a model without image features, or another CLIP than the model's.
     """
 
     def __init__(
@@ -71,6 +80,8 @@ class OneFormer3DInferencer:
         voxel_size: float | None = None,
         max_points: int = 150_000,
         tile_margin: float = 1.0,
+        clip: Mapping[str, Any] | None = None,
+        max_views: int = 64,
     ) -> None:
         self.config = config if isinstance(config, Config) else load_config(config)
         self.config_name = str(self.config.filename or 'config')
@@ -91,6 +102,7 @@ class OneFormer3DInferencer:
         self.voxel_size = _voxel_size(self.config.model) if voxel_size is None else voxel_size
         self.max_points = max_points
         self.tile_margin = tile_margin
+        self.read_images = None if clip is None else self._image_reader(clip, max_views)
 
     def __call__(
         self,
@@ -135,10 +147,20 @@ class OneFormer3DInferencer:
         clock.start('superpoints')
         superpoints = self._superpoints(thinned.points)
         tiles = split_tiles(thinned.points, self.max_points, self.tile_margin)
+        images = None
+        if (
+            self.read_images is not None
+            and isinstance(source, str | Path)
+            and Path(source).is_dir()
+        ):
+            clock.start('images')
+            images = self.read_images(source)
         clock.start('network', len(tiles))
         predictions = []
         for tile in tiles:
-            predictions.append(self._segment_tile(thinned.points, superpoints, tile))
+            predictions.append(
+                self._segment_tile(thinned.points, superpoints, tile, rotation, images)
+            )
             clock.report(len(predictions))
         clock.start('merge')
         result = merge_predictions(tiles, predictions, len(thinned.points), self.class_table.stuff)
@@ -156,6 +178,7 @@ class OneFormer3DInferencer:
                 'num_points_network': len(thinned.points),
                 'num_superpoints': 0 if superpoints is None else int(superpoints.max()) + 1,
                 'num_tiles': len(tiles),
+                'num_views': 0 if images is None else len(images.frames),
                 'voxel_size': self.voxel_size,
                 'score_thr': self.score_thr,
                 'seconds': clock.seconds,
@@ -178,15 +201,32 @@ class OneFormer3DInferencer:
             return None
         return superpoints_from_points(points[:, :3], points[:, 3:])
 
+    def _image_reader(self, clip: Mapping[str, Any], max_views: int) -> ScanImageReader:
+        encoder = getattr(self.model, 'encoder', None)
+        if not isinstance(encoder, BiFusionEncoder):
+            raise ValueError(f'{self.config_name}: the model reads no image features')
+        return ScanImageReader(
+            clip, encoder.image_channels, max_views=max_views, device=self.device
+        )
+
     def _segment_tile(
-        self, points: np.ndarray, superpoints: np.ndarray | None, tile: Tile
+        self,
+        points: np.ndarray,
+        superpoints: np.ndarray | None,
+        tile: Tile,
+        rotation: np.ndarray,
+        images: ScanImages | None,
     ) -> dict[str, np.ndarray]:
         """The model's prediction for a tile's points, of instances the well-scored ones only."""
+        upright_from_scan = np.eye(4)
+        upright_from_scan[:3, :3] = rotation
         scene: dict[str, Any] = {
             'points': points[tile.members],
-            'augmented_from_original': np.eye(4),
+            'augmented_from_original': upright_from_scan,
             'test_mode': False,
         }
+        if images is not None:
+            scene['views'] = images.views(points[tile.members, :3] @ rotation)
         if superpoints is not None:
             _, scene['sp_pts_mask'] = np.unique(superpoints[tile.members], return_inverse=True)
         for transform in self.pipeline:

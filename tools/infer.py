@@ -49,6 +49,17 @@ def parse_args() -> argparse.Namespace:
         choices=UPS,
         help='axis of the input that points up (default: z, of RGB-D frames as the cameras tell)',
     )
+    parser.add_argument(
+        '--clip-weights',
+        help='for a model with image features: the CLIP that they were made with (file or tag of '
+        'open_clip); a folder is then segmented with its images',
+    )
+    parser.add_argument('--clip-model', help='open_clip model, where the weights do not tell')
+    parser.add_argument('--clip-layers', nargs='+', help='as at the extraction')
+    parser.add_argument('--clip-input-size', nargs='+', type=int, help='as at the extraction')
+    parser.add_argument(
+        '--max-views', type=int, default=64, help='images of a folder (default: %(default)s)'
+    )
     return parser.parse_args()
 
 
@@ -79,6 +90,8 @@ def main() -> None:
         voxel_size=args.voxel_size,
         max_points=args.max_points,
         tile_margin=args.tile_margin,
+        clip=clip_settings(args),
+        max_views=args.max_views,
     )
     show_progress('load model', 1, 1)
     result = inferencer(args.input, up=args.up, progress=show_progress)
@@ -86,6 +99,22 @@ def main() -> None:
     summary = save_segmentation(args.out, result, args.input, inferencer.describe_model())
     show_progress('write files', 1, 1)
     report(summary, args.out)
+
+
+def clip_settings(args: argparse.Namespace) -> dict | None:
+    """What was said about CLIP, None if nothing was."""
+    settings = {
+        'weights': args.clip_weights,
+        'model': args.clip_model,
+        'layers': args.clip_layers,
+        'input_size': args.clip_input_size,
+    }
+    if args.clip_weights is None:
+        named = [name for name, value in settings.items() if value is not None]
+        if named:
+            raise ValueError(f'--clip-{named[0].replace("_", "-")} needs --clip-weights')
+        return None
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def show_progress(step: str, done: int, total: int) -> None:

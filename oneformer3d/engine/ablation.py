@@ -157,10 +157,13 @@ def in_order(table: Table, names: Sequence[str] = ()) -> list[Cell]:
 
 
 def cell_digest(table: Table, cell: Cell) -> str:
-    """Digest of all settings that decide a cell's numbers, those of its first weights included."""
+    """Digest of a cell's settings, those of its first weights included.
+
+    What `prepare` makes is known by its path alone: other features need another folder.
+    """
     settings = load_config(cell.config, dict(cell.options)).pretty_text
     start = '' if cell.init is None else cell_digest(table, table.cells[cell.init])
-    text = json.dumps([settings, start, cell.tests, table.prepare], sort_keys=True)
+    text = json.dumps([settings, start, cell.tests], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

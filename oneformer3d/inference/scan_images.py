@@ -1,0 +1,136 @@
+"""The images of a scanned folder, as a fused model reads them.
+
+Enters: a folder of posed RGB-D frames and settings of CLIP. Leaves: ``PosedViews`` for any points
+of that scan. Features are computed once per scan, pairs for each tile.
+
+Letters: V views, C channels, N points.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from oneformer3d.data.posed_rgbd import load_posed_rgbd, read_images
+from oneformer3d.lifting.camera import Camera
+from oneformer3d.lifting.pairs import project_pairs
+from oneformer3d.online_clip import OnlineClip
+from oneformer3d.structures import PosedViews
+
+
+@dataclass(frozen=True)
+class ScanImages:
+    """Views with their features, in the coordinates of the scan.
+
+    Attributes:
+        name: of the folder.
+        frames: V names.
+        camera: of the colour images.
+        depth: (V, h, w) metres, 0 where missing.
+        depth_camera: of the depth images.
+        feat: (V, C, h', w') maps.
+        clip_global: (V, D).
+    """
+
+    name: str
+    frames: tuple[str, ...]
+    camera: Camera
+    depth: Tensor
+    depth_camera: Camera
+    feat: Tensor
+    clip_global: Tensor
+
+    def views(self, points: np.ndarray) -> PosedViews:
+        """What these images see of points (N, ≥ 3), given in the coordinates of the scan."""
+        xyz = torch.from_numpy(np.ascontiguousarray(points[:, :3], dtype=np.float32))
+        return PosedViews(
+            pairs=project_pairs(xyz, self.camera, self.depth, depth_camera=self.depth_camera),
+            world_from_cam=self.camera.world_from_cam,
+            image_size=self.camera.image_size,
+            num_points=len(xyz),
+            scene_id=self.name,
+            frames=self.frames,
+            intrinsics=self.camera.intrinsics,
+            feat=self.feat,
+            clip_global=self.clip_global,
+        )
+
+
+class ScanImageReader:
+    """Reads the images of folders for one model.
+
+    Args:
+        clip: settings of ``ClipEncoder``, at least ``weights``: those of the features that the
+            model was trained with.
+        num_channels: of the maps the model reads.
+        pixel_shuffle: factor that the model was trained with; None takes the extraction's
+            default, 2 for tokens and 1 for the text space.
+        max_views: of a scan, evenly spread over its frames.
+        device: where CLIP runs.
+
+    Raises:
+        ValueError: this CLIP makes maps of another number of channels.
+        FileNotFoundError: no such weights.
+    """
+
+    def __init__(
+        self,
+        clip: Mapping[str, Any],
+        num_channels: int,
+        pixel_shuffle: int | None = None,
+        max_views: int = 64,
+        device: str | torch.device = 'cpu',
+    ) -> None:
+        if max_views < 1:
+            raise ValueError(f'max_views must be at least 1, got {max_views}')
+        if pixel_shuffle is None:
+            pixel_shuffle = 1 if clip.get('mode') == 'clip' else 2
+        self.clip = OnlineClip(dict(clip), pixel_shuffle=pixel_shuffle).to(device).eval()
+        self.max_views = max_views
+        self.device = device
+        if self.clip.num_channels != num_channels:
+            raise ValueError(
+                f'{clip.get("weights")}: makes maps of {self.clip.num_channels} channels, the '
+                f'model was trained with {num_channels}'
+            )
+
+    def __call__(self, folder: str | Path) -> ScanImages:
+        """Read, encode and keep the images of a folder.
+
+        Raises:
+            FileNotFoundError, ValueError: as ``load_posed_rgbd``; no frame can be read.
+        """
+        sequence = load_posed_rgbd(folder)
+        count = min(self.max_views, len(sequence.frames))
+        chosen = np.linspace(0, len(sequence.frames) - 1, count).round().astype(int)
+        frames, colors, depths = [], [], []
+        for index in chosen:
+            images = read_images(sequence.frames[index])
+            if images is not None:
+                frames.append(sequence.frames[index])
+                colors.append(images[0])
+                depths.append(torch.from_numpy(images[1]))
+        if not frames:
+            raise ValueError(f'{folder}: none of {count} frames can be read')
+        poses = torch.from_numpy(np.stack([f.world_from_cam for f in frames])).float()
+        images = torch.from_numpy(np.stack(colors)).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            feat, clip_global = self.clip.encode(images.to(self.device))
+        depth = torch.stack(depths)
+        return ScanImages(
+            Path(folder).name,
+            tuple(frame.name for frame in frames),
+            Camera(_matrix(sequence.color_intrinsics), poses, tuple(images.shape[-2:])),
+            depth,
+            Camera(_matrix(sequence.depth_intrinsics), poses, tuple(depth.shape[-2:])),
+            feat.cpu(),
+            clip_global.cpu(),
+        )
+
+
+def _matrix(intrinsics: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.asarray(intrinsics, dtype=np.float32))
