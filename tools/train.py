@@ -34,6 +34,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from mmengine.runner import find_latest_checkpoint
+
     from oneformer3d.engine.amp import enable_amp
     from oneformer3d.engine.launch import build_runner, leave_group
 
@@ -44,9 +46,12 @@ def main() -> None:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError(f'{args.config}: --auto-scale-lr needs auto_scale_lr.base_batch_size')
         cfg.auto_scale_lr.enable = True
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.resume == 'auto':
+        # Nothing to go on from yet: a run that should start from other weights does so.
+        cfg.resume = find_latest_checkpoint(cfg.work_dir) is not None
+        cfg.load_from = None if cfg.resume else cfg.get('load_from')
+    elif args.resume is not None:
+        cfg.resume, cfg.load_from = True, args.resume
     build_runner(cfg).train()
     leave_group()
 
