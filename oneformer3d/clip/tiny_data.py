@@ -177,9 +177,9 @@ def random_windows(
     """Square windows for training: objects of any scale, and pieces at the scale of whole images.
 
     Of things three quarters are of the box's size. The others, and stuff, are so scaled that an
-    image of 320 pixels width would become 220 to 640: the scales at which whole images are encoded, where a tower must see what it has
-    learnt on crops. A caption should be about what fills the crop: windows are drawn again where
-    the class has less than its share.
+    image of 320 pixels width would become 220 to 640: the scales at which whole images are
+    encoded, where a tower must see what it has learnt on crops. A caption should be about what
+    fills the crop: windows are drawn again where the class has less than its share.
 
     Args:
         regions: R regions.
@@ -218,7 +218,8 @@ def _draw_windows(
     count = len(indices)
     box = regions.box[indices].astype(float)
     extent = np.sqrt((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]))
-    near = np.isin(regions.label[indices], regions.table.stuff) | (rng.random(count) < 0.25)
+    is_stuff = np.isin(regions.label[indices], regions.table.stuff)
+    near = is_stuff | (rng.random(count) < 0.25)
     on_pixel = near | (rng.random(count) < 0.5)
     pixel = regions.pixels[indices, rng.integers(regions.pixels.shape[1], size=count)]
     jitter = (rng.random((count, 2)) - 0.5) * 0.3 * extent[:, None]

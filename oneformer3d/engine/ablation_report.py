@@ -59,7 +59,7 @@ def markdown(table: Table, out: str | Path) -> str:
     }
     header = ['', *columns, *table.groups]
     if table.baseline is not None:
-        header.insert(2, 'against the first')
+        header.insert(2, 'gain')
     rows = [[*header, 'CPU minutes', 'seeds']]
     for cell in table.cells.values():
         if results[cell.name]:
