@@ -18,18 +18,31 @@ from oneformer3d import (
     bi_fusion_encoder,
     bife_clip_loss,
     criterion,
+    lifting_encoder,
     matching,
+    mvpnet,
     published,
     query_decoder,
     tiny_sa,
+    view_segmentation,
     voxel_encoder,
 )
 from oneformer3d.backbones import res16unet, spconv_unet
-from oneformer3d.data import dataset, loading, packing, preprocessor, transforms, views
+from oneformer3d.data import (
+    dataset,
+    loading,
+    packing,
+    preprocessor,
+    transforms,
+    view_images,
+    views,
+)
 from oneformer3d.engine import amp, checkpoint_hook, launch, visualization_hook
 from oneformer3d.inferencer import OneFormer3DInferencer
 from oneformer3d.metrics import unified
+from oneformer3d.mvpnet_training import train_feature_lifting_model
 from oneformer3d.oneformer3d import OneFormer3D
+from oneformer3d.segment_scan import segment_scan
 from oneformer3d.version import __version__
 
 __all__ = [
@@ -43,17 +56,23 @@ __all__ = [
     'criterion',
     'dataset',
     'launch',
+    'lifting_encoder',
     'loading',
     'matching',
+    'mvpnet',
     'packing',
     'preprocessor',
     'published',
     'query_decoder',
     'res16unet',
+    'segment_scan',
     'spconv_unet',
     'tiny_sa',
+    'train_feature_lifting_model',
     'transforms',
     'unified',
+    'view_images',
+    'view_segmentation',
     'views',
     'visualization_hook',
     'voxel_encoder',

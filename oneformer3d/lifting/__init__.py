@@ -1,5 +1,14 @@
 """From pixels to points: cameras and what an image sees. Knows torch and nothing else."""
 
+from .aggregation import (
+    AGGREGATORS,
+    LearnableFusion,
+    MultiViewAggregator,
+    TransformerFeatureAggregator,
+    ViewAggregator,
+    build_aggregator,
+)
+from .bev import BEVFeatureLifting
 from .camera import (
     Camera,
     invert_pose,
@@ -10,6 +19,22 @@ from .camera import (
     unproject,
 )
 from .chunks import DEFAULT_BYTE_BUDGET
+from .confidence import (
+    compute_feature_confidence,
+    entropy_confidence,
+    fuse_predictions,
+    view_agreement,
+    vote_agreement,
+)
+from .depth_render import render_depth_from_pointcloud
+from .efficient import EfficientFeatureLifting
+from .grid import check_grid_sample_shapes, pixel_to_grid_coords
+from .inputs import opencv_from_opengl
+from .lift import lift_features_to_points, lift_mean_features, visible_pairs
+from .map_cache import MapCache
+from .multiscale import extract_multiscale_features
+from .normals import estimate_normals
+from .pair_aggregation import aggregate_pairs
 from .pairs import (
     PixelPairs,
     nearest_view,
@@ -18,28 +43,56 @@ from .pairs import (
     reproject_pairs,
     zbuffer_views,
 )
+from .provenance import Provenance, Reason, trace_sources
 from .sampling import gather_pairs, sample_map
 from .visibility import drop_depth_edges, majority_instance, visible_mask, zbuffer
 
 __all__ = [
+    'AGGREGATORS',
     'DEFAULT_BYTE_BUDGET',
+    'BEVFeatureLifting',
     'Camera',
+    'EfficientFeatureLifting',
+    'LearnableFusion',
+    'MapCache',
+    'MultiViewAggregator',
     'PixelPairs',
+    'Provenance',
+    'Reason',
+    'TransformerFeatureAggregator',
+    'ViewAggregator',
+    'aggregate_pairs',
+    'build_aggregator',
+    'check_grid_sample_shapes',
+    'compute_feature_confidence',
     'drop_depth_edges',
+    'entropy_confidence',
+    'estimate_normals',
+    'extract_multiscale_features',
+    'fuse_predictions',
     'gather_pairs',
     'invert_pose',
     'is_valid_pose',
+    'lift_features_to_points',
+    'lift_mean_features',
     'majority_instance',
     'nearest_view',
+    'opencv_from_opengl',
+    'pixel_to_grid_coords',
     'project',
     'project_pairs',
     'project_visible',
+    'render_depth_from_pointcloud',
     'reproject_pairs',
     'resize_intrinsics',
     'sample_map',
+    'trace_sources',
     'transform_points',
     'unproject',
+    'view_agreement',
     'visible_mask',
+    'visible_pairs',
+    'vote_agreement',
     'zbuffer',
     'zbuffer_views',
 ]

@@ -83,7 +83,7 @@ def gather_pairs(
         samples = _weighted_sums(feature_maps, pairs, image_size, None, starts, byte_budget)
         return samples, samples.new_ones(len(pairs)) if weights is None else weights
 
-    starts = _bag_starts(pairs.point, num_points)
+    starts = bag_starts(pairs.point, num_points)
     summed = _weighted_sums(feature_maps, pairs, image_size, weights, starts, byte_budget)
     if weights is None:
         weight_sum = starts.diff().to(dtype)
@@ -188,7 +188,7 @@ def _weighted_sums(
             include_last_offset=True,
         )
 
-    return join((bags(*piece) for piece in _pieces(starts, max_pairs, max_bags)), num_bags)
+    return join((bags(*piece) for piece in bag_pieces(starts, max_pairs, max_bags)), num_bags)
 
 
 def _corners(
@@ -224,7 +224,7 @@ def _cell_and_share(pixel: Tensor, num_cells: int, num_pixels: int) -> tuple[Ten
     return cell, x - cell
 
 
-def _pieces(starts: Tensor, max_pairs: int, max_bags: int) -> list[tuple[int, int, int, int]]:
+def bag_pieces(starts: Tensor, max_pairs: int, max_bags: int) -> list[tuple[int, int, int, int]]:
     """Consecutive bags [begin, end) with their pairs [first, last), each within both limits.
 
     A single bag may be larger than ``max_pairs``.
@@ -241,7 +241,7 @@ def _pieces(starts: Tensor, max_pairs: int, max_bags: int) -> list[tuple[int, in
     return pieces
 
 
-def _bag_starts(point: Tensor, num_points: int) -> Tensor:
+def bag_starts(point: Tensor, num_points: int) -> Tensor:
     """(N + 1,) int64: the pairs of point i are rows starts[i] … starts[i + 1]."""
     rows = torch.arange(num_points + 1, device=point.device)
     return torch.searchsorted(point.contiguous(), rows)

@@ -124,13 +124,26 @@ def drop_depth_edges(depth: Tensor, abs_tol: float = ABS_TOL, rel_tol: float = R
     A pixel lies on an edge when the present depths of its 3x3 neighbourhood span more than
     ``abs_tol + rel_tol * d``. Sensors mix fore- and background there.
     """
+    span, present = depth_span(depth)
+    smooth = span <= abs_tol + rel_tol * depth
+    return depth.masked_fill(~(smooth & present), 0)
+
+
+def depth_span(depth: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest less smallest present depth of each pixel's 3x3 neighbourhood, and what is present.
+
+    Returns:
+        (..., h, w) metres, meaningless where the pixel's own depth is missing, and (..., h, w)
+        bool.
+    """
     present = (depth > 0) & (depth < torch.inf)
     flat = depth.flatten(0, -3).unsqueeze(1) if depth.ndim > 2 else depth[None, None]
+    if flat.numel() == 0:
+        return depth.new_zeros(depth.shape), present
     shown = present.reshape(flat.shape)
     highest = F.max_pool2d(flat.masked_fill(~shown, -torch.inf), 3, stride=1, padding=1)
     lowest = -F.max_pool2d((-flat).masked_fill(~shown, -torch.inf), 3, stride=1, padding=1)
-    smooth = (highest - lowest).reshape(depth.shape) <= abs_tol + rel_tol * depth
-    return depth.masked_fill(~(smooth & present), 0)
+    return (highest - lowest).reshape(depth.shape), present
 
 
 def zbuffer(

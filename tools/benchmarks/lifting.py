@@ -11,10 +11,12 @@ Two scenes are made up with depth maps in closed form: views from inside an empt
 of the pairs visible or less, as in real scans), and a cloud that every view sees whole. The sides
 take turns and the median counts; processor seconds stand beside the clock's, since they hold on a
 busy machine too. Peak memory is measured on the first scene in a process for each side and counts
-what it needs beyond the inputs.
+what it needs beyond the inputs. Then come the pyramids of ``_multiscale.py``: four scales in one
+call against loops, mmdet3d's ``point_sample`` among them.
 """
 
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -24,6 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STATUS = Path('/proc/self/status')
@@ -48,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--threads', type=int, default=2, help='of torch')
     parser.add_argument('--repeats', type=int, default=3, help='runs of each side')
     parser.add_argument('--seed', type=int, default=0, help='of the scene')
+    _pyramids().add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> dict:
@@ -55,8 +59,9 @@ def run(args: argparse.Namespace) -> dict:
 
     Returns:
         For each scene ``{side: {'seconds', 'cpu_seconds', 'peak_mb', 'result_mb'}}``, 'visible'
-        (share of the pairs), 'speedup' and 'speedup_sparse'; 'arguments' beside them. peak_mb is
-        None where the system does not tell, and missing where it was not measured.
+        (share of the pairs), 'speedup' and 'speedup_sparse'; 'pyramids', see ``_multiscale.run``;
+        'arguments' beside them. peak_mb is None where the system does not tell, and missing where
+        it was not measured.
 
     Raises:
         ValueError: sizes below 1, or the sides disagree.
@@ -66,6 +71,7 @@ def run(args: argparse.Namespace) -> dict:
     for name in (*SIZES[:-1], 'repeats'):
         if getattr(args, name) < 1:
             raise ValueError(f'--{name} must be at least 1, got {getattr(args, name)}')
+    _pyramids().check_arguments(args)
     result: dict = {'arguments': {**sizes, 'repeats': args.repeats}}
     for scene in SCENES:
         row = _run_in_child('time', scene, {**sizes, 'repeats': args.repeats})
@@ -76,7 +82,17 @@ def run(args: argparse.Namespace) -> dict:
         row['speedup_sparse'] = row['sparse_loop']['seconds'] / row['ours']['seconds']
         result[scene] = row
         _print_table(scene, row, sizes)
+    result['pyramids'] = _pyramids().run(args)
     return result
+
+
+def _pyramids() -> ModuleType:
+    """The file beside this one; by path, since this folder is not on the import path."""
+    path = Path(__file__).with_name('_multiscale.py')
+    spec = importlib.util.spec_from_file_location('benchmark_multiscale', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _print_table(scene: str, row: dict, sizes: dict[str, int]) -> None:

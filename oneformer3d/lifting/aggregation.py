@@ -1,0 +1,372 @@
+"""Many views of a point → one feature: every way to combine them behind one interface.
+
+In: features (N, V, C), confidence (N, V) not negative, perhaps a mask (N, V). Out: (N, C).
+N points, V views (any number, also 0, and another one than in training), C channels.
+
+    aggregator(features, confidence=None, mask=None, points=None, view_ids=None)
+
+A view counts for a point when the mask holds, its confidence is above 0 and its values are finite;
+what stands in the other places is never read. Points without any view get a learned token. Points
+do not influence each other, so working in chunks changes nothing. Permuting the views of a point
+(with their ``view_ids``) changes nothing either, except for ``LearnableFusion``, whose slots have
+weights of their own.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .view_encodings import PositionalEncoding3D, ViewEmbedding
+
+
+def build_aggregator(settings: str | Mapping[str, Any], feature_dim: int) -> 'ViewAggregator':
+    """An aggregator by name, or by ``{'type': name, …}`` with further settings.
+
+    Args:
+        settings: a name of ``AGGREGATORS``, or a mapping.
+        feature_dim: C.
+
+    Raises:
+        ValueError: no such name.
+    """
+    settings = {'type': settings} if isinstance(settings, str) else dict(settings)
+    name = settings.pop('type', None)
+    if name not in AGGREGATORS:
+        raise ValueError(f'aggregator: expected one of {sorted(AGGREGATORS)}, got {name!r}')
+    return AGGREGATORS[name](feature_dim, **settings)
+
+
+class ViewAggregator(nn.Module):
+    """Base: checks, points without views, what is masked. Subclasses define ``aggregate``.
+
+    Args:
+        feature_dim: C.
+    """
+
+    def __init__(self, feature_dim: int) -> None:
+        super().__init__()
+        if feature_dim < 1:
+            raise ValueError(f'feature_dim must be positive, got {feature_dim}')
+        self.feature_dim = feature_dim
+        self.no_view = nn.Parameter(torch.randn(feature_dim) * 0.02)
+
+    def forward(
+        self,
+        features: Tensor | Sequence[Tensor],
+        confidence: Tensor | None = None,
+        mask: Tensor | None = None,
+        points: Tensor | None = None,
+        view_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Combine the views of each point.
+
+        Args:
+            features: (N, V, C), or V tensors (N, C).
+            confidence: (N, V) not negative, 0 for a view that does not count; None is 1.
+            mask: (N, V) bool, which views see the point; None is all of them.
+            points: (N, 3) metres, for aggregators that look at positions.
+            view_ids: (V,) or (N, V) int64 numbers of the views, for those that tell views
+                apart; None is 0…V−1.
+
+        Returns:
+            (N, C), finite.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        if not torch.is_tensor(features):
+            features = _stacked(features)
+        num_points, num_views = self._check(features, confidence, mask, points)
+        valid = torch.isfinite(features).all(-1)
+        if mask is not None:
+            valid = valid & mask
+        if confidence is None:
+            confidence = features.new_ones(num_points, num_views)
+        valid = valid & (confidence > 0) & (confidence < torch.inf)
+        view_ids = _view_ids(view_ids, num_points, num_views, features.device)
+        seen = valid.any(1).nonzero()[:, 0]
+        result = self.no_view.to(features.dtype).expand(num_points, -1)
+        if len(seen) == 0:
+            return result.clone()
+        if len(seen) < num_points:
+            features, confidence, valid, view_ids = (
+                x[seen] for x in (features, confidence, valid, view_ids)
+            )
+            points = None if points is None else points[seen]
+        if not bool(valid.all()):
+            features = features.masked_fill(~valid[..., None], 0.0)
+            confidence = confidence.masked_fill(~valid, 0.0)
+        combined = self.aggregate(features, confidence.to(features), valid, points, view_ids)
+        if len(seen) == num_points:
+            return combined
+        return result.to(combined.dtype).index_copy(0, seen, combined)
+
+    def aggregate(
+        self,
+        features: Tensor,
+        confidence: Tensor,
+        valid: Tensor,
+        points: Tensor | None,
+        view_ids: Tensor,
+    ) -> Tensor:
+        """(N, C) of points that have a view; features and confidence are 0 where not valid."""
+        raise NotImplementedError
+
+    def _check(
+        self,
+        features: Tensor,
+        confidence: Tensor | None,
+        mask: Tensor | None,
+        points: Tensor | None,
+    ) -> tuple[int, int]:
+        if features.ndim != 3 or features.shape[2] != self.feature_dim:
+            raise ValueError(
+                f'features must be (N, V, {self.feature_dim}), got {tuple(features.shape)}'
+            )
+        shape = tuple(features.shape[:2])
+        for name, value in (('confidence', confidence), ('mask', mask)):
+            if value is not None and tuple(value.shape) != shape:
+                raise ValueError(f'{name} must be {shape}, got {tuple(value.shape)}')
+        if points is not None and tuple(points.shape) != (shape[0], 3):
+            raise ValueError(f'points must be ({shape[0]}, 3), got {tuple(points.shape)}')
+        return shape
+
+
+class MeanAggregator(ViewAggregator):
+    """Mean of the views."""
+
+    def aggregate(self, features, confidence, valid, points, view_ids) -> Tensor:
+        """See ``ViewAggregator``."""
+        return features.sum(1) / valid.sum(1, keepdim=True)
+
+
+class MaxAggregator(ViewAggregator):
+    """Largest value of each channel."""
+
+    def aggregate(self, features, confidence, valid, points, view_ids) -> Tensor:
+        """See ``ViewAggregator``."""
+        return features.masked_fill(~valid[..., None], -torch.inf).amax(1)
+
+
+class ConfidenceAggregator(ViewAggregator):
+    """Mean weighted by the confidence."""
+
+    def aggregate(self, features, confidence, valid, points, view_ids) -> Tensor:
+        """See ``ViewAggregator``."""
+        return confidence_mean(features, confidence)
+
+
+class MultiViewAggregator(ViewAggregator):
+    """Self-attention among the views of a point, then the mean weighted by the confidence.
+
+    Each view carries an embedding of its number: sinusoids through a linear layer, so that
+    there is one for every number.
+
+    Args:
+        feature_dim: C.
+        num_views: numbers below it are told apart best; larger ones are allowed.
+        num_heads: of the attention.
+    """
+
+    def __init__(self, feature_dim: int, num_views: int = 32, num_heads: int = 8) -> None:
+        super().__init__(feature_dim)
+        self.view_embedding = ViewEmbedding(feature_dim, num_views)
+        self.attention = nn.MultiheadAttention(feature_dim, num_heads, batch_first=True)
+
+    def aggregate(self, features, confidence, valid, points, view_ids) -> Tensor:
+        """See ``ViewAggregator``."""
+        features = (features + self.view_embedding(view_ids)) * confidence[..., None]
+        hidden = None if bool(valid.all()) else ~valid
+        attended, _ = self.attention(
+            features, features, features, key_padding_mask=hidden, need_weights=False
+        )
+        return confidence_mean(attended, confidence)
+
+
+class LearnableFusion(ViewAggregator):
+    """Views weighted by their slot, side by side, through an MLP.
+
+    The views fill ``num_views`` slots in the order given, absent ones are zero. The slots have
+    weights of their own: at most ``num_views`` views, and their order matters.
+
+    Args:
+        feature_dim: C.
+        num_views: slots.
+    """
+
+    def __init__(self, feature_dim: int, num_views: int) -> None:
+        super().__init__(feature_dim)
+        if num_views < 1:
+            raise ValueError(f'num_views must be positive, got {num_views}')
+        self.num_views = num_views
+        self.fusion_weights = nn.Parameter(torch.ones(num_views) / num_views)
+        self.feature_transform = _fusion_mlp(feature_dim * num_views, feature_dim)
+
+    def aggregate(self, features, confidence, valid, points, view_ids) -> Tensor:
+        """See ``ViewAggregator``.
+
+        Raises:
+            ValueError: more views than slots.
+        """
+        num_views = features.shape[1]
+        if num_views > self.num_views:
+            raise ValueError(f'{num_views} views for {self.num_views} slots of LearnableFusion')
+        weights = self.fusion_weights.softmax(0)[:num_views]
+        weighted = F.pad(features * weights[:, None], (0, 0, 0, self.num_views - num_views))
+        return self.feature_transform(weighted.flatten(1))
+
+
+class PooledFusion(ViewAggregator):
+    """As ``LearnableFusion``, but the weight of a view comes from what it shows, and the weighted
+    mean goes through the MLP: any number of views in any order.
+
+    Args:
+        feature_dim: C.
+    """
+
+    def __init__(self, feature_dim: int) -> None:
+        super().__init__(feature_dim)
+        self.score = nn.Linear(feature_dim, 1)
+        self.feature_transform = _fusion_mlp(feature_dim, feature_dim)
+
+    def aggregate(self, features, confidence, valid, points, view_ids) -> Tensor:
+        """See ``ViewAggregator``."""
+        weights = self.score(features)[..., 0].sigmoid() * confidence
+        return self.feature_transform(confidence_mean(features, weights))
+
+
+class GatedAggregator(ViewAggregator):
+    """Views compete by what they and their mean show; a gate falls back on the token.
+
+    A small MLP scores each view from its feature, the mean and its confidence; groups of channels
+    have scores of their own. ``gate · Σ softmax(score) f + (1 − gate) · token``, the gate from
+    the best score (after DeepViewAgg, Robert et al., CVPR 2022).
+
+    Args:
+        feature_dim: C.
+        num_groups: of channels; a divisor of C.
+        hidden: of the MLP.
+    """
+
+    def __init__(self, feature_dim: int, num_groups: int = 4, hidden: int = 32) -> None:
+        super().__init__(feature_dim)
+        if feature_dim % num_groups:
+            raise ValueError(f'num_groups {num_groups} does not divide {feature_dim} channels')
+        self.num_groups = num_groups
+        self.scores = nn.Sequential(
+            nn.Linear(2 * feature_dim + 1, hidden), nn.ReLU(), nn.Linear(hidden, num_groups)
+        )
+        self.gate = nn.Linear(num_groups, num_groups)
+        nn.init.constant_(self.gate.bias, 2.0)
+
+    def aggregate(self, features, confidence, valid, points, view_ids) -> Tensor:
+        """See ``ViewAggregator``."""
+        num_points, num_views, _ = features.shape
+        mean = confidence_mean(features, confidence)[:, None].expand_as(features)
+        log_confidence = confidence.clamp(min=1e-6).log()[..., None]
+        scores = self.scores(torch.cat((features, mean, log_confidence), dim=-1))
+        scores = scores.masked_fill(~valid[..., None], -torch.inf)
+        weights = scores.softmax(1)
+        gate = self.gate(scores.amax(1)).sigmoid()[..., None]
+        groups = features.reshape(num_points, num_views, self.num_groups, -1)
+        combined = (groups * weights[..., None]).sum(1)
+        token = self.no_view.to(combined).reshape(self.num_groups, -1)
+        return (gate * combined + (1 - gate) * token).flatten(1)
+
+
+class TransformerFeatureAggregator(ViewAggregator):
+    """A transformer over the views of a point, whose position is added to each of them.
+
+    Args:
+        feature_dim: C; by default the width of the transformer. Another width is reached by
+            linear layers before and after.
+        d_model: width.
+        nhead: attention heads.
+        num_layers: encoder layers.
+        dim_feedforward: hidden width of a layer.
+        dropout: of a layer.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int | None = None,
+        d_model: int = 256,
+        nhead: int = 8,
+        num_layers: int = 6,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+    ) -> None:
+        feature_dim = d_model if feature_dim is None else feature_dim
+        super().__init__(feature_dim)
+        self.positional_encoding = PositionalEncoding3D(d_model)
+        same = feature_dim == d_model
+        self.to_model = nn.Identity() if same else nn.Linear(feature_dim, d_model)
+        self.from_model = nn.Identity() if same else nn.Linear(d_model, feature_dim)
+        layer = nn.TransformerEncoderLayer(
+            d_model, nhead, dim_feedforward, dropout, batch_first=True
+        )
+        self.transformer = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+
+    def aggregate(self, features, confidence, valid, points, view_ids) -> Tensor:
+        """See ``ViewAggregator``.
+
+        Raises:
+            ValueError: no points.
+        """
+        if points is None:
+            raise ValueError('TransformerFeatureAggregator needs points (N, 3)')
+        position = self.positional_encoding(points.to(features))
+        hidden = None if bool(valid.all()) else ~valid
+        tokens = self.to_model(features) + position[:, None]
+        tokens = self.transformer(tokens, src_key_padding_mask=hidden)
+        tokens = tokens.masked_fill(~valid[..., None], 0.0)
+        return self.from_model(tokens.sum(1) / valid.sum(1, keepdim=True))
+
+
+AGGREGATORS = {
+    'mean': MeanAggregator,
+    'max': MaxAggregator,
+    'confidence': ConfidenceAggregator,
+    'attention': MultiViewAggregator,
+    'learnable': LearnableFusion,
+    'pooled': PooledFusion,
+    'gated': GatedAggregator,
+    'transformer': TransformerFeatureAggregator,
+}
+
+
+def confidence_mean(features: Tensor, weights: Tensor) -> Tensor:
+    """``Σ w f / Σ w`` over the views: (N, V, C) and (N, V) with a positive sum → (N, C)."""
+    shares = weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+    return (features * shares[..., None]).sum(1)
+
+
+def _fusion_mlp(in_channels: int, feature_dim: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(in_channels, feature_dim * 2), nn.ReLU(), nn.Linear(feature_dim * 2, feature_dim)
+    )
+
+
+def _stacked(features: Sequence[Tensor]) -> Tensor:
+    if len(features) == 0:
+        raise ValueError('features: no views; give a tensor (N, 0, C)')
+    shapes = {tuple(x.shape) for x in features}
+    if len(shapes) > 1:
+        raise ValueError(f'features: views of the same points differ in shape, got {shapes}')
+    return torch.stack(list(features), dim=1)
+
+
+def _view_ids(
+    view_ids: Tensor | None, num_points: int, num_views: int, device: torch.device
+) -> Tensor:
+    if view_ids is None:
+        view_ids = torch.arange(num_views, device=device)
+    if tuple(view_ids.shape) not in ((num_views,), (num_points, num_views)):
+        raise ValueError(
+            f'view_ids must be ({num_views},) or ({num_points}, {num_views}), '
+            f'got {tuple(view_ids.shape)}'
+        )
+    return view_ids.expand(num_points, num_views)

@@ -1,0 +1,250 @@
+"""Image features on a grid seen from above: splat them where depth puts them, read at points.
+
+In: feature maps (V, C, h, w), cameras, and a depth: maps, a z-buffer of the points, or any
+function of the images. Out: a grid (C, Y, X) and how much of it was hit, or rows (N, C) read back
+at points. z is up; row y and column x grow with the world's y and x.
+V views, C channels, N points, P lifted cells of the feature maps.
+
+Every cell of a feature map is one sample: its depth is read at its centre, it is lifted to the
+world, and falls into the column of the grid below it ("lift, splat", Philion and Fidler, 2020,
+with depth given in place of its distribution).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .camera import Camera
+from .chunks import DEFAULT_BYTE_BUDGET
+from .inputs import camera_views, check_points, depth_views, feature_views
+from .pairs import zbuffer_views
+from .sampling import sample_map
+from .visibility import ABS_TOL, REL_TOL, drop_depth_edges, nearest_pixel
+
+REDUCE = ('mean', 'max', 'sum')
+SPLAT = ('nearest', 'bilinear')
+DepthFunction = Callable[[Tensor], Tensor]  # images (V, 3, H, W) → metres (V, h, w)
+
+
+@dataclass(frozen=True)
+class BEVFeatureLifting:
+    """Where the grid lies and how samples meet in a cell.
+
+    Attributes:
+        resolution: side of a cell in metres.
+        size: (Y, X) cells.
+        center: world (x, y) of the grid's middle in metres.
+        reduce: of the samples of a cell: 'mean', 'max' or 'sum'.
+        splat: 'nearest' gives a sample to its cell; 'bilinear' shares it among the four cells
+            whose centres surround it, so that gradients reach depth and poses too (not for
+            'max').
+        height_range: lowest and highest world z in metres that count, for example without the
+            ceiling; None takes all.
+    """
+
+    resolution: float = 0.1
+    size: tuple[int, int] = (200, 200)
+    center: tuple[float, float] = (0.0, 0.0)
+    reduce: str = 'mean'
+    splat: str = 'nearest'
+    height_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.resolution <= 0 or len(self.size) != 2 or min(self.size) < 1:
+            raise ValueError(
+                f'resolution and size must be positive, got {self.resolution} and {self.size}'
+            )
+        for name, value, choices in (
+            ('reduce', self.reduce, REDUCE),
+            ('splat', self.splat, SPLAT),
+        ):
+            if value not in choices:
+                raise ValueError(f'{name} must be one of {choices}, got {value!r}')
+        if self.reduce == 'max' and self.splat == 'bilinear':
+            raise ValueError("reduce='max' has no shares; use splat='nearest'")
+
+    def create_bev_features(
+        self,
+        features: Tensor,
+        intrinsics: Tensor,
+        extrinsics: Tensor,
+        image_shape: tuple[int, int],
+        depth: Tensor | DepthFunction | None = None,
+        *,
+        points: Tensor | None = None,
+        images: Tensor | None = None,
+        point_size: int = 3,
+        edge_reject: bool = False,
+        abs_tol: float = ABS_TOL,
+        rel_tol: float = REL_TOL,
+        byte_budget: int = DEFAULT_BYTE_BUDGET,
+    ) -> tuple[Tensor, Tensor]:
+        """Lift the maps by depth and splat them on the grid.
+
+        Differentiable in the features; with bilinear splats also in depth and cameras.
+
+        Args:
+            features: (C, h, w) or (V, C, h, w); each map covers the whole image.
+            intrinsics: (3, 3) or (V, 3, 3) of the image.
+            extrinsics: (4, 4) or (V, 4, 4) camera to world, z of the world up.
+            image_shape: (H, W) of the image.
+            depth: (H', W') or (V, H', W') metres, 0 for missing; or a function that estimates
+                it from ``images``; None draws a z-buffer of ``points``.
+            points: (N, 3) metres, for the z-buffer.
+            images: (V, 3, H, W), for the function.
+            point_size: odd side in pixels of a point in the z-buffer.
+            edge_reject: leave out samples on a depth edge.
+            abs_tol: step in metres that makes an edge.
+            rel_tol: step as a share of the depth.
+            byte_budget: bytes for temporary values of the z-buffer.
+
+        Returns:
+            Grid (C, Y, X), 0 where nothing fell, and the number (with bilinear splats the
+            shares) of samples in each cell (Y, X).
+
+        Raises:
+            ValueError: shapes that do not fit, cameras that cannot project, no source of depth
+                or more than one.
+        """
+        camera, single = camera_views(intrinsics, extrinsics, image_shape)
+        num_views = camera.batch_shape[0]
+        maps = feature_views({'features': features}, num_views, single)['features']
+        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        if depth is None:
+            depth = _drawn_depth(points, camera, point_size, byte_budget)
+        elif points is not None:
+            raise ValueError('points are for the z-buffer; depth was given')
+        elif callable(depth):
+            depth = _estimated_depth(depth, images)
+        depth = depth_views(depth, num_views, single or num_views == 1)
+        if edge_reject:
+            depth = drop_depth_edges(depth, abs_tol, rel_tol)
+        positions, present = lift_cells(camera, depth, tuple(maps.shape[-2:]))
+        if self.height_range is not None:
+            low, high = self.height_range
+            present = present & (positions[..., 2] >= low) & (positions[..., 2] <= high)
+        rows = maps.permute(0, 2, 3, 1)[present]
+        return self.splat_rows(positions[present], rows)
+
+    def splat_rows(self, positions: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Any samples on the grid.
+
+        Args:
+            positions: (P, 3) world coordinates in metres.
+            rows: (P, C).
+
+        Returns:
+            Grid (C, Y, X) and the shares (Y, X), as ``create_bev_features``.
+        """
+        cell, share, sample = self._cells(positions)
+        share = share.to(rows.dtype)
+        height, width = self.size
+        weight = share.new_zeros(height * width).index_add(0, cell, share)
+        picked = rows[sample]
+        grid = rows.new_zeros(height * width, rows.shape[1])
+        if self.reduce == 'max':
+            index = cell[:, None].expand(-1, rows.shape[1])
+            grid = grid.scatter_reduce(0, index, picked, 'amax', include_self=False)
+        else:
+            if self.splat == 'bilinear':
+                picked = picked * share[:, None]
+            grid = grid.index_add(0, cell, picked)
+        if self.reduce == 'mean':
+            grid = grid / torch.where(weight > 0, weight, 1.0)[:, None]
+        return grid.T.unflatten(1, self.size), weight.unflatten(0, self.size)
+
+    def read_at_points(
+        self, bev: Tensor, points: Tensor, mode: str = 'bilinear'
+    ) -> tuple[Tensor, Tensor]:
+        """Read a grid in the columns of points.
+
+        Args:
+            bev: (C, Y, X) of this grid.
+            points: (N, 3) metres.
+            mode: 'bilinear', 'nearest' or 'bicubic'.
+
+        Returns:
+            (N, C), zeros outside the grid, and which points lie inside (N,) bool.
+
+        Raises:
+            ValueError: a grid of another size.
+        """
+        if bev.ndim != 3 or tuple(bev.shape[1:]) != tuple(self.size):
+            raise ValueError(f'bev must be (C, {self.size}), got {tuple(bev.shape)}')
+        uv = self.pixels(check_points(points))
+        height, width = self.size
+        inside = ((uv >= -0.5) & (uv < uv.new_tensor([width - 0.5, height - 0.5]))).all(-1)
+        rows = sample_map(bev, uv, self.size, mode)
+        return torch.where(inside[:, None], rows, 0.0), inside
+
+    def pixels(self, points: Tensor) -> Tensor:
+        """(…, 3) metres → (…, 2) column and row; the centre of the first cell is (0, 0)."""
+        height, width = self.size
+        corner = points.new_tensor(self.center) - 0.5 * self.resolution * points.new_tensor(
+            [width, height]
+        )
+        return (points[..., :2] - corner) / self.resolution - 0.5
+
+    def _cells(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Cell, share and sample of everything that falls on the grid: three (Q,) vectors."""
+        uv = self.pixels(positions)
+        height, width = self.size
+        if self.splat == 'nearest':
+            corner, weight = (uv + 0.5).floor()[None], uv.new_ones(1, len(uv))
+        else:
+            first = uv.detach().floor()
+            right, below = (uv - first).unbind(-1)
+            step = uv.new_tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+            corner = first + step[:, None]
+            across = torch.stack((1 - right, right, 1 - right, right))
+            weight = across * torch.stack((1 - below, 1 - below, below, below))
+        column, row = corner.unbind(-1)
+        hit = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        sample = hit.nonzero()[:, 1]
+        cell = (row[hit] * width + column[hit]).long()
+        return cell, weight[hit], sample
+
+
+def lift_cells(camera: Camera, depth: Tensor, map_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """World position of the centre of every cell of a feature map.
+
+    Args:
+        camera: V views of the image.
+        depth: (V, H', W') metres, 0 for missing, any resolution of the same field of view.
+        map_size: (h, w).
+
+    Returns:
+        (V, h, w, 3) metres, and where the depth is there (V, h, w) bool.
+    """
+    small = camera.resize(map_size).to(depth.device, depth.dtype)
+    height, width = map_size
+    v, u = torch.meshgrid(
+        torch.arange(height, device=depth.device, dtype=depth.dtype),
+        torch.arange(width, device=depth.device, dtype=depth.dtype),
+        indexing='ij',
+    )
+    shape = (len(depth), height * width)
+    at_centre = nearest_pixel(
+        depth, u.flatten().expand(shape), v.flatten().expand(shape), map_size
+    ).unflatten(1, map_size)
+    present = (at_centre > 0) & (at_centre < torch.inf)
+    return small.unproject(torch.where(present, at_centre, 0.0)), present
+
+
+def _drawn_depth(
+    points: Tensor | None, camera: Camera, point_size: int, byte_budget: int
+) -> Tensor:
+    if points is None:
+        raise ValueError('no depth: give depth maps, a function, or points for a z-buffer')
+    return zbuffer_views(check_points(points), camera, point_size, byte_budget=byte_budget)
+
+
+def _estimated_depth(function: DepthFunction, images: Tensor | None) -> Tensor:
+    if images is None:
+        raise ValueError('a depth function needs images')
+    depth = function(images)
+    if not isinstance(depth, Tensor):
+        raise ValueError(f'the depth function must return a tensor, got {type(depth).__name__}')
+    return depth

@@ -1,0 +1,125 @@
+"""Feature maps of images, kept so that no image is looked at twice.
+
+In: maps {name: (C, h, w)} of an image, and what names it. Out: the same maps, from memory or as the
+arrays that a feature store takes. Which stores, their owner decides: nothing is imported here.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Key = tuple[str, str]  # scene, frame
+Maps = dict[str, Tensor]  # name → (C, h, w)
+
+
+class MapStore(Protocol):
+    """Where feature maps outlive the process: any writer of a feature store."""
+
+    def has(self, scene: str, frame: str) -> bool:
+        """Whether the frame is there."""
+
+    def get(self, scene: str, frame: str) -> Mapping[str, Any]:
+        """Arrays of a frame by name."""
+
+    def put(self, scene: str, frame: str, arrays: Mapping[str, Any]) -> object:
+        """Keep arrays of a frame."""
+
+
+class MapCache:
+    """Feature maps of images in memory; the least recently used go first.
+
+    Args:
+        max_bytes: kept at most; an image whose maps alone exceed it is not kept.
+        dtype: floating point type they are kept in; None keeps theirs.
+    """
+
+    def __init__(self, max_bytes: int, dtype: torch.dtype | None = None) -> None:
+        self.max_bytes = max_bytes
+        self.dtype = dtype
+        self.num_bytes = 0
+        self._kept: OrderedDict[Any, Maps] = OrderedDict()
+        self._owner: object = None
+        self._versions: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def belong_to(self, owner: object) -> None:
+        """Empty the cache unless it holds maps of this owner with these parameters."""
+        versions = _versions(owner)
+        same = owner == self._owner if callable(owner) else owner is self._owner
+        if not same or versions != self._versions:
+            self.clear()
+        self._owner, self._versions = owner, versions
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
+        self.num_bytes = 0
+
+    def stored(self, maps: Mapping[str, Tensor]) -> Maps:
+        """Maps as they are kept: on the CPU, in the cache's type, of their own memory."""
+        return {
+            name: x.detach().to('cpu', self.dtype or x.dtype, copy=True) for name, x in maps.items()
+        }
+
+    def get(self, name: Any) -> Maps | None:
+        """Maps of an image, or None."""
+        if name in self._kept:
+            self._kept.move_to_end(name)
+        return self._kept.get(name)
+
+    def put(self, name: Any, maps: Maps) -> None:
+        """Keep maps, dropping others as needed."""
+        size = _num_bytes(maps)
+        if size > self.max_bytes:
+            return
+        self.num_bytes += size
+        if name in self._kept:
+            self.num_bytes -= _num_bytes(self._kept.pop(name))
+        self._kept[name] = maps
+        while self.num_bytes > self.max_bytes:
+            self.num_bytes -= _num_bytes(self._kept.popitem(last=False)[1])
+
+
+def _num_bytes(maps: Maps) -> int:
+    return sum(x.numel() * x.element_size() for x in maps.values())
+
+
+def _versions(owner: object) -> int | None:
+    """A number that changes whenever an optimiser or loaded weights write to a module."""
+    owner = getattr(owner, '__self__', owner)
+    if not isinstance(owner, nn.Module):
+        return None
+    return sum(x._version for x in [*owner.parameters(), *owner.buffers()])
+
+
+def image_digest(image: Tensor) -> str:
+    """A name for an image that its content decides."""
+    content = image.detach().cpu().contiguous()
+    head = f'{content.dtype} {tuple(content.shape)} '.encode()
+    return hashlib.sha1(head + content.view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def to_arrays(maps: Maps) -> dict[str, Any]:
+    """Maps under the names a feature store takes: ``feat``, ``feat1``, …, and their own names."""
+    arrays: dict[str, Any] = {
+        'feat' + (str(i) if i else ''): x.contiguous().numpy() for i, x in enumerate(maps.values())
+    }
+    names = torch.tensor(list('\n'.join(maps).encode()), dtype=torch.uint8)
+    return arrays | {'names': names.numpy()}
+
+
+def from_arrays(arrays: Mapping[str, Any]) -> Maps:
+    """Maps of ``to_arrays``, or the one map of a record that has no names."""
+    if 'names' not in arrays:
+        return {'feat': torch.from_numpy(arrays['feat'])}
+    names = bytes(arrays['names'].tolist()).decode().split('\n')
+    return {
+        name: torch.from_numpy(arrays['feat' + (str(i) if i else '')])
+        for i, name in enumerate(names)
+    }

@@ -1,0 +1,192 @@
+"""Where a point's lifted feature came from: which views and pixels, and why not the others.
+
+In: points (N, 3) in metres, V cameras, depth maps or none, weights (V, N). Out: ``Provenance``, for
+every point and view its pixel, depth, weight and one named reason.
+
+The tests are those of ``visible_mask``, told apart: what counts here as ``SEEN`` is what lifting
+reads.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .inputs import camera_views, check_points, depth_views, own_depth_camera
+from .pairs import zbuffer_views
+from .visibility import (
+    ABS_TOL,
+    NEAR,
+    REL_TOL,
+    depth_agrees,
+    drop_depth_edges,
+    in_frustum,
+    nearest_pixel,
+)
+
+
+class Reason(IntEnum):
+    """Why a view does or does not contribute to a point; the first that holds is named."""
+
+    SEEN = 0  # contributes
+    NOT_FINITE = 1  # the point has a coordinate that is not a number
+    BEHIND = 2  # behind the camera, or nearer than it sees
+    OUTSIDE = 3  # in front, but beside the image
+    NO_DEPTH = 4  # the depth map is empty at its pixel
+    DEPTH_EDGE = 5  # at its pixel near and far mix
+    OCCLUDED = 6  # the measured surface lies in front of it
+    BEFORE_SURFACE = 7  # it lies in front of the measured surface, in empty space
+    NO_WEIGHT = 8  # visible, but its weight is 0
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Sources of N points in V views.
+
+    Attributes:
+        reason: (V, N) uint8 ``Reason``.
+        uv: (V, N, 2) pixel, meaningless unless the point is in front and finite.
+        depth_z: (V, N) the point's z-depth in metres.
+        measured: (V, N) depth in metres at its pixel, 0 for missing, outside or untested.
+        weight: (V, N) share of the point's feature, adding up to 1 over its views or 0.
+    """
+
+    reason: Tensor
+    uv: Tensor
+    depth_z: Tensor
+    measured: Tensor
+    weight: Tensor
+
+    @property
+    def seen(self) -> Tensor:
+        """(V, N) bool: what contributes."""
+        return self.reason == Reason.SEEN
+
+    def of_point(self, row: int) -> list[dict[str, Any]]:
+        """Every view of one point, the heaviest first: view, reason, uv, depth_z, measured, weight.
+
+        Values that mean nothing are None.
+
+        Raises:
+            IndexError: no such point.
+        """
+        if not 0 <= row < self.reason.shape[1]:
+            raise IndexError(f'point {row} of {self.reason.shape[1]}')
+        entries = []
+        for view in range(len(self.reason)):
+            reason = Reason(int(self.reason[view, row]))
+            placed = reason not in (Reason.NOT_FINITE, Reason.BEHIND)
+            measured = float(self.measured[view, row])
+            entries.append(
+                {
+                    'view': view,
+                    'reason': reason.name.lower(),
+                    'uv': tuple(self.uv[view, row].tolist()) if placed else None,
+                    'depth_z': float(self.depth_z[view, row]) if placed else None,
+                    'measured': measured if measured > 0 else None,
+                    'weight': float(self.weight[view, row]),
+                }
+            )
+        return sorted(entries, key=lambda entry: (-entry['weight'], entry['view']))
+
+    def summary(self) -> dict[str, int]:
+        """How many (point, view) pairs each reason has, by name; reasons without pairs too."""
+        counts = Counter(self.reason.flatten().tolist())
+        return {reason.name.lower(): counts.get(int(reason), 0) for reason in Reason}
+
+
+@torch.no_grad()
+def trace_sources(
+    points: Tensor,
+    intrinsics: Tensor,
+    extrinsics: Tensor,
+    image_shape: tuple[int, int],
+    depth: Tensor | None = None,
+    *,
+    weights: Tensor | None = None,
+    occlusion: str | None = None,
+    cloud: Tensor | None = None,
+    point_size: int = 3,
+    near: float = NEAR,
+    abs_tol: float = ABS_TOL,
+    rel_tol: float = REL_TOL,
+    edge_reject: bool = False,
+    depth_intrinsics: Tensor | None = None,
+) -> Provenance:
+    """Say for every point and view what lifting does with it.
+
+    Give the points in question, not a whole scan: the result is (V, N).
+
+    Args:
+        points: (N, 3) metres.
+        intrinsics: (3, 3) or (V, 3, 3) of the image.
+        extrinsics: (4, 4) or (V, 4, 4) camera to world.
+        image_shape: (H, W).
+        depth: (h, w) or (V, h, w) metres, or None.
+        weights: (V, N) not negative, for example ``compute_feature_confidence``; None is 1.
+        occlusion: 'zbuffer' as in ``lift_features_to_points``.
+        cloud: (M, 3) drawn in the z-buffer, when ``points`` are only some of it.
+        point_size: of the z-buffer.
+        near: metres.
+        abs_tol: metres.
+        rel_tol: share of the depth.
+        edge_reject: as in lifting, whether pixels on a depth edge are rejected.
+        depth_intrinsics: of the depth maps, where they are of a camera of their own; a point
+            beside the depth map then has no depth.
+
+    Raises:
+        ValueError: shapes that do not fit, or cameras that cannot project.
+    """
+    points = check_points(points)
+    camera, single = camera_views(intrinsics, extrinsics, image_shape)
+    camera = camera.to(points.device, points.dtype)
+    num_views = camera.batch_shape[0]
+    depth = depth_views(depth, num_views, single)
+    if occlusion not in (None, 'zbuffer') or (occlusion and depth is not None):
+        raise ValueError(
+            f"occlusion must be None, or 'zbuffer' without depth maps, got {occlusion!r}"
+        )
+    if occlusion == 'zbuffer':
+        cloud = points if cloud is None else check_points(cloud)
+        depth = zbuffer_views(cloud, camera, point_size, near)
+    own_camera = own_depth_camera(depth, depth_intrinsics, extrinsics)
+    uv, z = camera.project(points)
+    u, v = uv.unbind(-1)
+
+    reason = torch.full(z.shape, Reason.SEEN, dtype=torch.uint8, device=z.device)
+    measured = torch.zeros_like(z)
+    inside = in_frustum(u, v, z, camera.image_size, near)
+    faults = []
+    if depth is not None:
+        on_depth, size, beside = (u, v), camera.image_size, ~inside
+        if own_camera is not None:
+            on_depth = own_camera.to(points.device, points.dtype).project(points)[0].unbind(-1)
+            size = own_camera.image_size
+            beside = ~in_frustum(*on_depth, z, size, near)
+        found = nearest_pixel(depth, *on_depth, size).to(z.dtype)
+        present = (found > 0) & (found < torch.inf) & ~beside
+        measured = torch.where(inside & present, found, 0.0)
+        disagrees = ~depth_agrees(found, z, abs_tol, rel_tol)
+        faults = [(Reason.BEFORE_SURFACE, disagrees & (z < found))]
+        faults += [(Reason.OCCLUDED, disagrees & (z > found))]
+        if edge_reject:
+            kept = drop_depth_edges(depth, abs_tol, rel_tol)
+            edge = nearest_pixel(kept, *on_depth, size) <= 0
+            faults += [(Reason.DEPTH_EDGE, edge)]
+        faults += [(Reason.NO_DEPTH, ~present)]
+    faults += [(Reason.OUTSIDE, ~inside), (Reason.BEHIND, ~(z > near))]
+    faults += [(Reason.NOT_FINITE, ~points.isfinite().all(-1).expand_as(z))]
+    weight = torch.ones_like(z) if weights is None else weights.to(z)
+    if single and weight.ndim == 1:
+        weight = weight[None]
+    if weight.shape != z.shape:
+        raise ValueError(f'weights must be {tuple(z.shape)}, got {tuple(weight.shape)}')
+    for value, fault in [(Reason.NO_WEIGHT, ~(weight > 0)), *faults]:
+        reason = reason.masked_fill(fault, int(value))
+
+    weight = torch.where(reason == Reason.SEEN, weight, 0.0)
+    total = weight.sum(0)
+    return Provenance(reason, uv, z, measured, weight / torch.where(total > 0, total, 1.0))

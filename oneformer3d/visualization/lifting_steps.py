@@ -1,0 +1,275 @@
+"""Pictures of the steps from images to points, for one scene: what the lifting tutorial shows.
+
+Enters: a data root with infos, a scene with posed images. Leaves: three PNG files and the numbers
+they show. N points, V views.
+
+    lifting_sources.png      an image, and what it does with every point of the cloud
+    lifting_depth_test.png   colours lifted by the frustum alone, with a z-buffer, with depth
+    lifting_bev.png          the same images splatted on a grid seen from above
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from oneformer3d.data.infos import read_infos, resolve_in_root
+from oneformer3d.data.readers import read_point_cloud
+from oneformer3d.lifting import (
+    BEVFeatureLifting,
+    Camera,
+    Reason,
+    lift_mean_features,
+    trace_sources,
+)
+from oneformer3d.visualization.image_files import write_png
+from oneformer3d.visualization.palette import UNLABELED
+from oneformer3d.visualization.render import PointRaster
+
+_INK = (40, 40, 40)
+_BAR = 26  # pixels of a title's line
+_POINT_SIZE = 7  # pixels of a point in the z-buffer: closes a 5 cm cloud at 320 pixels
+_REASON_COLORS = {
+    Reason.SEEN: (34, 139, 60),
+    Reason.BEHIND: (190, 190, 200),
+    Reason.OUTSIDE: (150, 170, 205),
+    Reason.OCCLUDED: (205, 60, 50),
+    Reason.BEFORE_SURFACE: (240, 160, 40),
+    Reason.DEPTH_EDGE: (250, 220, 60),
+    Reason.NO_DEPTH: (120, 70, 140),
+}
+
+
+@dataclass(frozen=True)
+class PosedScene:
+    """A scene with all of its images in memory.
+
+    Attributes:
+        points: (N, 6) xyz in metres and colours 0–255.
+        images: (V, 3, H, W) float32, 0–255.
+        depth: (V, h, w) metres.
+        camera: V views of the images.
+    """
+
+    points: np.ndarray
+    images: Tensor
+    depth: Tensor
+    camera: Camera
+
+    @property
+    def xyz(self) -> Tensor:
+        """(N, 3)."""
+        return torch.from_numpy(self.points[:, :3].copy())
+
+
+def draw_lifting_steps(
+    data_root: str | Path,
+    scene: str,
+    out: str | Path,
+    split: str = 'val',
+    view: int | None = None,
+    size: tuple[int, int] = (300, 400),
+) -> dict[str, float]:
+    """Draw the three pictures.
+
+    Args:
+        data_root: with ``oneformer3d_infos_<split>.json``.
+        scene: its name.
+        out: folder for the pictures.
+        split: of the infos.
+        view: row of the image to look at in the first picture; None takes the one that has the
+            most points hidden behind others.
+        size: (H, W) of each panel.
+
+    Returns:
+        Numbers by name: median absolute difference between lifted and scanned colours (0–255)
+        with each test, and the share of points that a view sees.
+
+    Raises:
+        FileNotFoundError, ValueError: no such scene, or broken files.
+    """
+    loaded = read_posed_scene(data_root, scene, split)
+    if view is None:
+        view = most_hidden_view(loaded)
+    if not 0 <= view < len(loaded.images):
+        raise ValueError(f'{scene}: view {view} of {len(loaded.images)}')
+    out = Path(out)
+    write_png(out / 'lifting_sources.png', sources_figure(loaded, view, size))
+    picture, numbers = depth_test_figure(loaded, size)
+    write_png(out / 'lifting_depth_test.png', picture)
+    write_png(out / 'lifting_bev.png', bev_figure(loaded, size))
+    return numbers
+
+
+def read_posed_scene(data_root: str | Path, scene: str, split: str = 'val') -> PosedScene:
+    """Points, images and cameras of a scene.
+
+    Raises:
+        ValueError: the infos do not list the scene, or it has no images.
+    """
+    root = Path(data_root)
+    infos = read_infos(root / f'oneformer3d_infos_{split}.json')
+    entry = next((x for x in infos['data_list'] if x.get('scene_id') == scene), None)
+    if entry is None or not entry.get('images'):
+        raise ValueError(f'{root}: no scene {scene} with images in the infos of {split}')
+    folder = root / 'posed_images'
+    frames = entry['images']
+    images = [_read(resolve_in_root(folder, x['img_path'])) for x in frames]
+    depth = [_read(resolve_in_root(folder, x['depth_path']), depth=True) for x in frames]
+    poses = torch.tensor([x['world_from_cam'] for x in frames], dtype=torch.float32)
+    intrinsics = torch.tensor(entry['cam2img'], dtype=torch.float32).expand(len(poses), 3, 3)
+    return PosedScene(
+        read_point_cloud(root / 'points' / entry['lidar_points']['lidar_path']),
+        torch.stack(images),
+        torch.stack(depth),
+        Camera(intrinsics, poses, tuple(entry['image_size'])),
+    )
+
+
+def most_hidden_view(scene: PosedScene) -> int:
+    """Row of the view in whose image most points lie behind what it sees."""
+    camera = scene.camera
+    traced = trace_sources(
+        scene.xyz, camera.intrinsics, camera.world_from_cam, camera.image_size, scene.depth
+    )
+    return int((traced.reason == Reason.OCCLUDED).sum(1).argmax())
+
+
+def sources_figure(scene: PosedScene, view: int, size: tuple[int, int]) -> np.ndarray:
+    """An image beside the cloud, coloured by what the view does with each point."""
+    camera = scene.camera[view]
+    traced = trace_sources(
+        scene.xyz, camera.intrinsics, camera.world_from_cam, camera.image_size, scene.depth[view]
+    )
+    reason = traced.reason[0].numpy()
+    colors = np.tile(np.array(UNLABELED, np.uint8), (len(reason), 1))
+    for value, color in _REASON_COLORS.items():
+        colors[reason == value] = color
+    image = scene.images[view].permute(1, 2, 0).numpy().astype(np.uint8)
+    shown = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    panels = [
+        _titled(shown, f'view {view}'),
+        _titled(
+            PointRaster(scene.points[:, :3], size).paint(colors), 'what it does with the points'
+        ),
+    ]
+    row = np.concatenate(panels, axis=1)
+    counts = np.bincount(reason, minlength=len(Reason)) / max(1, len(reason))
+    entries = [
+        (f'{value.name.lower().replace("_", " ")} {counts[value]:.1%}', color)
+        for value, color in _REASON_COLORS.items()
+        if counts[value] > 0
+    ]
+    return np.concatenate((row, _legend(entries, row.shape[1])), axis=0)
+
+
+def depth_test_figure(
+    scene: PosedScene, size: tuple[int, int]
+) -> tuple[np.ndarray, dict[str, float]]:
+    """The scan's colours, and those of the images lifted with three tests of visibility."""
+    camera, own = scene.camera, scene.points[:, 3:]
+    raster = PointRaster(scene.points[:, :3], size)
+    panels, numbers = [_titled(raster.paint(own.astype(np.uint8)), 'colours of the scan')], {}
+    for name, title, options in (
+        ('frustum', 'frustum only', {}),
+        ('zbuffer', 'z-buffer of the points', {'occlusion': 'zbuffer', 'point_size': _POINT_SIZE}),
+        ('depth', 'depth maps', {'depth': scene.depth}),
+    ):
+        lifted, count = lift_mean_features(
+            scene.xyz, {'colour': scene.images}, camera.intrinsics, camera.world_from_cam,
+            camera.image_size, **options,
+        )  # fmt: skip
+        seen = (count > 0).numpy()
+        error = np.abs(lifted.numpy() - own).mean(axis=1)[seen]
+        numbers[f'median_error_{name}'] = float(np.median(error)) if seen.any() else float('nan')
+        numbers[f'seen_{name}'] = float(seen.mean())
+        colors = np.tile(np.array(UNLABELED, np.uint8), (len(own), 1))
+        colors[seen] = lifted.numpy()[seen].clip(0, 255).astype(np.uint8)
+        line = f'{title}: median error {numbers[f"median_error_{name}"]:.1f}'
+        panels.append(_titled(raster.paint(colors), line))
+    rows = [np.concatenate(panels[i : i + 2], axis=1) for i in (0, 2)]
+    return np.concatenate(rows, axis=0), numbers
+
+
+def bev_figure(scene: PosedScene, size: tuple[int, int], resolution: float = 0.05) -> np.ndarray:
+    """Colours on a grid of ``resolution`` metres, without the ceiling, and the hits per cell."""
+    low, high = (scene.points[:, :3].min(axis=0), scene.points[:, :3].max(axis=0))
+    cells = np.ceil((high - low)[:2] / resolution).astype(int) + 2
+    lifting = BEVFeatureLifting(
+        resolution,
+        (int(cells[1]), int(cells[0])),
+        tuple(((low + high) / 2)[:2].tolist()),
+        height_range=(float(low[2]) - 0.1, float(low[2]) + 1.8),
+    )
+    camera = scene.camera
+    grid, count = lifting.create_bev_features(
+        scene.images, camera.intrinsics, camera.world_from_cam, camera.image_size, scene.depth
+    )
+    colors = grid.permute(1, 2, 0).clamp(0, 255).byte().numpy()
+    colors[count.numpy() == 0] = 255
+    hits = (255 * (count / count.max().clamp(min=1)).sqrt()).byte().numpy()
+    hits = cv2.cvtColor(cv2.applyColorMap(hits, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+    panels = [
+        _titled(_fitted(x, size), title)
+        for x, title in (
+            (colors, f'mean colour of each {round(100 * resolution)} cm column'),
+            (hits, f'samples in a column, up to {int(count.max())}'),
+        )
+    ]
+    return np.concatenate(panels, axis=1)
+
+
+def _read(path: Path, depth: bool = False) -> Tensor:
+    """(3, H, W) float32 0–255, or (h, w) metres of a picture in millimetres."""
+    try:
+        with Image.open(path) as picture:
+            values = np.asarray(picture if depth else picture.convert('RGB'), dtype=np.float32)
+    except (OSError, SyntaxError) as error:  # what PIL raises for broken files
+        raise ValueError(f'{path}: {error}') from error
+    return torch.from_numpy(values / 1000) if depth else torch.from_numpy(values).permute(2, 0, 1)
+
+
+def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The image enlarged to fit, the world's y upwards, on white."""
+    height, width = image.shape[:2]
+    factor = min(size[0] / height, size[1] / width)
+    shape = max(1, int(height * factor)), max(1, int(width * factor))
+    large = cv2.resize(image[::-1], shape[::-1], interpolation=cv2.INTER_NEAREST)
+    canvas = np.full((*size, 3), 255, dtype=np.uint8)
+    top, left = (size[0] - shape[0]) // 2, (size[1] - shape[1]) // 2
+    canvas[top : top + shape[0], left : left + shape[1]] = large
+    return canvas
+
+
+def _titled(image: np.ndarray, title: str) -> np.ndarray:
+    bar = Image.new('RGB', (image.shape[1], _BAR), 'white')
+    font = ImageFont.load_default(size=15)
+    ImageDraw.Draw(bar).text((image.shape[1] / 2, _BAR / 2), title, _INK, font, anchor='mm')
+    return np.concatenate((np.asarray(bar), image), axis=0)
+
+
+def _legend(entries: Sequence[tuple[str, tuple[int, int, int]]], width: int) -> np.ndarray:
+    """Colour chips with names on one line or two."""
+    font = ImageFont.load_default(size=14)
+    lines: list[list] = [[]]
+    x = 10
+    for name, color in entries:
+        length = 26 + int(font.getlength(name)) + 14
+        if x + length > width and lines[-1]:
+            lines.append([])
+            x = 10
+        lines[-1].append((x, name, color))
+        x += length
+    image = Image.new('RGB', (width, _BAR * len(lines)), 'white')
+    draw = ImageDraw.Draw(image)
+    for row, line in enumerate(lines):
+        y = row * _BAR + 6
+        for x, name, color in line:
+            draw.rectangle((x, y, x + 14, y + 14), fill=color, outline=_INK)
+            draw.text((x + 20, y), name, _INK, font)
+    return np.asarray(image)

@@ -1,0 +1,136 @@
+"""Sparse pairs against the dense table of all points and views."""
+
+import math
+
+import pytest
+import torch
+
+from oneformer3d.lifting.aggregation import AGGREGATORS, build_aggregator
+from oneformer3d.lifting.pair_aggregation import (
+    aggregate_pairs,
+    original_coordinates,
+    pair_confidence,
+    select_points,
+    strongest_pairs,
+)
+from oneformer3d.lifting.pairs import PixelPairs
+
+from .test_aggregation import SETTINGS, C, scene
+
+NAMES = [name for name in sorted(AGGREGATORS) if name != 'learnable']
+
+
+def sparse(num_points: int = 12):
+    features, confidence, mask, points = scene(num_points)
+    point, view = mask.nonzero(as_tuple=True)
+    return (features, confidence, mask, points), (
+        features[mask],
+        point,
+        view,
+        confidence[mask],
+    )
+
+
+@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('chunk_size', [None, 2])
+def test_pairs_equal_table(name, chunk_size):
+    aggregator = build_aggregator({'type': name, **SETTINGS.get(name, {})}, C).eval()
+    (features, confidence, mask, points), (rows, point, view, weights) = sparse()
+    expected = aggregator(features, confidence, mask, points)
+    shuffled = torch.randperm(len(rows))
+    result = aggregate_pairs(
+        aggregator,
+        rows[shuffled],
+        point[shuffled],
+        12,
+        weights[shuffled],
+        view[shuffled],
+        points,
+        chunk_size=chunk_size,
+    )
+    torch.testing.assert_close(result, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_best_views_come_first():
+    aggregator = build_aggregator({'type': 'learnable', 'num_views': 9}, C).eval()
+    (features, confidence, mask, _), (rows, point, _, weights) = sparse()
+    result = aggregate_pairs(aggregator, rows, point, 12, weights)
+    for i in range(1, 12):
+        order = confidence[i].masked_fill(~mask[i], -1).argsort(descending=True)[: mask[i].sum()]
+        torch.testing.assert_close(result[i], aggregator(features[i : i + 1, order])[0])
+
+
+def test_only_the_best_views_count():
+    aggregator = build_aggregator('max', C)
+    (features, confidence, mask, _), (rows, point, _, weights) = sparse()
+    result = aggregate_pairs(aggregator, rows, point, 12, weights, max_views=2)
+    for i in range(1, 12):
+        order = confidence[i].masked_fill(~mask[i], -1).argsort(descending=True)
+        order = order[: min(2, int(mask[i].sum()))]
+        torch.testing.assert_close(result[i], features[i, order].amax(0))
+
+
+def test_strongest_pairs():
+    point = torch.tensor([2, 0, 2, 2, 0])
+    confidence = torch.tensor([0.1, 0.5, 0.9, 0.3, 0.5])
+    assert strongest_pairs(point, confidence).tolist() == [1, 4, 2, 3, 0]
+    assert strongest_pairs(point, confidence, 1).tolist() == [1, 2]
+    assert strongest_pairs(point[:0], confidence[:0], 1).tolist() == []
+    with pytest.raises(ValueError, match='must be positive'):
+        strongest_pairs(point, confidence, 0)
+
+
+def test_nothing_to_aggregate():
+    aggregator = build_aggregator('attention', C)
+    none = torch.zeros(0, dtype=torch.int64)
+    result = aggregate_pairs(aggregator, torch.zeros(0, C), none, 4)
+    torch.testing.assert_close(result, aggregator.no_view.expand(4, -1))
+    assert aggregate_pairs(aggregator, torch.zeros(0, C), none, 0).shape == (0, C)
+
+
+def test_bad_pairs():
+    aggregator = build_aggregator('mean', C)
+    with pytest.raises(ValueError, match=r'outside 0…1'):
+        aggregate_pairs(aggregator, torch.zeros(1, C), torch.tensor([2]), 2)
+    with pytest.raises(ValueError, match=r'confidence must be \(1,\)'):
+        aggregate_pairs(aggregator, torch.zeros(1, C), torch.tensor([0]), 2, torch.ones(2))
+
+
+def pairs_of(point, view) -> PixelPairs:
+    point, view = torch.tensor(point), torch.tensor(view)
+    uv = torch.stack((point, view), dim=1).float()
+    return PixelPairs(point, view, uv, point.float())
+
+
+def test_confidence_falls_with_distance_and_angle():
+    points = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 5.0]])
+    pose = torch.eye(4).repeat(2, 1, 1)
+    pose[1, :3, 3] = torch.tensor([3.0, 0.0, 4.0])
+    pairs = pairs_of([0, 1, 0], [1, 0, 0])
+    expected = torch.tensor([math.exp(-0.5), math.exp(-0.5), 1.0])
+    torch.testing.assert_close(pair_confidence(points, pairs, pose), expected)
+    normals = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    expected = torch.tensor([0.6 * math.exp(-0.5), 0.0, 0.0])
+    torch.testing.assert_close(pair_confidence(points, pairs, pose, normals), expected)
+    with pytest.raises(ValueError, match='decay'):
+        pair_confidence(points, pairs, pose, decay=0.0)
+
+
+def test_points_that_are_left_keep_their_pairs():
+    pairs = pairs_of([0, 0, 2, 3, 3], [0, 1, 1, 0, 2])
+    some = select_points(pairs, torch.tensor([3, 0]), 4)
+    assert some.point.tolist() == [0, 0, 1, 1]
+    assert some.view.tolist() == [0, 2, 0, 1]
+    assert some.uv[:, 0].tolist() == [3, 3, 0, 0]
+    assert len(select_points(pairs, torch.tensor([1]), 4)) == 0
+
+
+def test_augmentation_is_undone():
+    points = torch.rand(5, 3)
+    moved = torch.eye(4)
+    moved[:3, :3] *= 1.3
+    moved[0] *= -1
+    moved[:3, 3] = torch.tensor([1.0, 2.0, 3.0])
+    augmented = points @ moved[:3, :3].T + moved[:3, 3]
+    torch.testing.assert_close(original_coordinates(augmented, moved), points)
+    assert original_coordinates(points, None) is points
