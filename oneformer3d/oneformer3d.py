@@ -19,7 +19,13 @@ from .checkpoints import adapt_sparse_conv_layout
 from .data.preprocessor import SceneDataPreprocessor
 from .postprocess import PostprocessSettings, ScenePrediction, segment_scene
 from .registry import MODELS
-from .structures import PointFeatures, QueryOutput, SceneTargets, split_queries
+from .structures import (
+    DecoderScene,
+    PointFeatures,
+    QueryOutput,
+    SceneTargets,
+    split_queries,
+)
 from .targets import superpoint_targets
 from .voxelize import pool_superpoints
 
@@ -110,8 +116,8 @@ class OneFormer3D(BaseModel):
         if mode == 'predict':
             return self.predict(inputs, data_samples)
         if mode == 'tensor':
-            features, _ = self.extract_feat(inputs, data_samples)
-            return self.decode(features)
+            points, superpoints, features = self._encode(inputs, data_samples)
+            return self.decode(features, self._scenes(inputs, points, superpoints))
         raise ValueError(f'mode: expected loss, predict or tensor, got {mode!r}')
 
     def loss(self, inputs: dict, data_samples: list[Det3DDataSample]) -> dict[str, Tensor]:
@@ -122,12 +128,12 @@ class OneFormer3D(BaseModel):
             data_samples: with ``gt_pts_seg`` holding ``pts_semantic_mask``, ``pts_instance_mask``
                 and, with superpoints, ``sp_pts_mask``.
         """
-        points: PointFeatures = self.encoder(inputs, data_samples)
-        superpoints = self.superpoints_of(points, data_samples)
-        features = pool_superpoints(points.features, superpoints)
+        points, superpoints, features = self._encode(inputs, data_samples)
         targets = self.build_targets(superpoints, data_samples)
         queries, targets = self.select_queries(features, targets)
-        outputs = self.decoder(features, queries)
+        query_ids = [target.query_ids for target in targets]
+        scenes = self._scenes(inputs, points, superpoints, query_ids)
+        outputs = self.decoder(features, queries, **scenes)
         losses = self.criterion(outputs, targets)
         if hasattr(self.encoder, 'auxiliary_losses'):
             losses.update(self.encoder.auxiliary_losses(points))
@@ -144,8 +150,8 @@ class OneFormer3D(BaseModel):
             [semantic, panoptic semantic], ``pts_instance_mask`` = [(K, N) bool masks, panoptic
             ids], ``instance_labels`` and ``instance_scores`` (K,), all numpy arrays.
         """
-        features, superpoints = self.extract_feat(inputs, data_samples)
-        outputs = self.decode(features)
+        points, superpoints, features = self._encode(inputs, data_samples)
+        outputs = self.decode(features, self._scenes(inputs, points, superpoints))
         if data_samples is None:
             data_samples = [Det3DDataSample() for _ in superpoints]
         return [
@@ -157,9 +163,8 @@ class OneFormer3D(BaseModel):
         self, inputs: dict, data_samples: list[Det3DDataSample] | None = None
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Superpoint features, per sample (S, D), and the superpoint of each point (N,)."""
-        points: PointFeatures = self.encoder(inputs, data_samples)
-        superpoints = self.superpoints_of(points, data_samples)
-        return pool_superpoints(points.features, superpoints), superpoints
+        _, superpoints, features = self._encode(inputs, data_samples)
+        return features, superpoints
 
     def superpoints_of(
         self, points: PointFeatures, data_samples: list[Det3DDataSample] | None
@@ -220,10 +225,54 @@ class OneFormer3D(BaseModel):
             query_targets.append(target.with_queries(query_ids))
         return queries, query_targets
 
-    def decode(self, features: Sequence[Tensor]) -> QueryOutput:
-        """The last layer's predictions, every superpoint a query unless queries are learned."""
+    def decode(self, features: Sequence[Tensor], scenes: dict | None = None) -> QueryOutput:
+        """The last layer's predictions, every superpoint a query unless queries are learned.
+
+        Args:
+            features: per sample (S, D).
+            scenes: ``dict(scenes=[DecoderScene, …])`` for a decoder that reads views.
+        """
         queries = None if self.decoder.learned_queries else features
-        return self.decoder(features, queries, keep_aux=False)
+        return self.decoder(features, queries, keep_aux=False, **(scenes or {}))
+
+    def _encode(
+        self, inputs: dict, data_samples: list[Det3DDataSample] | None
+    ) -> tuple[PointFeatures, list[Tensor], list[Tensor]]:
+        """Point features, the superpoint of each point, and superpoint features."""
+        points: PointFeatures = self.encoder(inputs, data_samples)
+        superpoints = self.superpoints_of(points, data_samples)
+        return points, superpoints, pool_superpoints(points.features, superpoints)
+
+    def _scenes(
+        self,
+        inputs: dict,
+        points: PointFeatures,
+        superpoints: Sequence[Tensor],
+        query_ids: Sequence[Tensor | None] | None = None,
+    ) -> dict[str, list[DecoderScene]]:
+        """What a decoder is given besides features; nothing unless it reads views.
+
+        Args:
+            inputs: ``points`` and ``views``.
+            points: an encoder that computes maps returns the views with them.
+            superpoints: per sample (N,).
+            query_ids: per sample (Q,) the superpoints that are queries; by default all are.
+        """
+        if not self.decoder.reads_views:
+            return {}
+        num_samples = len(superpoints)
+        views = getattr(points, 'views', None) or inputs.get('views') or [None] * num_samples
+        if query_ids is None:
+            query_ids = [None] * num_samples
+            if not self.decoder.learned_queries:
+                query_ids = [
+                    torch.arange(int(ids.max()) + 1, device=ids.device) for ids in superpoints
+                ]
+        return {
+            'scenes': [
+                DecoderScene(*row) for row in zip(inputs['points'], superpoints, views, query_ids)
+            ]
+        }
 
     def postprocess(self, outputs: QueryOutput, i: int, superpoints: Tensor) -> ScenePrediction:
         """Labels of the points of sample ``i``, whose superpoints are (N,) int64."""

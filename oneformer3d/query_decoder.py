@@ -8,12 +8,16 @@ attend to superpoints inside their current mask, then to each other (Kolodiazhny
 Letters: Q queries, S superpoints, D = d_model, H heads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 from .registry import MODELS
 from .structures import LayerOutput, QueryOutput
+
+# layer, queries (Q, D), mask logits (Q, S) → queries: what a decoder does between self-attention
+# and FFN besides
+LookBack = Callable[[int, Tensor, Tensor], Tensor]
 
 
 @MODELS.register_module(name=['QueryDecoder', 'ScanNetQueryDecoder'])
@@ -44,7 +48,11 @@ class QueryDecoder(nn.Module):
         num_semantic_classes: C; adds a semantic head to the last layer.
         num_semantic_linears: depth of that head, 1 or 2.
         num_classes: another name of ``num_instance_classes`` in published settings.
+
+    A subclass with ``reads_views`` is also given the ``scenes`` (``DecoderScene``) of the batch.
     """
+
+    reads_views = False
 
     def __init__(
         self,
@@ -125,18 +133,24 @@ class QueryDecoder(nn.Module):
         Raises:
             ValueError: queries given to a decoder that learns them, or missing.
         """
-        if self.learned_queries == (queries is not None):
-            expected = 'no queries (they are learned)' if self.learned_queries else 'queries'
-            raise ValueError(f'{type(self).__name__} expected {expected}')
+        self._check_queries(queries)
         samples = [
             self._decode_sample(x, None if queries is None else queries[i], keep_aux)
             for i, x in enumerate(features)
         ]
-        layers = [_collate(list(layer)) for layer in zip(*samples)]
-        return QueryOutput(**layers[-1], aux_outputs=layers[:-1] or None)
+        return collate_samples(samples)
+
+    def _check_queries(self, queries: Sequence[Tensor] | None) -> None:
+        if self.learned_queries == (queries is not None):
+            expected = 'no queries (they are learned)' if self.learned_queries else 'queries'
+            raise ValueError(f'{type(self).__name__} expected {expected}')
 
     def _decode_sample(
-        self, features: Tensor, queries: Tensor | None, keep_aux: bool
+        self,
+        features: Tensor,
+        queries: Tensor | None,
+        keep_aux: bool,
+        look_back: LookBack | None = None,
     ) -> list[dict]:
         """Predictions of one sample after 0, 1, … num_layers layers (or the last alone)."""
         keys = self.input_proj(features)
@@ -155,6 +169,8 @@ class QueryDecoder(nn.Module):
                 blocked = blocked_positions(output['masks']) if use_mask else None
                 x = self.cross_attn_layers[layer](x, keys, blocked)
                 x = self.self_attn_layers[layer](x)
+                if look_back is not None:
+                    x = look_back(layer, x, output['masks'])
                 x = self.ffn_layers[layer](x)
         return outputs
 
@@ -249,6 +265,12 @@ def _semantic_head(d_model: int, num_classes: int | None, num_linears: int) -> n
     if num_linears == 1:
         return nn.Linear(d_model, num_classes + 1)
     return _mlp(d_model, d_model, num_classes + 1)
+
+
+def collate_samples(samples: Sequence[Sequence[dict]]) -> QueryOutput:
+    """Predictions by sample, then layer, as those of a batch."""
+    layers = [_collate(list(layer)) for layer in zip(*samples)]
+    return QueryOutput(**layers[-1], aux_outputs=layers[:-1] or None)
 
 
 def _collate(layer: list[dict]) -> LayerOutput:

@@ -11,6 +11,7 @@ Records:
     VoxelGrid       voxelised batch, enters a backbone
     PosedViews      images of one sample with their pixel-point pairs
     PointFeatures   what an encoder returns
+    DecoderScene    points, superpoints and views of one sample, for decoders that read images
     SceneTargets    ground truth of one sample in superpoints, enters the criterion
     QueryOutput     what a query decoder returns (a dict)
 """
@@ -63,6 +64,7 @@ class PosedViews:
         feat: (V, C, h, w) dense map of each view over its whole image, or None.
         clip_global: (V, D) embedding of each view, or None.
         images: (V, 3, H', W') uint8 colours, or None.
+        intrinsics: (3, 3) or (V, 3, 3) of an image of ``image_size``, or None.
         augmented_from_original: (4, 4), what augmentation did to the points.
         pixels_hidden: the network sees zeros in place of the features; poses and visibility
             stay, and so do the maps as targets of a loss.
@@ -77,6 +79,7 @@ class PosedViews:
     feat: Tensor | None = None
     clip_global: Tensor | None = None
     images: Tensor | None = None
+    intrinsics: Tensor | None = None
     augmented_from_original: Tensor | None = None
     pixels_hidden: bool = False
 
@@ -119,6 +122,23 @@ class PointFeatures:
 
 
 @dataclass(frozen=True)
+class DecoderScene:
+    """Where the superpoints of one sample are and who sees them.
+
+    Attributes:
+        points: (N, ≥ 3), xyz in metres first, as the encoder got them (augmented).
+        superpoints: (N,) int64 dense ids 0…S−1.
+        views: of the sample, or None.
+        query_ids: (Q,) int64, the superpoint of each query; None where queries are learned.
+    """
+
+    points: Tensor
+    superpoints: Tensor
+    views: PosedViews | None = None
+    query_ids: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class SceneTargets:
     """Ground truth of one sample, R = I + C + 1 rows: instances on top of semantic classes.
 
@@ -128,15 +148,17 @@ class SceneTargets:
             the unlabeled superpoints.
         query_masks: (R, Q) bool, the columns of ``sp_masks`` that became queries; None when
             every superpoint is a query or queries are learned.
+        query_ids: (Q,) int64, those superpoints; None as above.
     """
 
     labels_3d: Tensor
     sp_masks: Tensor
     query_masks: Tensor | None = None
+    query_ids: Tensor | None = None
 
     def with_queries(self, query_ids: Tensor) -> 'SceneTargets':
         """The same targets when superpoints ``query_ids`` (Q,) are the queries."""
-        return replace(self, query_masks=self.sp_masks[:, query_ids])
+        return replace(self, query_masks=self.sp_masks[:, query_ids], query_ids=query_ids)
 
 
 class LayerOutput(TypedDict):

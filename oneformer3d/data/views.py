@@ -24,13 +24,14 @@ from torch import Tensor
 from oneformer3d.clip.extraction_frames import read_depth, read_image
 from oneformer3d.clip.store import FeatureStore, open_store
 from oneformer3d.data.infos import resolve_in_root
+from oneformer3d.data.view_selection import greedy_coverage
 from oneformer3d.lifting.camera import Camera, invert_pose, is_valid_pose, transform_points
 from oneformer3d.lifting.pairs import PixelPairs, project_pairs, zbuffer_views
 from oneformer3d.lifting.visibility import ABS_TOL, NEAR, REL_TOL
 from oneformer3d.registry import TRANSFORMS
 from oneformer3d.structures import PosedViews
 
-SELECTIONS = ('random', 'even', 'first')
+SELECTIONS = ('random', 'even', 'first', 'coverage')
 HIDDEN = (None, 'pixels', 'views')
 _ZBUFFER_WIDTH = 160  # cells of about 2 cm at arm's length: a 5 cm cloud leaves few gaps
 
@@ -44,7 +45,10 @@ class LoadPosedViews:
     Args:
         store: folder of a feature store; None loads the images instead.
         num_views: at most so many views per sample, None for all.
-        select: which of more views: 'random' (training), 'even' or 'first'.
+        select: which of more views: 'random' (training), 'even', 'first', or 'coverage': those
+            that together see most points, chosen greedily.
+        candidates: views that 'coverage' chooses from, spread evenly; None for all.
+        random_candidates: draw them anew each time instead (training).
         view_dropout: how often each view is left out (training).
         image_dropout: how often a sample has no image content at all (training): half of these
             times its pixels are hidden, poses and visibility stay; else it has no views.
@@ -69,6 +73,8 @@ class LoadPosedViews:
         store: str | None = None,
         num_views: int | None = None,
         select: str = 'even',
+        candidates: int | None = 64,
+        random_candidates: bool = False,
         view_dropout: float = 0.0,
         image_dropout: float = 0.0,
         hide: str | None = None,
@@ -96,7 +102,11 @@ class LoadPosedViews:
             raise ValueError(f'num_views must not be negative, got {num_views}')
         self.store_path = store
         self.num_views = num_views
+        if candidates is not None and candidates < 1:
+            raise ValueError(f'candidates must be at least 1, got {candidates}')
         self.select = select
+        self.candidates = candidates
+        self.random_candidates = random_candidates
         self.view_dropout = view_dropout
         self.image_dropout = image_dropout
         self.hide = hide
@@ -112,9 +122,11 @@ class LoadPosedViews:
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Return `results` with `views`."""
         images = self._usable_images(results)
+        points = original_points(results['points'], results['augmented_from_original'])
+        if self.select == 'coverage':
+            images = self._covering(results, images, points)
         chosen, hide = self._draw(len(images))
         images = [images[index] for index in chosen]
-        points = original_points(results['points'], results['augmented_from_original'])
         content = self._content(results, images)
         if hide == 'pixels' and self.hide == 'pixels':
             content = {name: torch.zeros_like(value) for name, value in content.items()}
@@ -125,6 +137,7 @@ class LoadPosedViews:
             num_points=len(points),
             scene_id=results.get('scene_id', ''),
             frames=tuple(image['frame'] for image in images),
+            intrinsics=_intrinsics(results),
             pixels_hidden=hide == 'pixels',
             **content,
         )
@@ -166,7 +179,7 @@ class LoadPosedViews:
         if self.select == 'random':
             chosen = np.sort(np.random.choice(num_images, count, replace=False))
         elif self.select == 'even' and count:
-            chosen = np.linspace(0, num_images - 1, count).round().astype(np.int64)
+            chosen = _evenly(num_images, count)
         else:
             chosen = np.arange(count)
         if self.view_dropout:
@@ -175,6 +188,22 @@ class LoadPosedViews:
         if self.image_dropout and np.random.rand() < self.image_dropout:
             hide = hide or ('pixels' if np.random.rand() < 0.5 else 'views')
         return (chosen[:0] if hide == 'views' else chosen), hide
+
+    def _covering(
+        self, results: dict[str, Any], images: list[dict], points: Tensor
+    ) -> list[dict[str, Any]]:
+        """The images that see most of the points, in their own order."""
+        if self.candidates is not None and len(images) > self.candidates:
+            if self.random_candidates:
+                kept = np.sort(np.random.choice(len(images), self.candidates, replace=False))
+            else:
+                kept = _evenly(len(images), self.candidates)
+            images = [images[index] for index in kept]
+        if self.num_views is None or len(images) <= self.num_views:
+            return images
+        pairs = self._view_pairs(results, images, points)
+        chosen = greedy_coverage(pairs, len(points), self.num_views)
+        return [images[index] for index in sorted(chosen)]
 
     def _content(self, results: dict[str, Any], images: list[dict]) -> dict[str, Tensor]:
         """`feat` and `clip_global` of the store, or else `images`."""
@@ -199,7 +228,13 @@ class LoadPosedViews:
         return {n: torch.from_numpy(np.stack([record[n] for record in records])) for n in names}
 
     def _pairs(self, results: dict[str, Any], images: list[dict], points: Tensor) -> PixelPairs:
-        """Visible pairs of these views, from the cache where they are known."""
+        """Visible pairs of these views."""
+        return join_views(self._view_pairs(results, images, points))
+
+    def _view_pairs(
+        self, results: dict[str, Any], images: list[dict], points: Tensor
+    ) -> list[PixelPairs]:
+        """The pairs of each view, numbered 0, from the cache where they are known."""
         scene = results.get('scene_id', '')
         cloud = (scene, zlib.crc32(points.numpy().tobytes()))
         found = {image['frame']: self.cache.get((*cloud, image['frame'])) for image in images}
@@ -208,7 +243,7 @@ class LoadPosedViews:
             for image, pairs in zip(new, self._project(results, new, points)):
                 found[image['frame']] = pairs
                 self.cache.put((*cloud, image['frame']), pairs)
-        return join_views([found[image['frame']] for image in images])
+        return [found[image['frame']] for image in images]
 
     def _project(self, results: dict[str, Any], images: list[dict], points: Tensor) -> list:
         """The pairs of each of these views, every view numbered 0."""
@@ -323,6 +358,16 @@ def original_points(points: np.ndarray, augmented_from_original: np.ndarray) -> 
         return xyz
     moved = torch.as_tensor(np.asarray(augmented_from_original), dtype=torch.float64)
     return transform_points(invert_pose(moved), xyz.double()).float()
+
+
+def _evenly(num_images: int, count: int) -> np.ndarray:
+    return np.linspace(0, num_images - 1, count).round().astype(np.int64)
+
+
+def _intrinsics(results: dict[str, Any]) -> Tensor | None:
+    """(3, 3) of the colour images, None where they are not told."""
+    given = results.get('cam2img')
+    return None if given is None else torch.as_tensor(np.asarray(given, dtype=np.float32)[:3, :3])
 
 
 def _camera(intrinsics: Any, images: list[dict], size: Sequence[int]) -> Camera:

@@ -86,4 +86,4 @@ def test_wrong_input_is_named():
     blind = replace(views, pairs=views.pairs.select(views.pairs.view < 0))
     inputs, samples = batch((points, blind, sample))
     assert looks_of_query(model, inputs, samples, 0) == []
-    assert IMAGE_SIZE == views.image_size
+    assert views.image_size == IMAGE_SIZE

@@ -1,0 +1,203 @@
+"""The query decoder whose queries also look at the posed images.
+
+Enters: superpoint features, queries, and a ``DecoderScene`` of each sample. Leaves: a
+``QueryOutput``. Each layer: mask attention to superpoints, attention among queries, a look at the
+views (``ViewMixing``) behind a gate that starts at zero, FFN. With a gate of zero, without views or
+where no view sees a query it is the plain ``QueryDecoder``, whose weights it loads.
+
+Letters as in ``structures``; K views that a query reads, A anchors.
+
+What a query looks at are its anchors. 'mask' is the mask it predicts at this layer: superpoints
+above one half, weighted by their probability. 'own' is the superpoint that it came from; learned
+queries have none. Groups of channels are dealt out to the anchors.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oneformer3d.query_decoder import QueryDecoder, collate_samples
+from oneformer3d.registry import MODELS
+from oneformer3d.structures import DecoderScene, QueryOutput
+
+from .pyramids import ViewPyramid
+from .view_boxes import MODES, SuperpointViews, encode_boxes, query_boxes, superpoint_views
+from .view_mixing import QueryViews, ViewMixing, best_views
+
+ANCHORS = ('mask', 'own')
+
+
+@MODELS.register_module()
+class STMQueryDecoder(QueryDecoder):
+    """Query decoder with adaptive sampling and mixing of the views.
+
+    Args:
+        pyramid: settings of the pyramid, e.g. ``MapPyramid``.
+        num_view_points: P, points sampled per group and view.
+        num_view_slots: K, the views that a query reads.
+        num_view_groups: G.
+        out_multiplier: points after mixing over points before.
+        anchors: of 'mask' and 'own'.
+        box_mode: 'extent' projects the 3D centre and extent, 'pixels' takes the visible pixels.
+        **query_decoder: of ``QueryDecoder``.
+
+    Raises:
+        ValueError: unknown anchors or modes, or settings without predictions of every layer.
+    """
+
+    reads_views = True
+
+    def __init__(
+        self,
+        pyramid: dict,
+        num_view_points: int = 8,
+        num_view_slots: int = 4,
+        num_view_groups: int = 4,
+        out_multiplier: int = 4,
+        anchors: Sequence[str] = ANCHORS,
+        box_mode: str = 'extent',
+        **query_decoder,
+    ) -> None:
+        super().__init__(**query_decoder)
+        if not self.iter_pred:
+            raise ValueError('STMQueryDecoder: masks of every layer are needed: iter_pred=True')
+        if not anchors or set(anchors) - set(ANCHORS) or len(set(anchors)) < len(anchors):
+            raise ValueError(f'anchors: expected some of {ANCHORS}, got {tuple(anchors)}')
+        if self.learned_queries and 'own' in anchors:
+            raise ValueError("anchors: learned queries have no superpoint of their 'own'")
+        if box_mode not in MODES:
+            raise ValueError(f'box_mode: expected one of {MODES}, got {box_mode!r}')
+        self.anchors = tuple(anchors)
+        self.box_mode = box_mode
+        self.num_view_slots = num_view_slots
+        self.view_pyramid = MODELS.build({**pyramid, 'num_groups': num_view_groups})
+        d_model = self.out_norm.normalized_shape[0]
+        num_layers = len(self.cross_attn_layers)
+        self.view_layers = nn.ModuleList(
+            ViewMixing(
+                d_model,
+                self.view_pyramid.channels,
+                num_view_points,
+                num_view_slots,
+                num_view_groups,
+                len(anchors),
+                out_multiplier,
+            )
+            for _ in range(num_layers)
+        )
+        self.view_gates = nn.ParameterList(
+            nn.Parameter(torch.zeros(d_model)) for _ in range(num_layers)
+        )
+
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        queries: Sequence[Tensor] | None = None,
+        keep_aux: bool = True,
+        scenes: Sequence[DecoderScene] | None = None,
+    ) -> QueryOutput:
+        """Decode every sample.
+
+        Args:
+            features: per sample (S, C_in).
+            queries: per sample (Q, C_in), or None for learned queries.
+            keep_aux: return the outputs of all layers.
+            scenes: points, superpoints and views of each sample; None for no views.
+
+        Raises:
+            ValueError: queries or scenes that do not fit.
+        """
+        self._check_queries(queries)
+        if scenes is not None and len(scenes) != len(features):
+            raise ValueError(f'{len(features)} samples but {len(scenes)} scenes')
+        views = [None] * len(features) if scenes is None else [scene.views for scene in scenes]
+        pyramid = self.view_pyramid(views, features[0].device)
+        samples = []
+        for i, x in enumerate(features):
+            scene = None if views[i] is None or not views[i].num_views else scenes[i]
+            sample_queries = None if queries is None else queries[i]
+            look = self._look(scene, len(x), pyramid, pyramid.first_image[i])
+            samples.append(self._decode_sample(x, sample_queries, keep_aux, look))
+        return collate_samples(samples)
+
+    def _look(
+        self,
+        scene: DecoderScene | None,
+        num_superpoints: int,
+        pyramid: ViewPyramid,
+        first_image: int,
+    ):
+        """What the layers of one sample do with the views."""
+        sums = None if scene is None else superpoint_views(scene)
+        if sums is not None and len(sums.count) != num_superpoints:
+            raise ValueError(
+                f'{num_superpoints} superpoint features, but superpoints of points up to '
+                f'{len(sums.count)}'
+            )
+
+        def look_back(layer: int, queries: Tensor, mask_logits: Tensor) -> Tensor:
+            if sums is None:
+                views = self._nowhere(queries)
+            else:
+                views = self.query_views(mask_logits, scene, sums, pyramid, first_image)
+            update = self.view_layers[layer](queries, views, pyramid)
+            return queries + self.view_gates[layer] * update
+
+        return look_back
+
+    def query_views(
+        self,
+        mask_logits: Tensor,
+        scene: DecoderScene,
+        sums: SuperpointViews,
+        pyramid: ViewPyramid,
+        first_image: int = 0,
+    ) -> QueryViews:
+        """The K views of each query and its boxes there, from its mask (Q, S)."""
+        visible, xyzr = [], []
+        for anchor in self.anchors:
+            weights = anchor_weights(anchor, mask_logits, scene.query_ids)
+            boxes = query_boxes(weights, sums, self.box_mode)
+            visible.append(boxes.visible)
+            xyzr.append(encode_boxes(boxes, sums, pyramid.canvas))
+        return best_views(
+            torch.stack(visible, dim=-1), torch.stack(xyzr, dim=2), first_image, self.num_view_slots
+        )
+
+    def _nowhere(self, queries: Tensor) -> QueryViews:
+        shape = (len(queries), self.num_view_slots)
+        device, num_anchors = queries.device, len(self.anchors)
+        return QueryViews(
+            torch.zeros(shape, dtype=torch.int64, device=device),
+            torch.zeros(*shape, num_anchors, 4, device=device),
+            torch.zeros(*shape, num_anchors, dtype=torch.bool, device=device),
+        )
+
+
+def anchor_weights(anchor: str, mask_logits: Tensor, query_ids: Tensor | None) -> Tensor:
+    """Weights (Q, S) of superpoints around which a query looks; without gradient.
+
+    Args:
+        anchor: 'mask' or 'own'.
+        mask_logits: (Q, S).
+        query_ids: (Q,) the superpoint of each query, or None.
+
+    Raises:
+        ValueError: 'own' without superpoints of queries.
+    """
+    num_queries, num_superpoints = mask_logits.shape
+    own = None
+    if query_ids is not None:
+        if len(query_ids) != num_queries:
+            raise ValueError(f'{num_queries} queries but {len(query_ids)} query_ids')
+        own = F.one_hot(query_ids, num_superpoints).float()
+    if anchor == 'own':
+        if own is None:
+            raise ValueError("anchor 'own' needs query_ids")
+        return own
+    share = mask_logits.detach().float().sigmoid()
+    weights = torch.where(share >= 0.5, share, 0.0)
+    empty = ~(weights > 0).any(dim=-1, keepdim=True)
+    return torch.where(empty, share if own is None else own, weights)

@@ -1,0 +1,172 @@
+"""Neural fields: a small room fitted on the spot, and hash grids against the papers' perceptron.
+
+A synthetic room is made, views held out, and the same settings fit
+
+    hash   `HashGridField`
+    mlp    `SemanticNeRF`, four layers of 256 on encoded positions
+
+with the same rays, samples and losses. Quality is that of the views held out and of the room's own
+points; seconds are the optimiser's alone, and processor seconds stand beside the clock's, since
+they hold on a busy machine too. The ratio is of the times to the PSNR that the perceptron reached.
+On CUDA the settings take larger batches.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from oneformer3d.data.synthetic.generate import generate_dataset
+from oneformer3d.data.synthetic.settings import RoomSettings
+from oneformer3d.fields.evaluate import evaluate_points, evaluate_views, nearest_view_baseline
+from oneformer3d.fields.fit import fit_field
+from oneformer3d.fields.fit_settings import FitSettings, make_fit_settings
+from oneformer3d.fields.scene import FieldScene, load_field_scene
+
+CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'fields' / 'semantic_nerf.yaml'
+SIDES = {
+    'hash': {},
+    'mlp': {'field': 'mlp', 'learning_rate': 1e-3, 'warmup_steps': 50, 'final_rate': 0.3},
+}
+ROOM = RoomSettings(
+    room_width=(3.0, 3.2), room_depth=(2.8, 3.0), num_doors=(1, 1), num_panels=(2, 3),
+    num_boxes=(1, 2), num_bookshelves=(0, 1), num_beds=(0, 0), num_tables=(1, 1),
+    num_chairs=(2, 2), num_lamps=(1, 1), num_clutter=(0, 0), num_views=48, image_size=(96, 128),
+    field_of_view=(70.0, 70.0),
+)  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Size of the fits."""
+    parser.add_argument('--steps', type=int, default=1500, help='of the hash-grid field')
+    parser.add_argument('--mlp_steps', type=int, default=150, help='of the perceptron, 0 for none')
+    parser.add_argument('--measure_every', type=int, default=25, help='steps')
+    parser.add_argument('--threads', type=int, default=1, help='of torch')
+    parser.add_argument('--device', default='auto', help='auto | cpu | cuda')
+    parser.add_argument('--room', type=Path, help='keep the room here, or take the one that is')
+    parser.add_argument('--seed', type=int, default=0, help='of the room and the fits')
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Fit both sides, print a table and return the numbers.
+
+    Returns:
+        Per side 'seconds', 'cpu_seconds', 'rays_per_second', 'history' (PSNR of held-out rays),
+        and of the hash grids 'held_out', 'points', 'nearest_view'; 'psnr_both' with 'speedup' of
+        the processor (or clock) time to it; 'peak_mb' of the process; 'arguments'.
+
+    Raises:
+        ValueError: no steps, or steps between measurements below 1.
+    """
+    if args.steps < 1 or args.measure_every < 1 or args.mlp_steps < 0:
+        raise ValueError('--steps and --measure_every must be at least 1')
+    torch.set_num_threads(args.threads)
+    device = args.device
+    if device == 'auto':
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    with tempfile.TemporaryDirectory() as temporary:
+        scene = make_room(args.room or Path(temporary), args.seed)
+        result = measure(scene, args, device)
+    print_table(result)
+    return result
+
+
+def make_room(root: Path, seed: int) -> FieldScene:
+    """One small room, 48 views of 128 × 96 pixels."""
+    folder = root / 'posed_images' / 'room0000_00'
+    if not folder.is_dir():
+        generate_dataset(
+            root, num_train=1, num_val=0, seed=seed, num_workers=1, progress=False, settings=ROOM
+        )
+    return load_field_scene(folder)
+
+
+def measure(scene: FieldScene, args: argparse.Namespace, device: str) -> dict:
+    """All numbers of both sides."""
+    steps = {'hash': args.steps, 'mlp': args.mlp_steps}
+    result: dict = {
+        'arguments': {key: str(value) for key, value in vars(args).items()},
+        'device': torch.cuda.get_device_name() if device == 'cuda' else 'cpu',
+    }
+    for side, changes in SIDES.items():
+        if steps[side] == 0:
+            continue
+        settings = side_settings(changes, steps[side], args, device)
+        fitted = fit(scene, settings, side, device)
+        report = fitted.report
+        result[side] = {
+            'seconds': report['seconds'],
+            'cpu_seconds': report['cpu_seconds'],
+            'rays_per_second': fitted.step * settings.batch_rays / report['seconds'],
+            'history': report['history'],
+        }
+        if side == 'hash':
+            learnt, held_out = scene.split(settings.holdout_every)
+            result[side] |= {
+                'held_out': evaluate_views(fitted, scene, held_out),
+                'points': evaluate_points(fitted, scene.points),
+                'nearest_view': nearest_view_baseline(scene, learnt, held_out),
+            }
+    if 'mlp' in result:
+        clock = 'seconds' if device == 'cuda' else 'cpu_seconds'
+        result['psnr_both'] = max(row['held_out_psnr'] for row in result['mlp']['history'])
+        times = {
+            side: time_to(result[side]['history'], result['psnr_both'], clock) for side in SIDES
+        }
+        if times['hash'] is not None:
+            result['speedup'] = times['mlp'] / times['hash']
+    result['peak_mb'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return result
+
+
+def side_settings(changes: dict, steps: int, args: argparse.Namespace, device: str) -> FitSettings:
+    """Settings of one side."""
+    settings = make_fit_settings(
+        CONFIG,
+        {'steps': steps, 'measure_every': args.measure_every, 'seed': args.seed, **changes},
+    )
+    if device == 'cuda':
+        settings = replace(settings, batch_rays=16384, coarse_samples=16, fine_samples=16)
+    return settings
+
+
+def fit(scene: FieldScene, settings: FitSettings, side: str, device: str):
+    """One fit with a progress bar."""
+    with tqdm(total=settings.steps, desc=side, unit='step', file=sys.stderr) as bar:
+
+        def progress(step: int, values: dict[str, float]) -> None:
+            bar.update(step - bar.n)
+            if 'held_out_psnr' in values:
+                bar.set_postfix(held_out=f'{values["held_out_psnr"]:.2f} dB', refresh=False)
+
+        return fit_field(scene, settings, device=device, on_step=progress)
+
+
+def time_to(history: list[dict], psnr: float, clock: str) -> float | None:
+    """Seconds until a PSNR was first measured, None where it never was."""
+    return next((row[clock] for row in history if row['held_out_psnr'] >= psnr), None)
+
+
+def print_table(result: dict) -> None:
+    """The numbers, side by side."""
+    print(f'{"":6}{"seconds":>10}{"CPU s":>9}{"rays/s":>10}{"held-out PSNR":>15}')
+    for side in SIDES:
+        if side in result:
+            row = result[side]
+            print(
+                f'{side:6}{row["seconds"]:10.1f}{row["cpu_seconds"]:9.1f}'
+                f'{row["rays_per_second"]:10.0f}{row["history"][-1]["held_out_psnr"]:15.2f}'
+            )
+    for group in ('held_out', 'points', 'nearest_view'):
+        print(f'{group}: {json.dumps({k: round(v, 4) for k, v in result["hash"][group].items()})}')
+    if 'speedup' in result:
+        print(
+            f'hash grids reach {result["psnr_both"]:.2f} dB {result["speedup"]:.1f} times as fast'
+        )
+    print(f'peak memory {result["peak_mb"]:.0f} MB on {result["device"]}')

@@ -1,0 +1,100 @@
+"""Draw where a predicted instance looks: its sampling points on the views that it read.
+
+    python tools/vis_stm.py CONFIG CHECKPOINT --scene room5000_00 --instance 0 --out pictures/
+
+Writes SCENE.INSTANCE.LAYER.png, the views side by side, the one that sees most of the instance
+first: white dots are its visible points, boxes what the query looks around (its mask, and the
+superpoint it came from), coloured points where it samples, one colour for every group of channels.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from mmengine.dataset.utils import pseudo_collate
+from mmengine.registry import DefaultScope
+
+from oneformer3d.checkpoints import load_checkpoint
+from oneformer3d.clip.extraction_frames import read_image
+from oneformer3d.data.infos import resolve_in_root
+from oneformer3d.engine.cli import load_config, run_tool
+from oneformer3d.registry import DATASETS, MODELS
+from oneformer3d.visualization.image_files import write_png
+from oneformer3d.visualization.sampling_points import (
+    beside,
+    draw_look,
+    looks_of_query,
+    query_of_mask,
+)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config of a model with STMQueryDecoder')
+    parser.add_argument('checkpoint', help='its weights')
+    parser.add_argument('--scene', help='name of the scene (default: the first of the test set)')
+    parser.add_argument(
+        '--instance', type=int, default=0, help='rank of the instance by score (%(default)s)'
+    )
+    parser.add_argument('--layer', type=int, default=-1, help='of the decoder (%(default)s)')
+    parser.add_argument('--out', default='outputs/stm_vis', help='folder (%(default)s)')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings'
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    cfg = load_config(args.config, args.cfg_options)
+    with DefaultScope.overwrite_default_scope('mmdet3d'):
+        model = MODELS.build(cfg.model)
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    load_checkpoint(model, args.checkpoint)
+    model.eval()
+    names = [dataset.get_data_info(i)['scene_id'] for i in range(len(dataset))]
+    scene = args.scene or names[0]
+    if scene not in names:
+        raise ValueError(f'{args.config}: no scene {scene} in its test set')
+    index = names.index(scene)
+    batch = model.data_preprocessor(pseudo_collate([dataset[index]]))
+    inputs, samples = batch['inputs'], batch['data_samples']
+    prediction = model.predict(inputs, samples)[0].pred_pts_seg
+    num_instances = len(prediction.instance_scores)
+    if not 0 <= args.instance < num_instances:
+        raise ValueError(f'--instance: {scene} has {num_instances} instances, got {args.instance}')
+    chosen = int(prediction.instance_scores.argsort()[::-1][args.instance])
+    mask = prediction.pts_instance_mask[0][chosen]
+    label = model.instance_classes[int(prediction.instance_labels[chosen])]
+    with torch.no_grad():
+        output = model(inputs, samples, mode='tensor')
+    superpoints = samples[0].gt_pts_seg.sp_pts_mask
+    query = query_of_mask(output['masks'][0], superpoints, mask)
+    looks = looks_of_query(model, inputs, samples, query, args.layer)
+    if not looks:
+        raise ValueError(f'{scene}: no view sees instance {args.instance}')
+    views = inputs['views'][0]
+    info = dataset.get_data_info(index)
+    paths = {image['frame']: image['img_path'] for image in info['images']}
+    pictures = []
+    for look in looks:
+        path = resolve_in_root(info['img_prefix'], paths[look.frame])
+        image = read_image(path, views.image_size, views.image_size)
+        seen = views.pairs.view == views.frames.index(look.frame)
+        seen &= torch.as_tensor(mask)[views.pairs.point]
+        pictures.append(draw_look(image, look, views.pairs.uv[seen].numpy()))
+    layer = args.layer % len(model.decoder.view_layers)
+    path = Path(args.out) / f'{scene}.{args.instance}.{layer}.png'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_png(path, beside(pictures))
+    name = dataset.metainfo['classes'][label]
+    score = float(prediction.instance_scores[chosen])
+    print(f'{path}: {name}, score {score:.2f}, views {", ".join(look.frame for look in looks)}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
