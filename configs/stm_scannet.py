@@ -5,7 +5,6 @@ _base_ = [
     './_base_/models/stm_scannet.py',
     './_base_/schedules/poly_512e.py',
 ]
-custom_imports = dict(imports=['oneformer3d', 'oneformer3d.stm_decoder'])
 # LoadPosedViews stands third in both pipelines, e.g. to test with the pixels hidden:
 #   --cfg-options test_dataloader.dataset.pipeline.2.hide=pixels
 clip_store = 'data/scannet/clip_feat'
