@@ -20,8 +20,8 @@ from tqdm import tqdm
 from oneformer3d.engine.ablation import (
     Cell,
     Table,
-    cell_digest,
     in_order,
+    is_current,
     read_result,
     read_table,
     result_path,
@@ -101,12 +101,11 @@ def run_cells(
 
     A cell that others start from also needs its checkpoint, which is not in the repository.
     """
-    digests = {cell.name: cell_digest(table, cell) for cell in cells}
     starts = {cell.init for cell in cells}
 
     def is_done(cell: Cell, seed: int) -> bool:
         result = read_result(result_path(out, cell, seed))
-        if result is None or result['digest'] != digests[cell.name]:
+        if not is_current(table, cell, result):
             return False
         return cell.name not in starts or (work_dir / f'{cell.name}_seed{seed}').is_dir()
 
@@ -150,14 +149,14 @@ def summary(table: Table, result: dict) -> str:
 def list_cells(table: Table, cells: list[Cell], seeds: list[int], out: Path) -> None:
     """Show for each cell and seed whether its numbers are there and of these settings."""
     for cell in cells:
-        digest = cell_digest(table, cell)
         states = []
         for seed in seeds:
             result = read_result(result_path(out, cell, seed))
             if result is None:
                 states.append(f'{seed}: to do')
             else:
-                states.append(f'{seed}: {"done" if result["digest"] == digest else "old settings"}')
+                done = is_current(table, cell, result)
+                states.append(f'{seed}: {"done" if done else "old settings"}')
         print(f'{cell.name:24}{"  ".join(states)}')
 
 

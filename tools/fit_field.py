@@ -29,10 +29,7 @@ from oneformer3d.fields.scene import FieldScene, load_field_scene
 from oneformer3d.fields.segment import read_prior
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'fields'
-UNITS = {
-    'psnr': 'dB', 'psnr_covered': 'dB', 'depth_error': 'm', 'depth_error_median': 'm',
-    'miou': '%', 'accuracy': '%',
-}  # fmt: skip
+UNITS = {'psnr': 'dB', 'depth': 'm', 'miou': '%', 'accuracy': '%'}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -173,7 +170,8 @@ def print_report(report: dict) -> None:
     print(f'{report["method"]}: {report["steps"]} steps in {report["seconds"]:.1f} s')
     for group in ('held_out', 'nearest_view', 'points'):
         for name, value in report.get(group, {}).items():
-            print(f'{group.replace("_", " "):14s} {name:20s} {value:9.3f} {UNITS.get(name, "")}')
+            unit = UNITS.get(name.split('_')[0], '')
+            print(f'{group.replace("_", " "):14s} {name:20s} {value:9.3f} {unit}')
 
 
 def draw(fitted: FittedField, scene: FieldScene, out: Path) -> None:

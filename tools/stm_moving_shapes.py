@@ -1,7 +1,7 @@
 """Train the tube decoder on clips of moving shapes: boxes, shapes and actions from a few frames.
 
     python tools/stm_moving_shapes.py
-    python tools/stm_moving_shapes.py --per-frame-boxes --steps 600
+    python tools/stm_moving_shapes.py --per-frame-boxes
 
 No single frame tells where a shape is going, so the actions show that time is read. Prints shares
 of right actions and shapes and the mean IoU of boxes on clips that were not trained on, and the
@@ -33,7 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--steps', type=int, default=400, help='(%(default)s)')
+    parser.add_argument('--steps', type=int, default=300, help='(%(default)s)')
     parser.add_argument('--batch-size', type=int, default=24, help='clips of a step (%(default)s)')
     parser.add_argument('--frames', type=int, default=4, help='of a clip (%(default)s)')
     parser.add_argument('--max-shapes', type=int, default=2, help='in a clip (%(default)s)')

@@ -157,14 +157,21 @@ def in_order(table: Table, names: Sequence[str] = ()) -> list[Cell]:
 
 
 def cell_digest(table: Table, cell: Cell) -> str:
-    """Digest of a cell's settings, those of its first weights included.
+    """Digest of what a cell is trained with, the settings of its first weights included.
 
     What `prepare` makes is known by its path alone: other features need another folder.
     """
     settings = load_config(cell.config, dict(cell.options)).pretty_text
     start = '' if cell.init is None else cell_digest(table, table.cells[cell.init])
-    text = json.dumps([settings, start, cell.tests], sort_keys=True)
+    text = json.dumps([settings, start])
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def is_current(table: Table, cell: Cell, result: Mapping[str, Any] | None) -> bool:
+    """Whether these are numbers of the settings and the tests that the cell has now."""
+    if result is None or result['digest'] != cell_digest(table, cell):
+        return False
+    return result.get('tests') == {name: dict(options) for name, options in cell.tests.items()}
 
 
 def result_path(out: str | Path, cell: Cell, seed: int) -> Path:
@@ -190,7 +197,7 @@ def read_result(path: Path) -> dict[str, Any] | None:
 def run_cell(
     table: Table, cell: Cell, seed: int, out: str | Path, work_dir: str | Path, threads: int = 1
 ) -> dict[str, Any]:
-    """Train and test one cell and write its JSON.
+    """Train and test one cell and write its JSON; what is trained already is only tested.
 
     Args:
         table: of the cell.
@@ -213,13 +220,8 @@ def run_cell(
         folder.rename(folder.with_name(f'{folder.name}_{time.time_ns()}'))
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write_bytes(started, digest.encode())
-    options = {**cell.options, 'randomness.seed': seed}
-    if cell.init is not None:
-        options['load_from'] = _last_checkpoint(Path(work_dir) / f'{cell.init}_seed{seed}')
-    train = ['tools/train.py', cell.config, '--work-dir', str(folder), '--resume']
-    start = time.perf_counter()
-    minutes = {'train': _run(train, options, folder / 'train.log', threads)}
-    seconds = time.perf_counter() - start
+    trained = _train(cell, seed, folder, threads)
+    minutes = {'train': trained['cpu_minutes']}
     metrics = {}
     for name, test_options in cell.tests.items():
         metrics_file = folder / f'{name}.json'
@@ -235,8 +237,9 @@ def run_cell(
         'config': cell.config,
         'options': dict(cell.options),
         'init': cell.init,
+        'tests': {name: dict(options) for name, options in cell.tests.items()},
         'cpu_minutes': {name: round(value, 2) for name, value in minutes.items()},
-        'train_seconds': round(seconds, 1),
+        'train_seconds': round(trained['seconds'], 1),
         'metrics': {
             test: {name: round(value, 5) for name, value in sorted(values.items())}
             for test, values in metrics.items()
@@ -245,6 +248,22 @@ def run_cell(
     text = json.dumps(result, indent=1) + '\n'
     atomic_write_bytes(result_path(out, cell, seed), text.encode())
     return result
+
+
+def _train(cell: Cell, seed: int, folder: Path, threads: int) -> dict[str, float]:
+    """Train a cell, unless that is done; what its last run took."""
+    record = folder / 'trained.json'
+    if record.is_file():
+        return json.loads(record.read_text(encoding='utf-8'))
+    options = {**cell.options, 'randomness.seed': seed}
+    if cell.init is not None:
+        options['load_from'] = _last_checkpoint(folder.with_name(f'{cell.init}_seed{seed}'))
+    command = ['tools/train.py', cell.config, '--work-dir', str(folder), '--resume']
+    start = time.perf_counter()
+    minutes = _run(command, options, folder / 'train.log', threads)
+    trained = {'cpu_minutes': minutes, 'seconds': time.perf_counter() - start}
+    atomic_write_bytes(record, json.dumps(trained).encode())
+    return trained
 
 
 def _last_checkpoint(folder: Path) -> str:

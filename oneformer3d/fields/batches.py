@@ -30,7 +30,8 @@ class RayBatch:
 
     Attributes:
         rays: in world coordinates.
-        view: (R,) int64.
+        view: (R,) int64, of the scene.
+        row: (R,) int64, the view's place among those that are drawn from.
         uv: (R, 2) pixels.
         targets: 'rgb' (R, 3) 0–1; 'depth' (R,) z-depth in metres, 0 for missing; 'semantics'
             (R,) int64 with `IGNORE`; 'instances' (R,) int64 with -1; 'features' (R, D) float32;
@@ -40,6 +41,7 @@ class RayBatch:
 
     rays: Rays
     view: Tensor
+    row: Tensor
     uv: Tensor
     targets: dict[str, Tensor]
 
@@ -104,7 +106,8 @@ class RayPool:
                 first = place * self.views_in_memory
                 chosen = [self.views[i] for i in order[first : first + self.views_in_memory]]
             contents = [self._read(view) for view in chosen]
-            self._flat = FlatViews(chosen, contents, self.scene.language_scales)
+            rows = [self.views.index(view) for view in chosen]
+            self._flat = FlatViews(chosen, contents, self.scene.language_scales, rows)
             self._turn = turn
         return self._flat
 
@@ -124,8 +127,10 @@ class FlatViews:
         views: Sequence[int],
         contents: Sequence[ViewContent],
         scales: Sequence[float] = (),
+        rows: Sequence[int] | None = None,
     ) -> None:
         self.views = torch.tensor(views)
+        self.rows = torch.arange(len(views)) if rows is None else torch.tensor(rows)
         sizes = torch.tensor([content.rgb.shape[:2] for content in contents])
         self.sizes = sizes
         self.starts = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.prod(-1).cumsum(0)])
@@ -178,6 +183,7 @@ class FlatViews:
         return RayBatch(
             rays.to(device),
             view.to(device),
+            self.rows[row].to(device),
             uv.to(device),
             {name: values.to(device) for name, values in targets.items()},
         )

@@ -45,11 +45,12 @@ def evaluate_views(
         on_view: called after each view.
 
     Returns:
-        'psnr'; with depth 'depth_error' (mean absolute) and 'depth_error_median' in metres; with
-        classes 'miou' (of the classes that occur) and 'accuracy' of
-        pixels in percent; with features 'feature_cosine'.
+        'psnr', and 'psnr_aligned' when each view's three colours may be multiplied by the gains
+        that fit it best (its exposure cannot be known beforehand); with depth 'depth_error' (mean
+        absolute) and 'depth_error_median' in metres; with classes 'miou' (of the classes that
+        occur) and 'accuracy' of pixels in percent; with features 'feature_cosine'.
     """
-    errors, depth_errors, cosines = [], [], []
+    errors, aligned, depth_errors, cosines = [], [], [], []
     confusion = np.zeros((len(fitted.class_names),) * 2, dtype=np.int64)
     for view in views:
         content = scene.read(view)
@@ -57,6 +58,8 @@ def evaluate_views(
         shown = render_view(fitted, camera)
         target = content.rgb.float() / 255
         errors.append(((shown['rgb'].clamp(0, 1) - target) ** 2).mean(-1).flatten())
+        balanced = shown['rgb'] * best_gains(shown['rgb'], target)
+        aligned.append(((balanced.clamp(0, 1) - target) ** 2).mean(-1).flatten())
         if content.depth is not None:
             there = (content.depth > 0) & (content.depth <= fitted.settings.far)
             depth_errors.append((shown['depth'] - content.depth).abs()[there])
@@ -70,7 +73,10 @@ def evaluate_views(
             on_view()
     if not errors:
         return {}
-    report = {'psnr': psnr(float(torch.cat(errors).double().mean()))}
+    report = {
+        'psnr': psnr(float(torch.cat(errors).double().mean())),
+        'psnr_aligned': psnr(float(torch.cat(aligned).double().mean())),
+    }
     if depth_errors and sum(map(len, depth_errors)):
         together = torch.cat(depth_errors)
         report['depth_error'] = float(together.mean())
@@ -127,6 +133,12 @@ def render_view(
     return {name: value.float().cpu() for name, value in shown.items()}
 
 
+def best_gains(shown: Tensor, target: Tensor) -> Tensor:
+    """Factors (3,) of colours (H, W, 3) with the least squared error."""
+    product, square = (shown * target).sum((0, 1)), (shown**2).sum((0, 1))
+    return product / square.clamp(min=_EPS)
+
+
 def view_camera(scene: FieldScene, view: int, content: ViewContent) -> Camera:
     """One view's camera, of the size of its own image."""
     camera = scene.camera[view]
@@ -142,15 +154,17 @@ def nearest_view_baseline(
     nearest one winning; holes take the value of the pixel beside them.
 
     Returns:
-        'psnr' over all pixels, 'psnr_covered' over those that are no holes, 'covered' share, and
-        'depth_error', 'depth_error_median' in metres where depth was measured.
+        'psnr' and 'psnr_aligned' over all pixels, 'psnr_covered' over those that are no holes,
+        'covered' share, and 'depth_error', 'depth_error_median' in metres where there is depth.
     """
-    errors, covered, depth_errors = [], [], []
+    errors, aligned, covered, depth_errors = [], [], [], []
     for view in views:
         content = scene.read(view)
         nearest = nearest_camera(scene.camera, learnt, view)
         rgb, depth, found = reproject(scene, nearest, view_camera(scene, view, content))
-        errors.append(((rgb - content.rgb.float() / 255) ** 2).mean(-1).flatten())
+        target = content.rgb.float() / 255
+        errors.append(((rgb - target) ** 2).mean(-1).flatten())
+        aligned.append(((rgb * best_gains(rgb, target) - target) ** 2).mean(-1).flatten())
         covered.append(found.flatten())
         depth_errors.append((depth - content.depth).abs()[content.depth > 0])
     if not errors:
@@ -158,6 +172,7 @@ def nearest_view_baseline(
     error, hit, depth_error = (torch.cat(rows) for rows in (errors, covered, depth_errors))
     return {
         'psnr': psnr(float(error.mean())),
+        'psnr_aligned': psnr(float(torch.cat(aligned).mean())),
         'psnr_covered': psnr(float(error[hit].mean())),
         'covered': float(hit.float().mean()),
         'depth_error': float(depth_error.mean()),

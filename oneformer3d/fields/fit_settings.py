@@ -43,6 +43,8 @@ class FitSettings:
         final_rate: share of them that is left at the end (exponential decay).
         warmup_steps: with rising rates.
         weight_decay: of networks.
+        exposure, exposure_learning_rate: learn a gain per view and colour, their mean held at 1,
+            for cameras that do not expose all views alike.
         loss_weights: of `LOSS_WEIGHTS`, those that differ.
         near, far: z-depths between which views see.
         holdout_every: every so many-th view is not trained on but measured; 0 for none.
@@ -79,6 +81,8 @@ class FitSettings:
     final_rate: float = 0.03
     warmup_steps: int = 20
     weight_decay: float = 1e-6
+    exposure: bool = True
+    exposure_learning_rate: float = 3e-3
     loss_weights: dict = dataclasses.field(default_factory=dict)
     near: float = 0.05
     far: float = 10.0

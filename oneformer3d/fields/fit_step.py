@@ -59,7 +59,11 @@ class FitRun:
         self.fitted, self.settings = fitted, settings
         self.device = torch.device(device)
         self.field = fitted.field.to(self.device).train()
-        self.optimizer = _optimizer(self.field, settings)
+        if settings.exposure:
+            gains = fitted.exposure
+            gains = torch.zeros(len(fitted.frames), 3) if gains is None else gains.detach()
+            self.fitted = replace(fitted, exposure=gains.clone().to(device).requires_grad_())
+        self.optimizer = _optimizer(self.field, self.fitted.exposure, settings)
         half = settings.amp and self.device.type == 'cuda'
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
         self.amp_dtype = torch.float16 if half else torch.bfloat16
@@ -146,6 +150,9 @@ def field_loss(
         occupancy=fitted.occupancy,
         crop_angle=batch.targets.get('crop_angle'),
     )
+    if fitted.exposure is not None and 'rgb' in outputs:
+        gains = (fitted.exposure - fitted.exposure.mean(0)).exp()
+        outputs['rgb'] = outputs['rgb'] * gains[batch.row]
     targets = dict(batch.targets, view=batch.view)
     if 'features' in targets:  # the store has one kind: every head that is trained learns it
         targets |= dict.fromkeys(learning_features(field), targets['features'])
@@ -249,7 +256,9 @@ def _training_sampler(fitted: FittedField, batch: RayBatch) -> Sampler:
     return GuidedSampler(base, distance, settings.fine_samples, settings.guide_range)
 
 
-def _optimizer(field: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
+def _optimizer(
+    field: nn.Module, exposure: Tensor | None, settings: FitSettings
+) -> torch.optim.Optimizer:
     """Adam with a higher rate and no decay for grids (Instant NGP, SIGGRAPH 2022)."""
     grids, others = [], []
     for name, parameter in field.named_parameters():
@@ -266,4 +275,7 @@ def _optimizer(field: nn.Module, settings: FitSettings) -> torch.optim.Optimizer
     groups = [group for group in groups if group['params']]
     if not groups:
         raise ValueError('the field has nothing to train: all of it is frozen')
+    if exposure is not None:
+        rate = settings.exposure_learning_rate
+        groups.append({'params': [exposure], 'initial_lr': rate, 'weight_decay': 0.0})
     return torch.optim.Adam(groups, lr=settings.learning_rate, betas=(0.9, 0.99), eps=1e-15)

