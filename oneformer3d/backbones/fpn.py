@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..lifting.multiscale import extract_multiscale_features
+from ..precision import multiplies_bfloat16
 from ..registry import MODELS
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -132,8 +133,8 @@ class FeaturePyramid(nn.Module):
         fuse: 'sum' of the projected maps, or 'concat' of the maps as they are.
         num_classes: of the pixel classifier; None has none.
         frozen: nothing here trains, and norms keep their statistics.
-        use_amp: bfloat16 up to the summed map, which is float32; about three times faster, on
-            the CPU too.
+        use_amp: bfloat16 up to the summed map, which is float32, where the device multiplies it;
+            about three times faster then, on a CPU too.
     """
 
     def __init__(
@@ -184,7 +185,9 @@ class FeaturePyramid(nn.Module):
         covered = tuple(pixels.shape[-2:])
         if len(images) == 0:
             return self._no_maps(covered)
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.use_amp):
+        device = pixels.device
+        use_amp = self.use_amp and multiplies_bfloat16(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=use_amp):
             maps = list(extract_multiscale_features(pixels, self.backbone_2d).values())
             if self.fuse == 'sum':
                 maps = [self.merge(maps)]

@@ -30,6 +30,7 @@ from oneformer3d.clip.towers import (
     tower_features,
 )
 from oneformer3d.clip.weights import load_clip
+from oneformer3d.precision import warn_of_emulated_bfloat16
 
 MODES = ('tokens', 'clip')
 _STORED = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.float16}
@@ -115,6 +116,8 @@ class ClipEncoder(nn.Module):
         on_cpu = torch.device(device).type == 'cpu'
         computed = compute_dtype or ('fp32' if dtype == 'fp16' and on_cpu else dtype)
         self.compute_dtype = _COMPUTED[computed]
+        if self.compute_dtype == torch.bfloat16:
+            warn_of_emulated_bfloat16(device, 'bf16 features')
         self.register_buffer('mean', torch.tensor(loaded.mean).view(3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(loaded.std).view(3, 1, 1), persistent=False)
         self.visual.to(self.compute_dtype)

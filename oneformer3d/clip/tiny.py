@@ -31,6 +31,7 @@ from oneformer3d.clip.tiny_data import (
 )
 from oneformer3d.clip.weights import build_clip
 from oneformer3d.data.infos import atomic_path
+from oneformer3d.precision import multiplies_bfloat16
 
 NAME = 'tiny-clip'
 CAPTION_TEMPLATES = (*PROMPT_TEMPLATES, '{}', 'this is a {}', 'a small photo of a {}')
@@ -49,7 +50,7 @@ class TinyClipSettings:
         layers: blocks in each of its four layers.
         learning_rate, weight_decay: of AdamW, the rate of convolutions three times as high; one
             cosine with a short warm-up.
-        bf16: image tower in bfloat16; 1.6 times as fast where the CPU multiplies it.
+        bf16: image tower in bfloat16; None where the CPU multiplies it, 1.6 times as fast there.
         seed: of weights and crops.
     """
 
@@ -61,7 +62,7 @@ class TinyClipSettings:
     layers: tuple[int, int, int, int] = (1, 1, 1, 1)
     learning_rate: float = 4e-4
     weight_decay: float = 0.05
-    bf16: bool = True
+    bf16: bool | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -98,6 +99,7 @@ def train_tiny_clip(
         optimizer, [g['lr'] for g in groups], total_steps=max(settings.steps, 2), pct_start=0.1
     )
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
+    use_bf16 = multiplies_bfloat16('cpu') if settings.bf16 is None else settings.bf16
     train_text_tower(clip, names, settings)
     clip.token_embedding.requires_grad_(False)  # three quarters of all parameters, learnt above
     for step in range(settings.steps):
@@ -111,7 +113,7 @@ def train_tiny_clip(
         # the fused attention is slow for the few tokens of the last pooling
         with (
             sdpa_kernel(SDPBackend.MATH),
-            torch.autocast('cpu', torch.bfloat16, enabled=settings.bf16),
+            torch.autocast('cpu', torch.bfloat16, enabled=use_bf16),
         ):
             seen = clip.encode_image(images)
         loss = contrastive_loss(

@@ -12,6 +12,7 @@ from mmengine.config import ConfigDict
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from oneformer3d.precision import warn_of_emulated_bfloat16
 from oneformer3d.registry import OPTIM_WRAPPERS
 
 
@@ -48,6 +49,7 @@ def enable_amp(optim_wrapper: ConfigDict) -> ConfigDict:
         enabled.type = 'AmpOptimWrapper'
         enabled.setdefault('loss_scale', 'dynamic')
     else:
+        warn_of_emulated_bfloat16('cpu', '--amp')
         enabled.type = 'CPUAmpOptimWrapper'
         enabled.pop('loss_scale', None)
     return enabled
