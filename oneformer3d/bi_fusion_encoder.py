@@ -6,11 +6,15 @@ segmentor's ``PointFeatures`` with all that fusion found out. Letters as in ``st
     points → 3D encoder ─┬──────────────────────────────(residual)─ + ── features
                          └ TinySA ×2 → Linear (128) ─┐              │
     views  → CLIP map → Conv, Linear → lift (128) ───┤ gate (96) ─ Linear, zero at first
-    points, cameras → Geo-PE (32) ───────────────────┘     └──(gate)─── features
+    points, cameras → Geo-PE (32) ───────────────────┘     └──(concat, gate)─── features
 
 In mode 'residual' the 3D feature stays as it is and the fused one is added through a layer that
 starts at zero: with the same weights the first step equals the 3D network's, and 3D weights load
-with only the layers of the fusion missing. In mode 'gate' the decoder sees the 96 fused channels.
+with only the layers of the fusion missing. In mode 'concat' this holds too: the fused feature of
+what some view sees stands beside the 3D one, and what starts at zero are the weights by which the
+decoder reads it (``side_channels`` = 96). It is not squeezed into the width of the backbone, and
+without views the network stays the 3D network even after training. In mode 'gate' the decoder sees
+the 96 fused channels alone.
 Points and not voxels are fused, so what one point sees stays its own; a room at 5 cm has about
 as many of one as of the other.
 """
@@ -36,6 +40,7 @@ from .tiny_sa import TinySANeck
 
 POINT_ENCODER = 'points_3d.'
 WIDTH = 128
+MODES = ('residual', 'concat', 'gate')
 
 
 @MODELS.register_module()
@@ -47,7 +52,7 @@ class BiFusionEncoder(nn.Module):
     Args:
         encoder_3d: settings of the 3D encoder.
         point_channels: its width.
-        mode: 'residual' or 'gate'.
+        mode: 'residual', 'concat' or 'gate'.
         fused_channels: of the gated feature.
         image_channels: C of the maps; with a store (or online CLIP) that is there its header
             decides, and this is for building a model without it.
@@ -85,8 +90,8 @@ class BiFusionEncoder(nn.Module):
         clip_cons: dict | None = None,
     ) -> None:
         super().__init__()
-        if mode not in ('residual', 'gate'):
-            raise ValueError(f"mode: expected 'residual' or 'gate', got {mode!r}")
+        if mode not in MODES:
+            raise ValueError(f'mode: expected one of {MODES}, got {mode!r}')
         if offline_clip_feat and (clip is not None or freeze_blocks):
             raise ValueError('clip and freeze_blocks are of online features: offline_clip_feat')
         self.mode = mode
@@ -202,7 +207,7 @@ class BiFusionEncoder(nn.Module):
             lifted.features, self.point_linear(shape), geo, lifted.conf, lifted.valid
         )
         return FusedPoints(
-            features=fused if self.out is None else base.features + self.out(fused),
+            features=self._features(base.features, fused, lifted.valid),
             voxel_of_point=base.voxel_of_point,
             num_points=base.num_points,
             fused=fused,
@@ -216,6 +221,14 @@ class BiFusionEncoder(nn.Module):
                 for i, seen in enumerate(views)
             ),
         )
+
+    def _features(self, base: Tensor, fused: Tensor, valid: Tensor) -> Tensor:
+        """What the decoder reads, of 3D features, fused ones and whether a view sees the point."""
+        if self.mode == 'gate':
+            return fused
+        if self.mode == 'concat':
+            return torch.cat((base, fused * valid[:, None]), dim=1)
+        return base + self.out(fused)
 
     def auxiliary_losses(self, points: FusedPoints) -> dict[str, Tensor]:
         """Losses of ``ClipConsCriterion`` if there is one, and ``fusion_statistics``."""

@@ -10,6 +10,8 @@ Letters: Q queries, S superpoints, D = d_model, H heads.
 
 from collections.abc import Callable, Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .registry import MODELS
@@ -48,6 +50,9 @@ class QueryDecoder(nn.Module):
         num_semantic_classes: C; adds a semantic head to the last layer.
         num_semantic_linears: depth of that head, 1 or 2.
         num_classes: another name of ``num_instance_classes`` in published settings.
+        side_channels: further channels of the features, behind ``in_channels``, that the decoder
+            does not see at first: their weights start at zero and have names of their own, so
+            the weights of a decoder without them load and mean the same.
 
     A subclass with ``reads_views`` is also given the ``scenes`` (``DecoderScene``) of the batch.
     """
@@ -73,6 +78,7 @@ class QueryDecoder(nn.Module):
         num_semantic_classes: int | None = None,
         num_semantic_linears: int = 1,
         num_classes: int | None = None,
+        side_channels: int = 0,
     ) -> None:
         super().__init__()
         if num_classes not in (None, num_instance_classes):
@@ -88,12 +94,12 @@ class QueryDecoder(nn.Module):
         self.attn_mask = attn_mask
 
         self.input_proj = nn.Sequential(
-            nn.Linear(in_channels, d_model), nn.LayerNorm(d_model), nn.ReLU()
+            _entry(in_channels, d_model, side_channels), nn.LayerNorm(d_model), nn.ReLU()
         )
         if self.learned_queries:
             self.query = nn.Embedding(num_instance_queries + num_semantic_queries, d_model)
         else:
-            self.query_proj = _mlp(in_channels, d_model, d_model)
+            self.query_proj = _mlp(in_channels, d_model, d_model, side_channels)
         self.cross_attn_layers = nn.ModuleList(
             CrossAttentionLayer(d_model, num_heads, dropout, fix_attention)
             for _ in range(num_layers)
@@ -107,7 +113,7 @@ class QueryDecoder(nn.Module):
         self.out_norm = nn.LayerNorm(d_model)
         self.out_cls = _mlp(d_model, d_model, num_instance_classes + 1)
         self.out_score = _mlp(d_model, d_model, 1) if objectness_flag else None
-        self.x_mask = _mlp(in_channels, d_model, d_model)
+        self.x_mask = _mlp(in_channels, d_model, d_model, side_channels)
         self.out_sem = _semantic_head(d_model, num_semantic_classes, num_semantic_linears)
 
     @property
@@ -124,8 +130,8 @@ class QueryDecoder(nn.Module):
         """Decode every sample.
 
         Args:
-            features: per sample (S, C_in).
-            queries: per sample (Q, C_in), features of selected superpoints; None for learned
+            features: per sample (S, C_in), or (S, C_in + side_channels).
+            queries: per sample as the features, those of selected superpoints; None for learned
                 queries.
             keep_aux: return the outputs of all layers. Their masks are (Q, S) each, so prediction
                 does without.
@@ -254,8 +260,36 @@ class FFN(nn.Module):
         return self.norm(x + self.net(x))
 
 
-def _mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, out_dim))
+class SideLinear(nn.Linear):
+    """A linear layer of two inputs side by side, blind to the second at first.
+
+        y = W x + b + W_side x_side
+
+    The weights of the second input are a parameter of their own, ``side``, that starts at zero.
+
+    Args:
+        in_features: channels of x.
+        out_features: channels of y.
+        side_features: channels of x_side.
+    """
+
+    def __init__(self, in_features: int, out_features: int, side_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.side = nn.Parameter(torch.zeros(out_features, side_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, in_features + side_features) → (…, out_features)."""
+        return F.linear(x, torch.cat((self.weight, self.side), dim=1), self.bias)
+
+
+def _entry(in_dim: int, out_dim: int, side_dim: int) -> nn.Linear:
+    return SideLinear(in_dim, out_dim, side_dim) if side_dim else nn.Linear(in_dim, out_dim)
+
+
+def _mlp(in_dim: int, hidden_dim: int, out_dim: int, side_dim: int = 0) -> nn.Sequential:
+    return nn.Sequential(
+        _entry(in_dim, hidden_dim, side_dim), nn.ReLU(), nn.Linear(hidden_dim, out_dim)
+    )
 
 
 def _semantic_head(d_model: int, num_classes: int | None, num_linears: int) -> nn.Module | None:

@@ -89,6 +89,8 @@ def segmentor_settings(**changes) -> dict:
     test_cfg = {k: v for k, v in plain['test_cfg'].items() if k != 'stuff_classes'}
     if changes.get('mode') == 'gate':
         plain['decoder']['in_channels'] = 96
+    if changes.get('mode') == 'concat':
+        plain['decoder']['side_channels'] = 96
     return {
         'type': 'OneFormer3D',
         'encoder': encoder_settings(**changes),

@@ -60,6 +60,33 @@ def test_learned_queries_equal_projected_superpoints_of_the_same_value():
         torch.testing.assert_close(got[key], expected[key])
 
 
+def test_side_channels_start_unseen_and_then_count_as_a_wider_input():
+    narrow = QueryDecoder(**SETTINGS).eval()
+    wide = QueryDecoder(**SETTINGS, side_channels=3).eval()
+    missing, unexpected = wide.load_state_dict(narrow.state_dict(), strict=False)
+    sides = {'input_proj.0.side', 'query_proj.0.side', 'x_mask.0.side'}
+    assert set(missing) == sides
+    assert not unexpected
+    features, side = torch.randn(7, 4), torch.randn(7, 3)
+    both = torch.cat((features, side), dim=1)
+    expected, got = narrow([features], [features]), wide([both], [both])
+    for key in ('cls_preds', 'sem_preds', 'masks'):
+        torch.testing.assert_close(got[key], expected[key])
+    # The same as a decoder of seven channels whose weights stand side by side.
+    state = wide.state_dict()
+    for name in sides:
+        torch.nn.init.normal_(state[name])
+    joined = {name: value for name, value in state.items() if name not in sides}
+    for name in sides:
+        weight = name.replace('side', 'weight')
+        joined[weight] = torch.cat((state[weight], state[name]), dim=1)
+    seven = QueryDecoder(**{**SETTINGS, 'in_channels': 7}).eval()
+    seven.load_state_dict(joined)
+    expected, got = seven([both], [both]), wide([both], [both])
+    for key in ('cls_preds', 'sem_preds', 'masks'):
+        torch.testing.assert_close(got[key], expected[key])
+
+
 def test_a_sample_does_not_see_its_batch():
     decoder = QueryDecoder(**SETTINGS).eval()
     samples = [torch.randn(6, 4), torch.randn(9, 4)]
