@@ -66,12 +66,13 @@ class _GatherMatmul(torch.autograd.Function):
         grad_out = grad_out.to(features.dtype)
         wants_features, wants_kernel = ctx.needs_input_grad[:2]
         blocks = ctx.rulebook.gather_inputs if ctx.inverse else ctx.rulebook.gather_outputs
-        kernel = kernel.transpose(1, 2)
+        kernel = kernel.transpose(1, 2).contiguous()
         kernel_parts = _KernelParts(kernel)
         # Half-precision products of tiles are summed in float32.
         grad_kernel = kernel.new_zeros(
             kernel.shape, dtype=torch.promote_types(kernel.dtype, torch.float32)
         )
+        grad_rows = grad_kernel.flatten(0, 1)
         memory = _Memory(blocks, grad_out, kernel.shape[2])
         for block in blocks:
             for tile in block.tiles:
@@ -80,11 +81,12 @@ class _GatherMatmul(torch.autograd.Function):
                     product = memory.products[tile.products]
                     torch.mm(gathered, kernel_parts[tile.offsets], out=product)
                 if wants_kernel:
-                    parts = (gathered.T @ features.index_select(0, tile.rows)).chunk(
-                        len(tile.offsets)
-                    )
-                    for k, part in zip(tile.offsets, parts):
-                        grad_kernel[k] += part
+                    product = gathered.T @ features.index_select(0, tile.rows)
+                    start = 0
+                    for rows in _kernel_rows(tile.offsets, kernel.shape[1]):
+                        stop = start + rows.stop - rows.start
+                        grad_rows[rows] += product[start:stop]
+                        start = stop
             if wants_features:
                 memory.sum_products(block)
         return (
@@ -96,15 +98,25 @@ class _GatherMatmul(torch.autograd.Function):
 
 
 class _KernelParts(dict):
-    """(G·C, D) parts of a kernel (K, C, D) by tuples of G offsets, each copied once."""
+    """(G·C, D) parts of a kernel (K, C, D) by tuples of G offsets; successive ones are no copy."""
 
     def __init__(self, kernel: Tensor) -> None:
         super().__init__()
-        self.kernel = kernel
+        self.rows = kernel.flatten(0, 1)
+        self.channels = kernel.shape[1]
 
     def __missing__(self, offsets: tuple[int, ...]) -> Tensor:
-        self[offsets] = part = torch.cat([self.kernel[k] for k in offsets])
+        parts = [self.rows[rows] for rows in _kernel_rows(offsets, self.channels)]
+        self[offsets] = part = parts[0] if len(parts) == 1 else torch.cat(parts)
         return part
+
+
+def _kernel_rows(offsets: tuple[int, ...], channels: int) -> list[slice]:
+    """Where ascending offsets lie in a kernel of (K·C, D) rows; one slice of successive ones."""
+    first, last = offsets[0], offsets[-1]
+    if last - first + 1 == len(offsets):
+        return [slice(first * channels, (last + 1) * channels)]
+    return [slice(k * channels, (k + 1) * channels) for k in offsets]
 
 
 class _Memory:

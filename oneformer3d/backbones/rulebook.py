@@ -132,7 +132,7 @@ class Tile:
 
     Attributes:
         rows: (R,) int32, the rows computed.
-        offsets: G kernel offsets.
+        offsets: G kernel offsets, ascending.
         neighbours: (R·G,) int32, for each row and offset the row gathered.
         products: where the block's products hold those of this tile, R of them.
         has_gaps: neighbours may be one past the last row, which stands for zeros.
@@ -205,11 +205,15 @@ class Rulebook:
 
 
 def _opposite(block: Block, num_offsets: int) -> Block:
-    """The same pairs seen from the other side."""
+    """The same pairs seen from the other side, offsets ascending again."""
     return replace(
         block,
         tiles=[
-            replace(tile, offsets=tuple(num_offsets - 1 - k for k in tile.offsets))
+            replace(
+                tile,
+                offsets=tuple(num_offsets - 1 - k for k in reversed(tile.offsets)),
+                neighbours=tile.neighbours.view(len(tile.rows), -1).flip(1).flatten(),
+            )
             for tile in block.tiles
         ],
     )
