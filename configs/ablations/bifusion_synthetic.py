@@ -1,5 +1,5 @@
 # fusion alone, for the cells of bifusion.yaml: each of its further parts is a cell of its own
-_base_ = ['../bifusion_synthetic.py']
+_base_ = ['../bifusion_residual_synthetic.py']
 
 clip_store = 'work_dirs/ablations/clip/features'
 model = dict(encoder=dict(clip_store=clip_store, use_tiny_sa_3d=False, clip_cons=None))

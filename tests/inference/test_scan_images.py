@@ -48,7 +48,9 @@ def files(tiny_rooms, tmp_path_factory):
     with DefaultScope.overwrite_default_scope('mmdet3d'):
         model = MODELS.build(cfg.model)
     # at its zero initialisation the fusion would not be seen in the result
-    torch.nn.init.normal_(model.encoder.out.weight)
+    for name, parameter in model.named_parameters():
+        if name.endswith('.side'):
+            torch.nn.init.normal_(parameter)
     torch.save({'state_dict': model.state_dict()}, folder / 'model.pth')
     return cfg, folder / 'model.pth', weights
 

@@ -17,7 +17,7 @@ model = dict(
             min_spatial_shape=_base_.model.min_spatial_shape,
         ),
         point_channels=_base_.model.num_channels,
-        mode='residual',
+        mode='concat',
         clip_store=clip_store,
         # of ViT-B/16 after the pixel shuffle; the header of a store that is there decides
         image_channels=192,
@@ -25,7 +25,7 @@ model = dict(
         use_tiny_sa_2d=False,
         clip_cons=dict(type='ClipConsCriterion', loss_weight=0.2, view_weight=0.05),
     ),
-    decoder=_base_.model.decoder,
+    decoder=dict(**_base_.model.decoder, side_channels=96),
     criterion=_base_.model.criterion,
     num_semantic_classes=_base_.model.criterion.num_semantic_classes,
     stuff_classes=_base_.model.test_cfg.stuff_classes,
