@@ -45,6 +45,16 @@ class RayBatch:
     uv: Tensor
     targets: dict[str, Tensor]
 
+    def __len__(self) -> int:
+        return len(self.rays)
+
+    def __getitem__(self, index: slice | Tensor) -> 'RayBatch':
+        """Some of the rays."""
+        targets = {name: values[index] for name, values in self.targets.items()}
+        return RayBatch(
+            self.rays[index], self.view[index], self.row[index], self.uv[index], targets
+        )
+
 
 class RayPool:
     """Draws batches.

@@ -19,7 +19,8 @@ from oneformer3d.lifting import Camera
 from oneformer3d.metrics.semantic import confusion_matrix, semantic_scores
 
 from .batches import FlatMaps
-from .fit_step import psnr, view_sampler
+from .fit_sampling import view_sampler
+from .fit_step import psnr
 from .fitted import FittedField
 from .label_maps import IGNORE
 from .query import instances_at_points, query_nerf_at_points
