@@ -37,7 +37,7 @@ SIDES = {
 ROOM = RoomSettings(
     room_width=(3.0, 3.2), room_depth=(2.8, 3.0), num_doors=(1, 1), num_panels=(2, 3),
     num_boxes=(1, 2), num_bookshelves=(0, 1), num_beds=(0, 0), num_tables=(1, 1),
-    num_chairs=(2, 2), num_lamps=(1, 1), num_clutter=(0, 0), num_views=48, image_size=(120, 160),
+    num_chairs=(2, 2), num_lamps=(1, 1), num_clutter=(0, 0), num_views=64, image_size=(120, 160),
     field_of_view=(70.0, 70.0),
 )  # fmt: skip
 
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> dict:
 
 
 def make_room(root: Path, seed: int) -> FieldScene:
-    """One small room, 48 views of 160 × 120 pixels."""
+    """One small room, 64 views of 160 × 120 pixels."""
     folder = root / 'posed_images' / 'room0000_00'
     if not folder.is_dir():
         generate_dataset(
