@@ -68,7 +68,8 @@ def fit_field(
             is trained.
         device: to fit on.
         on_step: called with the number of finished steps and the step's values: 'loss', each
-            term, smoothed 'psnr', and 'held_out_psnr' where it was measured.
+            term, smoothed 'psnr', and where they were measured 'held_out_psnr' and
+            'held_out_psnr_aligned' (see `fit_step.psnr_of_batch`).
 
     Raises:
         ValueError: a checkpoint of other settings or another scene, a scene that lacks what the
@@ -98,14 +99,16 @@ def fit_field(
         saved = time.monotonic()
         while run.fitted.step < settings.steps:
             step = run.fitted.step
-            batch = pool.batch(step, run.pixels_per_step, not settings.consistent_instances)
-            values = run.step(batch, prior)
+            with run.timed():
+                batch = pool.batch(step, run.pixels_per_step, not settings.consistent_instances)
+                values = run.step(batch, prior)
             done = run.fitted.step
             if measure is not None and (
                 done % settings.measure_every == 0 or done == settings.steps
             ):
                 rays = measure.batch(0, settings.measure_rays)
-                values['held_out_psnr'] = psnr_of_batch(run.fitted, rays)
+                found = psnr_of_batch(run.fitted, rays)
+                values['held_out_psnr'], values['held_out_psnr_aligned'] = found
                 run.note(values)
             if on_step is not None:
                 on_step(done, values)

@@ -7,7 +7,8 @@ Letters: R rays.
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from .render import render_rays
 
 SEED_STRIDE = 1_000_003
 _SMOOTHING = 0.95
+_TINY = 1e-8
 
 
 class FitRun:
@@ -83,9 +85,17 @@ class FitRun:
         self.history.append(row)
         self.fitted.report['history'] = self.history
 
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count what happens inside as time of the fit, by the clock and by the processor."""
+        begin, cpu_begin = time.perf_counter(), time.process_time()
+        yield
+        self.seconds += time.perf_counter() - begin
+        self.cpu_seconds += time.process_time() - cpu_begin
+        self.fitted.report |= {'seconds': self.seconds, 'cpu_seconds': self.cpu_seconds}
+
     def step(self, batch: RayBatch, prior: PointPrior | None) -> dict[str, float]:
         """One step of the optimiser."""
-        begin, cpu_begin = time.perf_counter(), time.process_time()
         step = self.fitted.step
         for group in self.optimizer.param_groups:
             group['lr'] = group['initial_lr'] * rate_at(step, self.settings)
@@ -108,27 +118,35 @@ class FitRun:
             self.psnr = now if self.psnr is None else _SMOOTHING * self.psnr + 0.05 * now
             values['psnr'] = self.psnr
         values['loss'] = float(loss.detach())
-        self.seconds += time.perf_counter() - begin
-        self.cpu_seconds += time.process_time() - cpu_begin
         self.fitted = replace(self.fitted, step=step + 1)
-        self.fitted.report |= {'seconds': self.seconds, 'cpu_seconds': self.cpu_seconds}
         return values
 
 
 @torch.no_grad()
-def psnr_of_batch(fitted: FittedField, batch: RayBatch, chunk_rays: int = 2048) -> float:
-    """PSNR of some rays."""
-    field = fitted.field
-    rays = bounded_rays(fitted, batch)
-    sampler, error = view_sampler(fitted), 0.0
+def psnr_of_batch(
+    fitted: FittedField, batch: RayBatch, chunk_rays: int = 2048
+) -> tuple[float, float]:
+    """PSNR of some rays, as they are and with each view's colours multiplied to fit it best."""
+    rays, sampler, pieces = bounded_rays(fitted, batch), view_sampler(fitted), []
     for begin in range(0, len(rays), chunk_rays):
-        part = slice(begin, begin + chunk_rays)
+        part = rays[slice(begin, begin + chunk_rays)]
         shown = render_rays(
-            field, rays[part], sampler, ('rgb',), perturb=False, occupancy=fitted.occupancy
+            fitted.field, part, sampler, ('rgb',), perturb=False, occupancy=fitted.occupancy
         )
-        rgb = shown['rgb']
-        error += float(((rgb.clamp(0, 1) - batch.targets['rgb'][part]) ** 2).mean(-1).sum())
-    return psnr(error / len(rays))
+        pieces.append(shown['rgb'])
+    rgb, target = torch.cat(pieces), batch.targets['rgb']
+    aligned = rgb.clone()
+    for row in batch.row.unique():
+        own = batch.row == row
+        aligned[own] *= best_gains(rgb[own], target[own])
+    errors = (((shown.clamp(0, 1) - target) ** 2).mean() for shown in (rgb, aligned))
+    return tuple(psnr(float(error)) for error in errors)
+
+
+def best_gains(shown: Tensor, target: Tensor) -> Tensor:
+    """Factors (3,) of colours (…, 3) with the least squared error."""
+    shown, target = shown.flatten(0, -2), target.flatten(0, -2)
+    return (shown * target).sum(0) / (shown**2).sum(0).clamp(min=_TINY)
 
 
 def psnr(mean_squared_error: float) -> float:

@@ -22,6 +22,7 @@ from oneformer3d.fields.pictures import (
 from oneformer3d.fields.query import (
     field_at_points,
     instances_at_points,
+    query_features_at_points,
     query_lerf_with_text,
     query_nerf_at_points,
     relevancy,
@@ -202,6 +203,17 @@ def test_objects_are_found_by_their_names(known):
     assert wrong['retrieval'] == wrong['objects'] == wrong['points_accuracy'] == 0
     assert wrong['objects_top3'] == 1
     assert evaluate_text(everywhere, ScanPoints(points, points.byte()), TEXT[:3], TEXT[3:]) == {}
+
+
+def test_features_are_handed_over_where_they_are_known(known):
+    points, wall = wall_points(200)
+    found = query_features_at_points(known, points)
+    seen = found['observed']
+    assert torch.equal(found['features'][seen], torch.eye(4)[wall][seen])
+    assert (found['features'][~seen] == 0).all()
+    assert (found['confidence'] > 0.9).equal(seen)
+    with pytest.raises(ValueError, match='no head'):
+        query_features_at_points(known, points, 'features_dino')
 
 
 def test_the_best_patch_size_counts():

@@ -114,6 +114,11 @@ def test_a_head_is_added_to_a_finished_field(fitted, room, tiny_rooms, tmp_path)
     load_tool('fit_field').main(
         [*arguments, '--start', str(out), '--out', str(tmp_path / 'new'), '--set', *options]
     )
+    query = ['--points', str(tiny_rooms / 'points' / f'{room.name}.bin'), '--features']
+    load_tool('query_field').main([str(tmp_path / 'new'), *query, '--out', str(tmp_path / 'query')])
+    with np.load(tmp_path / 'query' / 'features.npz') as found:
+        assert found['features'].shape == (len(found['points']), 3)
+        assert np.isfinite(found['features']).all()
     before, after = load_field(out)[0].field, load_field(tmp_path / 'new')[0].field
     assert set(after.head_nets) == {*before.head_nets, 'features'}
     for name, value in before.state_dict().items():
