@@ -106,7 +106,7 @@ def fit_field(
             if measure is not None and (
                 done % settings.measure_every == 0 or done == settings.steps
             ):
-                rays = measure.batch(0, settings.measure_rays)
+                rays = measure.batch(0, settings.measure_rays, with_features=False)
                 found = psnr_of_batch(run.fitted, rays)
                 values['held_out_psnr'], values['held_out_psnr_aligned'] = found
                 run.note(values)
