@@ -3,6 +3,7 @@
     python tools/fit_field.py data/synthetic/room0000_00 --out work_dirs/fields/room0000_00
     python tools/fit_field.py SCENE --out OUT --method feature_field --store outputs/clip_feat
     python tools/fit_field.py SCENE --out OUT --method lerf --weights tiny_clip.pth
+    python tools/fit_field.py SCENE --out OUT --start FIELD --method feature_field --store STORE
 
 OUT/field.pth is the field. A fit that was interrupted goes on when it is started again, and ends
 with the same numbers. OUT/report.json holds what it shows in views it did not learn from.
@@ -17,12 +18,19 @@ import yaml
 from tqdm import tqdm
 
 from oneformer3d.clip.encoder import ClipEncoder
+from oneformer3d.clip.text import CANONICAL_PHRASES
 from oneformer3d.data.infos import atomic_write_bytes
 from oneformer3d.engine.cli import run_tool
 from oneformer3d.fields.evaluate import evaluate_points, evaluate_views, nearest_view_baseline
+from oneformer3d.fields.evaluate_text import evaluate_text
 from oneformer3d.fields.fit import fit_field
 from oneformer3d.fields.fit_settings import METHODS, FitSettings, make_fit_settings
-from oneformer3d.fields.fitted import CHECKPOINT_NAME, FittedField
+from oneformer3d.fields.fitted import (
+    CHECKPOINT_NAME,
+    FittedField,
+    add_feature_head,
+    load_field,
+)
 from oneformer3d.fields.language import with_language, write_pyramids
 from oneformer3d.fields.pictures import draw_views, write_turntable
 from oneformer3d.fields.scene import FieldScene, load_field_scene
@@ -45,6 +53,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--model', default='ViT-B-16', help='of the weights (%(default)s)')
     parser.add_argument('--labels', help='auto, none, a folder of label images, or labelled points')
     parser.add_argument('--prior', help='.npz or .ply with classes of points, as of a segmentor')
+    parser.add_argument(
+        '--start',
+        metavar='FIELD',
+        help='add a head of features to this field, which stays as it is',
+    )
     parser.add_argument('--frame_step', type=int, default=1, help='take every so many-th frame')
     parser.add_argument(
         '--set', nargs='+', default=[], metavar='NAME=VALUE', help='settings, e.g. steps=500'
@@ -76,6 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     if settings.method == 'lerf':
         scene = embed_crops(scene, args, settings)
     prior = None if args.prior is None else read_prior(args.prior, len(scene.class_names))
+    start = None if args.start is None else with_new_head(args.start, scene, settings)
     with tqdm(total=settings.steps, desc=scene.name, unit='step') as bar:
 
         def progress(step: int, values: dict[str, float]) -> None:
@@ -89,10 +103,13 @@ def main(argv: list[str] | None = None) -> None:
             args.out,
             resume=not args.fresh,
             prior=prior,
+            start=start,
             device=device,
             on_step=progress,
         )
     report = measure(fitted, scene, args.baseline)
+    if args.weights is not None and scene.points is not None:
+        report['text'] = measure_text(fitted, scene, args)
     atomic_write_bytes(
         Path(args.out) / 'report.json', json.dumps(report, indent=2).encode() + b'\n'
     )
@@ -123,6 +140,17 @@ def read_settings(args: argparse.Namespace) -> FitSettings:
         if getattr(args, name) is not None:
             overrides[name] = getattr(args, name)
     return make_fit_settings(path, overrides)
+
+
+def with_new_head(path: str, scene: FieldScene, settings: FitSettings) -> FittedField:
+    """A fitted field with one more head for the store's features."""
+    if scene.stamp is None:
+        raise ValueError('--start adds a head of features: give their --store')
+    fitted, _ = load_field(path)
+    if fitted.scene != scene.name:
+        raise ValueError(f'{path}: is a field of {fitted.scene}, not of {scene.name}')
+    options = settings.field_options.get('features', {})
+    return add_feature_head(fitted, 'features', scene.stamp.channels, scene.stamp, **options)
 
 
 def embed_crops(scene: FieldScene, args: argparse.Namespace, settings: FitSettings) -> FieldScene:
@@ -165,10 +193,19 @@ def measure(fitted: FittedField, scene: FieldScene, baseline: bool) -> dict:
     return report
 
 
+def measure_text(fitted: FittedField, scene: FieldScene, args: argparse.Namespace) -> dict:
+    """How well the names of the classes find the scan's objects."""
+    encoder = ClipEncoder(args.model, args.weights, mode='clip')
+    vectors = encoder.encode_text(fitted.class_names) if fitted.class_names else None
+    if vectors is None:
+        return {}
+    return evaluate_text(fitted, scene.points, vectors, encoder.encode_text(CANONICAL_PHRASES))
+
+
 def print_report(report: dict) -> None:
     """A table of the measurements."""
     print(f'{report["method"]}: {report["steps"]} steps in {report["seconds"]:.1f} s')
-    for group in ('held_out', 'nearest_view', 'points'):
+    for group in ('held_out', 'nearest_view', 'points', 'text'):
         for name, value in report.get(group, {}).items():
             unit = UNITS.get(name.split('_')[0], '')
             print(f'{group.replace("_", " "):14s} {name:20s} {value:9.3f} {unit}')

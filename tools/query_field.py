@@ -3,11 +3,12 @@
     python tools/query_field.py work_dirs/fields/room --points scan.ply --out work_dirs/query
     python tools/query_field.py work_dirs/fields/room --text "a chair" lamp \
         --weights work_dirs/tiny_clip/tiny_clip.pth --out work_dirs/query --views 3
+    python tools/query_field.py work_dirs/fields/room --points scan.ply --features
     python tools/query_field.py work_dirs/fields/room --pseudo_labels DATA_ROOT
 
 Points are in world metres; without --points the surfaces that the views saw are asked. Writes
-points.npz and points.ply (and text.ply), and pictures of views. Places that no view saw get no
-answer: label 255, confidence 0.
+points.npz and points.ply (and text.*, features.npz), and pictures of views. Places that no view
+saw get no answer: label 255, confidence 0, features 0.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from oneformer3d.fields.pictures import (
 )
 from oneformer3d.fields.query import (
     instances_at_points,
+    query_features_at_points,
     query_lerf_with_text,
     query_nerf_at_points,
 )
@@ -52,6 +54,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--model', default='ViT-B-16', help='of the weights (%(default)s)')
     parser.add_argument('--threshold', type=float, default=0.5, help='of relevancy (%(default)s)')
     parser.add_argument('--out', default='outputs/field_query', help='folder (%(default)s)')
+    parser.add_argument('--features', action='store_true', help='write distilled features, too')
     parser.add_argument('--views', type=int, default=0, help='pictures of so many learnt views')
     parser.add_argument('--turntable', action='store_true', help='a GIF that turns on the spot')
     parser.add_argument('--pseudo_labels', metavar='DATA_ROOT', help='write label files for a scan')
@@ -78,6 +81,10 @@ def main(argv: list[str] | None = None) -> None:
     text = negatives = None
     if fitted.class_names:
         write_classes(fitted, points, out)
+    if args.features:
+        found = query_features_at_points(fitted, points)
+        found['features'] = found['features'].half()
+        write_rows(out / 'features.npz', points, found)
     if args.text is not None:
         text, negatives = encode(fitted, args)
         result = query_lerf_with_text(

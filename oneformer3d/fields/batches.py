@@ -45,6 +45,16 @@ class RayBatch:
     uv: Tensor
     targets: dict[str, Tensor]
 
+    def __len__(self) -> int:
+        return len(self.rays)
+
+    def __getitem__(self, index: slice | Tensor) -> 'RayBatch':
+        """Some of the rays."""
+        targets = {name: values[index] for name, values in self.targets.items()}
+        return RayBatch(
+            self.rays[index], self.view[index], self.row[index], self.uv[index], targets
+        )
+
 
 class RayPool:
     """Draws batches.
@@ -75,13 +85,20 @@ class RayPool:
         self._flat: FlatViews | None = None
         self._turn: int | None = None
 
-    def batch(self, step: int, num_rays: int, single_view: bool = False) -> RayBatch:
+    def batch(
+        self,
+        step: int,
+        num_rays: int,
+        single_view: bool = False,
+        with_features: bool = True,
+    ) -> RayBatch:
         """Batch number `step`.
 
         Args:
             step: counts from 0.
             num_rays: R.
             single_view: all rays of one view, as losses over ids of one image need.
+            with_features: whether features and language are read, which takes longest.
         """
         flat = self._views_of(step)
         generator = torch.Generator().manual_seed(self.seed * _SEED_STRIDE + step)
@@ -91,7 +108,7 @@ class RayPool:
             pixel = begin + (torch.rand(num_rays, generator=generator) * (end - begin)).long()
         else:
             pixel = torch.randint(int(flat.starts[-1]), (num_rays,), generator=generator)
-        return flat.take(pixel, self.scene.camera, self.device, generator)
+        return flat.take(pixel, self.scene.camera, self.device, generator, with_features)
 
     def _views_of(self, step: int) -> 'FlatViews':
         """The views in memory at a step."""
@@ -153,6 +170,7 @@ class FlatViews:
         camera: Camera,
         device: torch.device,
         generator: torch.Generator | None = None,
+        with_features: bool = True,
     ) -> RayBatch:
         """The batch of some pixels (R,), counted over all views.
 
@@ -161,6 +179,7 @@ class FlatViews:
             camera: of all views.
             device: of the batch.
             generator: draws the sizes of crops; None takes the one in the middle.
+            with_features: whether features and language are read.
         """
         row = torch.searchsorted(self.starts, pixel, right=True) - 1
         width = self.sizes[row, 1]
@@ -174,9 +193,9 @@ class FlatViews:
         for name in ('semantics', 'instances'):
             if name in self.columns:
                 targets[name] = self.columns[name][pixel].long()
-        if self.features is not None:
+        if self.features is not None and with_features:
             targets['features'] = self.features.sample(row, uv, self.sizes[row])
-        if self.language:
+        if self.language and with_features:
             targets['language'], scale = self._crop_embeddings(row, uv, generator)
             focal = camera.intrinsics.expand(*camera.batch_shape, 3, 3)[view, 1, 1]
             targets['crop_angle'] = scale * self.sizes[row, 0] / focal

@@ -19,7 +19,8 @@ from oneformer3d.lifting import Camera
 from oneformer3d.metrics.semantic import confusion_matrix, semantic_scores
 
 from .batches import FlatMaps
-from .fit_step import psnr, view_sampler
+from .fit_sampling import view_sampler
+from .fit_step import best_gains, psnr
 from .fitted import FittedField
 from .label_maps import IGNORE
 from .query import instances_at_points, query_nerf_at_points
@@ -131,12 +132,6 @@ def render_view(
         min_weight=_MIN_WEIGHT,
     )
     return {name: value.float().cpu() for name, value in shown.items()}
-
-
-def best_gains(shown: Tensor, target: Tensor) -> Tensor:
-    """Factors (3,) of colours (H, W, 3) with the least squared error."""
-    product, square = (shown * target).sum((0, 1)), (shown**2).sum((0, 1))
-    return product / square.clamp(min=_EPS)
 
 
 def view_camera(scene: FieldScene, view: int, content: ViewContent) -> Camera:

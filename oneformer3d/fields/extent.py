@@ -32,7 +32,7 @@ def scene_box_of(
     pool = pool or RayPool(scene, views, settings.seed, settings.pool_bytes)
     points = measured_points(pool, settings)
     if not len(points):
-        batch = pool.batch(0, _BOX_PIXELS)
+        batch = pool.batch(0, _BOX_PIXELS, with_features=False)
         points = (batch.rays.origins + batch.rays.directions * settings.far).cpu()
     low, high = torch.quantile(points, torch.tensor([_BOX_QUANTILE, 1 - _BOX_QUANTILE]), dim=0)
     bounds = torch.stack((low - _BEHIND, high + _BEHIND))
@@ -47,7 +47,7 @@ def measured_points(
     """World points (N, 3) at random pixels with depth up to `far`; none without depth."""
     pieces = [torch.zeros(0, 3)]
     for step in range(num_batches):
-        batch = pool.batch(step * STEPS_PER_TURN, per_batch)
+        batch = pool.batch(step * STEPS_PER_TURN, per_batch, with_features=False)
         if 'depth' in batch.targets:
             depth = batch.targets['depth']
             inside = (depth > 0) & (depth <= settings.far)

@@ -22,8 +22,9 @@ from torch import Tensor
 from .batches import RayPool
 from .extent import occupancy_of, scene_box_of
 from .field import Field
+from .fit_loss import PointPrior
 from .fit_settings import FitSettings
-from .fit_step import FitRun, PointPrior, psnr_of_batch
+from .fit_step import FitRun, psnr_of_batch
 from .fitted import CHECKPOINT_NAME, FittedField, build_field, load_field, make_recipe, save_field
 from .hash_field import HashGridField
 from .mlp_field import SemanticNeRF
@@ -32,7 +33,14 @@ from .scene import FieldScene, scene_from_arrays
 from .stopping import stop_requests
 
 # What may differ between a checkpoint and the fit that goes on from it.
-_FREE_SETTINGS = ('save_seconds', 'pool_bytes', 'measure_every', 'measure_rays')
+_FREE_SETTINGS = (
+    'save_seconds',
+    'pool_bytes',
+    'measure_every',
+    'measure_rays',
+    'view_coarse_samples',
+    'view_fine_samples',
+)
 
 OnStep = Callable[[int, Mapping[str, float]], None]
 
@@ -60,7 +68,8 @@ def fit_field(
             is trained.
         device: to fit on.
         on_step: called with the number of finished steps and the step's values: 'loss', each
-            term, smoothed 'psnr', and 'held_out_psnr' where it was measured.
+            term, smoothed 'psnr', and where they were measured 'held_out_psnr' and
+            'held_out_psnr_aligned' (see `fit_step.psnr_of_batch`).
 
     Raises:
         ValueError: a checkpoint of other settings or another scene, a scene that lacks what the
@@ -82,7 +91,7 @@ def fit_field(
         fitted, training = found
         if fitted.step >= settings.steps:
             return fitted
-    run = FitRun(fitted, settings, training, device)
+    run = FitRun(fitted, settings, training, device, scene.has_depth)
     measure = None
     if held_out and settings.measure_every:
         measure = RayPool(scene, held_out, settings.seed, settings.pool_bytes, device)
@@ -90,14 +99,16 @@ def fit_field(
         saved = time.monotonic()
         while run.fitted.step < settings.steps:
             step = run.fitted.step
-            batch = pool.batch(step, settings.batch_rays, not settings.consistent_instances)
-            values = run.step(batch, prior)
+            with run.timed():
+                batch = pool.batch(step, run.pixels_per_step, not settings.consistent_instances)
+                values = run.step(batch, prior)
             done = run.fitted.step
             if measure is not None and (
                 done % settings.measure_every == 0 or done == settings.steps
             ):
-                rays = measure.batch(0, settings.measure_rays)
-                values['held_out_psnr'] = psnr_of_batch(run.fitted, rays)
+                rays = measure.batch(0, settings.measure_rays, with_features=False)
+                found = psnr_of_batch(run.fitted, rays)
+                values['held_out_psnr'], values['held_out_psnr_aligned'] = found
                 run.note(values)
             if on_step is not None:
                 on_step(done, values)
@@ -157,7 +168,10 @@ def train_semantic_nerf(
         class_names=[str(label) for label in range(num_classes)],
     )
     settings = replace(
-        settings or FitSettings(field='mlp', final_rate=0.1, holdout_every=0, guided=False),
+        settings
+        or FitSettings(
+            field='mlp', final_rate=0.1, holdout_every=0, guided=False, surface_pixels=0
+        ),
         steps=num_iterations,
         batch_rays=batch_size,
         learning_rate=learning_rate,
@@ -216,6 +230,7 @@ def _begin(
         language_scales=scene.language_scales,
         observations=observe(scene, train_views),
         occupancy=None if occupancy is None else occupancy.to(device),
+        exposure=None if start is None else start.exposure,
     )
 
 

@@ -17,8 +17,9 @@ from .losses import DEFAULT_WEIGHTS
 
 METHODS = ('semantic_nerf', 'panoptic', 'lerf', 'feature_field')
 FIELDS = ('hash', 'mlp')
-# Beside the terms of rays: classes of points, and that rays with measured depth end somewhere.
-LOSS_WEIGHTS = {**DEFAULT_WEIGHTS, 'prior': 0.05, 'opacity': 0.05}
+# Beside the terms of rays: classes of points, that rays with measured depth end somewhere, and all
+# that surfaces teach, a factor on the weights of the same terms of rays.
+LOSS_WEIGHTS = {**DEFAULT_WEIGHTS, 'prior': 0.05, 'opacity': 0.05, 'surface': 1.0}
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,15 @@ class FitSettings:
             instances, 'lerf' language at any patch size, 'feature_field' features of the store.
         field: 'hash' (grids) or 'mlp' (the perceptrons of the papers).
         field_options: further arguments of the field.
-        steps, batch_rays: of the optimiser; rays per step.
-        coarse_samples, fine_samples: intervals along each ray, even and where the matter is.
+        steps, batch_rays: of the optimiser; rays rendered per step.
+        surface_pixels, surface_range: so many more pixels per step teach colours, classes, features
+            and language where the sensor met something, drawn within metres of it; see
+            `surface_loss`. Scenes without depth have none.
+        coarse_samples, fine_samples: intervals along each ray, even (over occupied cells where they
+            are known) and where the matter is, while fitting.
+        view_coarse_samples, view_fine_samples: the same when views are rendered afterwards.
         num_probes: places along each ray at which the occupancy grid is read.
+        head_min_weight: features, language and instances are asked only at samples of more weight.
         guided: while fitting, put the fine samples around measured depth, within `guide_range`.
         guide_range: metres before and behind.
         occupancy_resolution, occupancy_margin: cells along the box's longest side, and metres
@@ -68,9 +75,14 @@ class FitSettings:
     field_options: dict = dataclasses.field(default_factory=dict)
     steps: int = 5000
     batch_rays: int = 1024
+    surface_pixels: int = 2048
+    surface_range: float = 0.01
     coarse_samples: int = 32
     fine_samples: int = 32
-    num_probes: int = 96
+    view_coarse_samples: int = 32
+    view_fine_samples: int = 16
+    num_probes: int = 128
+    head_min_weight: float = 0.01
     guided: bool = True
     guide_range: float = 0.1
     occupancy_resolution: int = 96
@@ -105,10 +117,27 @@ class FitSettings:
         for name, known in (('method', METHODS), ('field', FIELDS)):
             if getattr(self, name) not in known:
                 raise ValueError(f'{name}: expected one of {known}, got {getattr(self, name)!r}')
-        for name in ('steps', 'batch_rays', 'coarse_samples', 'pool_bytes', 'measure_rays'):
+        for name in (
+            'steps',
+            'batch_rays',
+            'coarse_samples',
+            'num_probes',
+            'pool_bytes',
+            'measure_rays',
+            'view_coarse_samples',
+            'view_fine_samples',
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name}: expected 1 or more, got {getattr(self, name)}')
-        for name in ('fine_samples', 'warmup_steps', 'save_seconds', 'weight_decay', 'seed'):
+        for name in (
+            'surface_pixels',
+            'surface_range',
+            'fine_samples',
+            'warmup_steps',
+            'save_seconds',
+            'weight_decay',
+            'seed',
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f'{name} must not be negative, got {getattr(self, name)}')
         for name in (

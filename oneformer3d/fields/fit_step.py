@@ -1,49 +1,30 @@
-"""One step of a fit: what a batch of rays costs, and how the field learns from it.
+"""One step of a fit, and what has to be kept to go on from there.
 
-In: a `FittedField` and batches of rays with their targets. Out: losses, and the field one step on.
+In: a `FittedField` and batches of pixels with their targets. Out: the field one step on.
 
-Letters: R rays, N points, C classes.
+Letters: R rays.
 """
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .batches import RayBatch
-from .field import Field
+from .fit_loss import PointPrior, field_loss, heads_to_render
+from .fit_sampling import bounded_rays, view_sampler
 from .fit_settings import FitSettings
 from .fitted import FittedField
-from .guided_sampling import GuidedSampler, RefinedSampler
-from .losses import total_loss
-from .occupancy import OccupancySampler
-from .ray_losses import masked_mean
-from .rays import Rays, clip_to_box, z_to_distance
 from .render import render_rays
-from .samplers import HierarchicalSampler, Sampler, UniformSampler
 
 SEED_STRIDE = 1_000_003
 _SMOOTHING = 0.95
-_EPS = 1e-3
-
-
-@dataclass(frozen=True, eq=False)
-class PointPrior:
-    """Class probabilities (N, C) that somebody else gives points (N, 3), such as a segmentor."""
-
-    points: Tensor
-    probabilities: Tensor
-
-    def __post_init__(self) -> None:
-        if self.points.ndim != 2 or len(self.points) != len(self.probabilities):
-            raise ValueError(
-                f'a prior has points (N, 3) and probabilities (N, C), got '
-                f'{tuple(self.points.shape)} and {tuple(self.probabilities.shape)}'
-            )
+_TINY = 1e-8
 
 
 class FitRun:
@@ -55,11 +36,12 @@ class FitRun:
         settings: FitSettings,
         training: Mapping[str, Any] | None,
         device: torch.device | str,
+        has_depth: bool = False,
     ) -> None:
-        self.fitted, self.settings = fitted, settings
+        self.fitted, self.settings, self.has_depth = fitted, settings, has_depth
         self.device = torch.device(device)
         self.field = fitted.field.to(self.device).train()
-        if settings.exposure:
+        if settings.exposure and heads_to_render(self.field) is None:
             gains = fitted.exposure
             gains = torch.zeros(len(fitted.frames), 3) if gains is None else gains.detach()
             self.fitted = replace(fitted, exposure=gains.clone().to(device).requires_grad_())
@@ -75,8 +57,14 @@ class FitRun:
             self.cpu_seconds = training['cpu_seconds']
             self.history = list(training['history'])
 
+    @property
+    def pixels_per_step(self) -> int:
+        """Pixels that a batch has."""
+        extra = self.settings.surface_pixels if self.has_depth else 0
+        return self.settings.batch_rays + extra
+
     def state(self) -> dict[str, Any]:
-        """What `_Run` begins with again."""
+        """What a run begins with again."""
         return {
             'optimizer': self.optimizer.state_dict(),
             'scaler': self.scaler.state_dict(),
@@ -97,9 +85,17 @@ class FitRun:
         self.history.append(row)
         self.fitted.report['history'] = self.history
 
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count what happens inside as time of the fit, by the clock and by the processor."""
+        begin, cpu_begin = time.perf_counter(), time.process_time()
+        yield
+        self.seconds += time.perf_counter() - begin
+        self.cpu_seconds += time.process_time() - cpu_begin
+        self.fitted.report |= {'seconds': self.seconds, 'cpu_seconds': self.cpu_seconds}
+
     def step(self, batch: RayBatch, prior: PointPrior | None) -> dict[str, float]:
         """One step of the optimiser."""
-        begin, cpu_begin = time.perf_counter(), time.process_time()
         step = self.fitted.step
         for group in self.optimizer.param_groups:
             group['lr'] = group['initial_lr'] * rate_at(step, self.settings)
@@ -122,115 +118,35 @@ class FitRun:
             self.psnr = now if self.psnr is None else _SMOOTHING * self.psnr + 0.05 * now
             values['psnr'] = self.psnr
         values['loss'] = float(loss.detach())
-        self.seconds += time.perf_counter() - begin
-        self.cpu_seconds += time.process_time() - cpu_begin
         self.fitted = replace(self.fitted, step=step + 1)
-        self.fitted.report |= {'seconds': self.seconds, 'cpu_seconds': self.cpu_seconds}
         return values
 
 
-def field_loss(
-    fitted: FittedField,
-    batch: RayBatch,
-    generator: torch.Generator | None = None,
-    prior: PointPrior | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Total and terms of a batch."""
-    field, settings = fitted.field, fitted.settings
-    rays = clip_to_box(replace_bounds(batch, settings), field.scene_box)
-    # Behind what lets light through lies another colour each time: rooms have to be opaque.
-    background = torch.rand(len(rays), 3, generator=generator).to(rays.origins)
-    outputs = render_rays(
-        field,
-        rays,
-        _training_sampler(fitted, batch),
-        perturb=True,
-        generator=generator,
-        background=background,
-        occupancy=fitted.occupancy,
-        crop_angle=batch.targets.get('crop_angle'),
-    )
-    if fitted.exposure is not None and 'rgb' in outputs:
-        gains = (fitted.exposure - fitted.exposure.mean(0)).exp()
-        outputs['rgb'] = outputs['rgb'] * gains[batch.row]
-    targets = dict(batch.targets, view=batch.view)
-    if 'features' in targets:  # the store has one kind: every head that is trained learns it
-        targets |= dict.fromkeys(learning_features(field), targets['features'])
-    if not settings.consistent_instances:
-        targets['instance_group'] = batch.view
-    if hasattr(field, 'instance_logits') and 'instances' in outputs:
-        slots = field.instance_logits(outputs['instances']).float().softmax(-1)
-        outputs['slots'] = slots * outputs['accumulation'].detach()[:, None]
-    weights = dict(settings.weights)
-    prior_weight, opacity_weight = weights.pop('prior'), weights.pop('opacity')
-    total, terms = total_loss(outputs, targets, weights, settings.semantic_mode)
-    if opacity_weight and 'depth' in targets:
-        value = opacity_loss(outputs['accumulation'], targets['depth'])
-        total, terms = total + opacity_weight * value, {**terms, 'opacity': value.detach()}
-    if prior is not None and prior_weight:
-        value = prior_loss(field, prior, settings.batch_rays, generator)
-        total, terms = total + prior_weight * value, {**terms, 'prior': value.detach()}
-    return total, terms
-
-
-def opacity_loss(accumulation: Tensor, depth: Tensor) -> Tensor:
-    """Mean ``−log Σw`` of the rays (R,) whose depth was measured: there is something."""
-    return masked_mean(-torch.log(accumulation + _EPS), depth > 0)
-
-
-def learning_features(field: Field) -> list[str]:
-    """Names of the heads of features that are trained."""
-    return [
-        name
-        for name, head in field.head_nets.items()
-        if name.startswith('features') and any(p.requires_grad for p in head.parameters())
-    ]
-
-
-def prior_loss(
-    field: Field, prior: PointPrior, num_points: int, generator: torch.Generator | None = None
-) -> Tensor:
-    """Cross-entropy of the field's classes at some of a prior's points."""
-    index = torch.randint(len(prior.points), (num_points,), generator=generator)
-    positions = field.scene_box.to_unit(prior.points[index].to(field.unit_from_world))
-    _, hidden = field.density(positions)
-    logits = field.heads(hidden, positions, names=('semantics',))['semantics'].float()
-    wanted = prior.probabilities[index].to(logits)
-    if wanted.shape != logits.shape:
-        raise ValueError(f'the prior has {wanted.shape[-1]} classes, the field {logits.shape[-1]}')
-    return -(wanted * logits.log_softmax(-1)).sum(-1).mean()
-
-
-def replace_bounds(batch: RayBatch, settings: FitSettings) -> Rays:
-    """The batch's rays between the settings' near and far."""
-    rays = batch.rays
-    return replace(rays, near=settings.near * rays.z_scale, far=settings.far * rays.z_scale)
-
-
-def view_sampler(fitted: FittedField) -> Sampler:
-    """How views are rendered once a field is fitted."""
-    settings = fitted.settings
-    num_fine = max(settings.fine_samples, 1)
-    if fitted.occupancy is None:
-        return HierarchicalSampler(settings.coarse_samples, num_fine)
-    base = OccupancySampler(fitted.occupancy, settings.num_probes, settings.coarse_samples)
-    return RefinedSampler(base, num_fine)
-
-
 @torch.no_grad()
-def psnr_of_batch(fitted: FittedField, batch: RayBatch, chunk_rays: int = 2048) -> float:
-    """PSNR of some rays."""
-    field, settings = fitted.field, fitted.settings
-    rays = clip_to_box(replace_bounds(batch, settings), field.scene_box)
-    sampler, error = view_sampler(fitted), 0.0
+def psnr_of_batch(
+    fitted: FittedField, batch: RayBatch, chunk_rays: int = 2048
+) -> tuple[float, float]:
+    """PSNR of some rays, as they are and with each view's colours multiplied to fit it best."""
+    rays, sampler, pieces = bounded_rays(fitted, batch), view_sampler(fitted), []
     for begin in range(0, len(rays), chunk_rays):
-        part = slice(begin, begin + chunk_rays)
+        part = rays[slice(begin, begin + chunk_rays)]
         shown = render_rays(
-            field, rays[part], sampler, ('rgb',), perturb=False, occupancy=fitted.occupancy
+            fitted.field, part, sampler, ('rgb',), perturb=False, occupancy=fitted.occupancy
         )
-        rgb = shown['rgb']
-        error += float(((rgb.clamp(0, 1) - batch.targets['rgb'][part]) ** 2).mean(-1).sum())
-    return psnr(error / len(rays))
+        pieces.append(shown['rgb'])
+    rgb, target = torch.cat(pieces), batch.targets['rgb']
+    aligned = rgb.clone()
+    for row in batch.row.unique():
+        own = batch.row == row
+        aligned[own] *= best_gains(rgb[own], target[own])
+    errors = (((shown.clamp(0, 1) - target) ** 2).mean() for shown in (rgb, aligned))
+    return tuple(psnr(float(error)) for error in errors)
+
+
+def best_gains(shown: Tensor, target: Tensor) -> Tensor:
+    """Factors (3,) of colours (…, 3) with the least squared error."""
+    shown, target = shown.flatten(0, -2), target.flatten(0, -2)
+    return (shown * target).sum(0) / (shown**2).sum(0).clamp(min=_TINY)
 
 
 def psnr(mean_squared_error: float) -> float:
@@ -242,18 +158,6 @@ def rate_at(step: int, settings: FitSettings) -> float:
     """Share of the first learning rate: rising, then falling exponentially to `final_rate`."""
     rising = min(1.0, (step + 1) / max(settings.warmup_steps, 1))
     return rising * settings.final_rate ** (step / max(settings.steps - 1, 1))
-
-
-def _training_sampler(fitted: FittedField, batch: RayBatch) -> Sampler:
-    """Measured depth takes the place of the second round."""
-    settings, depth = fitted.settings, batch.targets.get('depth')
-    if not settings.guided or depth is None or settings.fine_samples == 0:
-        return view_sampler(fitted)
-    base: Sampler = UniformSampler(settings.coarse_samples)
-    if fitted.occupancy is not None:
-        base = OccupancySampler(fitted.occupancy, settings.num_probes, settings.coarse_samples)
-    distance = z_to_distance(depth, batch.rays)
-    return GuidedSampler(base, distance, settings.fine_samples, settings.guide_range)
 
 
 def _optimizer(
@@ -278,4 +182,7 @@ def _optimizer(
     if exposure is not None:
         rate = settings.exposure_learning_rate
         groups.append({'params': [exposure], 'initial_lr': rate, 'weight_decay': 0.0})
-    return torch.optim.Adam(groups, lr=settings.learning_rate, betas=(0.9, 0.99), eps=1e-15)
+    # fused: one pass over the tables, on a CPU nine times faster than one pass per operation
+    return torch.optim.Adam(
+        groups, lr=settings.learning_rate, betas=(0.9, 0.99), eps=1e-15, fused=True
+    )

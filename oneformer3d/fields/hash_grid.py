@@ -8,8 +8,8 @@ nodes fit they are indexed densely, x fastest; elsewhere by ``x ⊕ 2654435761 y
 modulo 2^T. Values are trilinear between the 8 nodes around, and differentiable in the positions.
 
 One level at a time stays in the caches: its 8 rows of indices and weights are worked out corner by
-corner in int32 and read by one `embedding_bag`; the gradient adds up column by column. Both are
-several times faster on a CPU than gathering (N, L, 8, F), and nothing of that size is kept.
+corner in int32 and read by one `embedding_bag`; the gradient adds up two columns at a time. Both
+are several times faster on a CPU than gathering (N, L, 8, F), and nothing of that size is kept.
 
 Letters: L levels, F values per row, T log2 of the largest table, N points.
 """
@@ -159,12 +159,12 @@ class _HashGridFunction(torch.autograd.Function):
         ctx.levels = levels
         values = []
         for level in levels:
-            index, weight, _ = _corners(positions, level)
+            index, weight, _ = _corners(positions, level, by_point=True)
             values.append(
                 F.embedding_bag(
                     index.t().contiguous(),
                     table[level.first : level.first + level.num_rows],
-                    per_sample_weights=weight.t().contiguous(),
+                    per_sample_weights=weight.t(),
                     mode='sum',
                 )
             )
@@ -175,14 +175,14 @@ class _HashGridFunction(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         positions, table = ctx.saved_tensors
         width = table.shape[1]
-        grad_table = torch.empty_like(table) if ctx.needs_input_grad[1] else None
+        grad_table = torch.zeros_like(table) if ctx.needs_input_grad[1] else None
         grad_positions = torch.zeros_like(positions) if ctx.needs_input_grad[0] else None
         for i, level in enumerate(ctx.levels):
             rows = slice(level.first, level.first + level.num_rows)
-            grad_level = grad[:, i * width : (i + 1) * width]
+            grad_level = grad[:, i * width : (i + 1) * width].contiguous()
             index, weight, fraction = _corners(positions, level)
             if grad_table is not None:
-                grad_table[rows] = _add_rows(index, weight, grad_level, level.num_rows)
+                _add_rows(grad_table[rows], index, weight, grad_level)
             if grad_positions is not None:
                 read = table[rows].index_select(0, index.flatten()).unflatten(0, index.shape)
                 grad_weight = (read * grad_level).sum(-1)
@@ -190,49 +190,55 @@ class _HashGridFunction(torch.autograd.Function):
         return grad_positions, grad_table, None
 
 
-def _corners(positions: Tensor, level: GridLevel) -> tuple[Tensor, Tensor, Tensor]:
+def _corners(
+    positions: Tensor, level: GridLevel, by_point: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """Rows (8, N) int32 and weights (8, N) of the nodes around, and fractions (3, N).
 
-    Corner k lies up along x, y, z by the bits 0, 1, 2 of k.
+    Corner k lies up along x, y, z by the bits 0, 1, 2 of k. With `by_point` the 8 values of a point
+    lie together in memory, as transposed tensors.
     """
     scaled = positions.t() * level.scale + 0.5
     floor = scaled.floor()
     fraction = scaled - floor
-    x, y, z = floor.to(torch.int32).unbind(0)
-    if level.is_dense:
-        steps = (1, level.num_nodes, level.num_nodes**2)
-        along = [(c * step, (c + 1) * step) for c, step in zip((x, y, z), steps)]
-        index = torch.stack(
-            [px + pyz for pyz in [py + pz for pz in along[2] for py in along[1]] for px in along[0]]
-        )
+    steps = (1, level.num_nodes, level.num_nodes**2) if level.is_dense else _PRIMES
+    join = torch.add if level.is_dense else torch.bitwise_xor
+    whole = floor.to(torch.int32).unbind(0)
+    x, y, z = ((c * step, (c + 1) * step) for c, step in zip(whole, steps))
+    wx, wy, wz = ((1 - f, f) for f in fraction.unbind(0))
+    index = _empty_corners(floor.to(torch.int32), by_point)
+    weight = _empty_corners(fraction, by_point)
+    for k in range(8):
+        if k % 2 == 0:  # the next two corners differ along x alone
+            yz = join(y[k >> 1 & 1], z[k >> 2])
+            wyz = wy[k >> 1 & 1] * wz[k >> 2]
+        join(x[k & 1], yz, out=index[k])
+        torch.mul(wx[k & 1], wyz, out=weight[k])
+    if not level.is_dense:
+        index &= level.num_rows - 1
+    elif index.is_cuda or (index[7] >= level.num_rows).any():
         # a corner one past the last node wraps around, as tiny-cuda-nn's modulo does
         index = torch.where(index >= level.num_rows, index - level.num_rows, index)
-    else:
-        along = [(c * prime, (c + 1) * prime) for c, prime in zip((x, y, z), _PRIMES)]
-        index = torch.stack(
-            [px ^ pyz for pyz in [py ^ pz for pz in along[2] for py in along[1]] for px in along[0]]
-        ).bitwise_and_(level.num_rows - 1)
-    return index, _corner_weights(fraction), fraction
+    return index, weight, fraction
 
 
-def _corner_weights(fraction: Tensor) -> Tensor:
-    """Trilinear weights (8, N) of fractions (3, N)."""
-    x, y, z = ((1 - f, f) for f in fraction.unbind(0))
-    return torch.stack([wx * wyz for wyz in [wy * wz for wz in z for wy in y] for wx in x])
+def _empty_corners(like: Tensor, by_point: bool) -> Tensor:
+    """Room for (8, N) values of the type of `like` (3, N)."""
+    num = like.shape[1]
+    return like.new_empty(num, 8).t() if by_point else like.new_empty(8, num)
 
 
-def _add_rows(index: Tensor, weight: Tensor, grad: Tensor, num_rows: int) -> Tensor:
-    """Sum of weight (8, N) times grad (N, F) at the rows index (8, N): (rows, F)."""
+def _add_rows(total: Tensor, index: Tensor, weight: Tensor, grad: Tensor) -> None:
+    """Add weight (8, N) times grad (N, F) to the rows index (8, N) of total (rows, F), in place."""
     flat = index.flatten()
     if grad.shape[1] > _MAX_COLUMNS:
-        values = weight[..., None] * grad
-        zeros = grad.new_zeros(num_rows, grad.shape[1])
-        return zeros.index_add_(0, flat, values.flatten(0, 1))
-    columns = [
-        grad.new_zeros(num_rows).index_add_(0, flat, (weight * column).flatten())
-        for column in grad.unbind(1)
-    ]
-    return torch.stack(columns, dim=1)
+        total.index_add_(0, flat, (weight[..., None] * grad).flatten(0, 1))
+        return
+    if grad.shape[1] % 2 == 0 and grad.dtype in (torch.float32, torch.float64):
+        # two values as one complex number: half as many places in memory are looked up
+        total, grad = (torch.view_as_complex(x.unflatten(1, (-1, 2))) for x in (total, grad))
+    for column, values in zip(total.unbind(1), grad.t().contiguous()):
+        column.index_add_(0, flat, (weight * values).flatten())
 
 
 def _grad_fraction(fraction: Tensor, grad_weight: Tensor) -> Tensor:

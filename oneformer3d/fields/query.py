@@ -204,6 +204,35 @@ def field_at_points(
     return {name: torch.cat(values) for name, values in pieces.items()}
 
 
+def query_features_at_points(
+    nerf_model: FittedField | Field,
+    point_cloud: Tensor,
+    name: str = 'features',
+    *,
+    byte_budget: int = DEFAULT_BYTE_BUDGET,
+) -> dict[str, Tensor]:
+    """Distilled features at points, for a segmentor to learn from.
+
+    Args:
+        nerf_model: with a head of that name; a bare `Field` answers everywhere.
+        point_cloud: (N, 3) world coordinates in metres.
+        name: 'features', 'features_<type>' or 'language'.
+        byte_budget: bytes for temporary values.
+
+    Returns:
+        features (N, D), 0 where nothing was observed; confidence (N,) as of
+        `query_nerf_at_points`; observed (N,) bool.
+    """
+    field, observed = _field_and_observed(nerf_model, point_cloud, byte_budget)
+    values = field_at_points(field, point_cloud, (name,), byte_budget=byte_budget)
+    opacity = -torch.expm1(-values['density'] * LAYER)
+    return {
+        'features': torch.where(observed[:, None], values[name], 0.0),
+        'confidence': torch.where(observed, opacity, 0.0),
+        'observed': observed,
+    }
+
+
 def instances_at_points(
     fitted: FittedField,
     points: Tensor,

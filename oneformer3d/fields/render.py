@@ -16,7 +16,15 @@ from oneformer3d.lifting import Camera
 
 from .field import Field
 from .heads import weighted_mean
-from .rays import DEFAULT_FAR, DEFAULT_NEAR, Rays, clip_to_box, distance_to_z, image_rays
+from .rays import (
+    DEFAULT_FAR,
+    DEFAULT_NEAR,
+    Rays,
+    clip_to_box,
+    distance_to_z,
+    image_rays,
+    unit_positions,
+)
 from .samplers import HierarchicalSampler, Sampler, UniformSampler
 from .volume import composite, weights_from_density
 
@@ -57,8 +65,8 @@ def render_rays(
         background: colour (3,) or grey seen through what is left of the light.
         occupancy: tells by unit positions (M, 3) which may hold matter; the others are not asked
             and count as empty.
-        min_weight: heads whose gradients stay out of the density, and without gradients all
-            heads, are asked only at samples of more weight than this.
+        min_weight: heads are asked only at samples of more weight than this; heads that shape the
+            density where more light than this arrives, which bounds their weights.
         crop_angle: (R,) crop side in metres per metre of distance, for the language head.
 
     Returns:
@@ -75,7 +83,7 @@ def render_rays(
     with torch.autocast(device_type, enabled=False):
         edges, proposals = sampler(field, rays, perturb, generator)
         middles = (edges[:, 1:] + edges[:, :-1]) / 2
-        positions = box.to_unit(rays.positions(middles))
+        positions = unit_positions(rays, middles, box)
     asked = None if occupancy is None else occupancy(positions.flatten(0, 1)).nonzero()[:, 0]
     flat = _pick(positions.flatten(0, 1), asked)
     density, hidden = field.density(flat)
@@ -121,6 +129,8 @@ class _Samples:
         self.num_rays, self.num_samples = num_rays, num_samples
         self.positions, self.hidden = positions, hidden
         self.weights = _pick(weights.flatten(), asked)
+        # what is left of the light where each sample begins
+        self.light = _pick((1 - (weights.cumsum(-1) - weights)).detach().flatten(), asked)
         self.is_dense = asked is None
         if asked is None:
             asked = torch.arange(middles.numel(), device=middles.device)
@@ -138,8 +148,8 @@ def _render_head(field: Field, head: nn.Module, samples: _Samples, min_weight: f
     weights = samples.weights if reaches else samples.weights.detach()
     hidden, positions, ray = field.reach(head, samples.hidden), samples.positions, samples.ray
     patch_size, is_dense = samples.patch_size, samples.is_dense
-    if min_weight > 0 and not reaches:
-        keep = (weights > min_weight).nonzero()[:, 0]
+    if min_weight > 0:
+        keep = ((samples.light if reaches else weights) > min_weight).nonzero()[:, 0]
         hidden, positions, ray, weights = (
             value[keep] for value in (hidden, positions, ray, weights)
         )

@@ -21,8 +21,8 @@ from oneformer3d.lifting import invert_pose
 
 from .field import Field
 from .fit import fit_field
+from .fit_loss import PointPrior
 from .fit_settings import FitSettings
-from .fit_step import PointPrior
 from .fitted import FittedField
 from .label_maps import IGNORE, read_labelled_points
 from .query import instances_at_points, query_nerf_at_points

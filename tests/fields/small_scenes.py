@@ -71,8 +71,11 @@ def quick_settings(**changes) -> FitSettings:
     base = dict(
         steps=6,
         batch_rays=256,
+        surface_pixels=256,
         coarse_samples=5,
         fine_samples=6,
+        view_coarse_samples=20,
+        view_fine_samples=12,
         guide_range=0.08,
         learning_rate=2e-2,
         grid_learning_rate=2e-2,

@@ -7,8 +7,9 @@ import torch
 
 from oneformer3d.fields.evaluate import evaluate_points, evaluate_views, nearest_view_baseline
 from oneformer3d.fields.fit import fit_field, train_semantic_nerf
+from oneformer3d.fields.fit_loss import PointPrior
 from oneformer3d.fields.fit_settings import FitSettings, make_fit_settings
-from oneformer3d.fields.fit_step import PointPrior, rate_at
+from oneformer3d.fields.fit_step import rate_at
 from oneformer3d.fields.fitted import add_feature_head, load_field
 from oneformer3d.fields.mlp_field import SemanticNeRF
 from oneformer3d.fields.query import query_nerf_at_points
@@ -36,7 +37,7 @@ def fitted_box():
         steps=100,
         method='feature_field',
         measure_every=50,
-        batch_rays=512,
+        surface_pixels=512,
         loss_weights=dict(features=0.1, empty=0.1, distortion=0.1),
     )
     return fit_field(scene, settings), scene
@@ -161,7 +162,7 @@ def test_a_given_model_learns_from_a_list_of_views():
     ]
     model, losses = SemanticNeRF(6, 2, 32, num_classes=3), []
     fitted = train_semantic_nerf(
-        model, items, 300, 256, 5e-3, on_step=lambda step, values: losses.append(values['loss'])
+        model, items, 150, 256, 5e-3, on_step=lambda step, values: losses.append(values['loss'])
     )
     assert fitted.field is model
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])

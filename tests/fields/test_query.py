@@ -7,6 +7,7 @@ from PIL import Image
 
 from oneformer3d.data.class_tables import get_class_table
 from oneformer3d.fields.evaluate import nearest_view_baseline, reproject, view_camera
+from oneformer3d.fields.evaluate_text import evaluate_text
 from oneformer3d.fields.fitted import FittedField
 from oneformer3d.fields.label_maps import IGNORE
 from oneformer3d.fields.observation import observe
@@ -21,11 +22,13 @@ from oneformer3d.fields.pictures import (
 from oneformer3d.fields.query import (
     field_at_points,
     instances_at_points,
+    query_features_at_points,
     query_lerf_with_text,
     query_nerf_at_points,
     relevancy,
 )
 from oneformer3d.fields.rays import SceneBox, scene_normalisation
+from oneformer3d.fields.scan_points import ScanPoints
 from oneformer3d.fields.segment import (
     read_prior,
     segment_scan_with_field,
@@ -73,7 +76,7 @@ def known():
     scene = box_scene(6)
     return FittedField(
         field=box_field(scene_normalisation(bounds=torch.stack((-1.1 * HALF, 1.1 * HALF)))),
-        settings=quick_settings(coarse_samples=48, fine_samples=16),
+        settings=quick_settings(view_coarse_samples=48, view_fine_samples=16),
         recipe={},
         frames=scene.frames[:3],
         class_names=('x', 'y', 'z'),
@@ -184,6 +187,33 @@ def test_text_finds_its_wall_and_abstains_elsewhere(known):
     assert torch.equal(named['relevancy_matrix'], result['relevancy_matrix'])
     with pytest.raises(ValueError, match='encoder of text'):
         query_lerf_with_text(known, points, ['x'])
+
+
+def test_objects_are_found_by_their_names(known):
+    """Walls as objects, three phrases: a field that knows them finds all, a blind one does not."""
+    everywhere = replace(known, observations=None)  # all walls take part
+    points, wall = wall_points(1500)
+    instance = 2 * wall + (side(points) > 0)
+    cloud = ScanPoints(points, points.byte(), wall, instance)
+    report = evaluate_text(everywhere, cloud, TEXT[:3], TEXT[3:])
+    assert report['retrieval'] == report['objects'] == report['points_accuracy'] == 1
+    assert report['num_objects'] == 6
+    assert report['retrieval_chance'] == pytest.approx(1 / 3)
+    wrong = evaluate_text(everywhere, cloud, TEXT[[1, 2, 0]], TEXT[3:])
+    assert wrong['retrieval'] == wrong['objects'] == wrong['points_accuracy'] == 0
+    assert wrong['objects_top3'] == 1
+    assert evaluate_text(everywhere, ScanPoints(points, points.byte()), TEXT[:3], TEXT[3:]) == {}
+
+
+def test_features_are_handed_over_where_they_are_known(known):
+    points, wall = wall_points(200)
+    found = query_features_at_points(known, points)
+    seen = found['observed']
+    assert torch.equal(found['features'][seen], torch.eye(4)[wall][seen])
+    assert (found['features'][~seen] == 0).all()
+    assert (found['confidence'] > 0.9).equal(seen)
+    with pytest.raises(ValueError, match='no head'):
+        query_features_at_points(known, points, 'features_dino')
 
 
 def test_the_best_patch_size_counts():

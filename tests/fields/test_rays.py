@@ -9,6 +9,7 @@ from oneformer3d.fields.rays import (
     image_rays,
     ray_pixels,
     scene_normalisation,
+    unit_positions,
     z_to_distance,
 )
 
@@ -59,6 +60,13 @@ def test_one_similarity_serves_points_depth_and_poses() -> None:
     unit = rays.positions(z_to_distance(box.length_to_unit(depth), rays)[:, None])[:, 0]
     torch.testing.assert_close(unit, box.to_unit(world), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(box.to_world(unit), world, atol=1e-4, rtol=1e-5)
+
+
+def test_rays_are_moved_into_the_box_as_their_points_are() -> None:
+    box = scene_normalisation(torch.randn(100, 3) * 2 + 5)
+    rays, distances = random_rays(30), torch.rand(30, 4) * 5
+    expected = box.to_unit(rays.positions(distances))
+    torch.testing.assert_close(unit_positions(rays, distances, box), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_normalisation_centres_the_scene_and_keeps_its_shape() -> None:

@@ -168,6 +168,17 @@ def test_batches_repeat_by_seed_and_step_however_they_are_reached(room):
     assert not torch.equal(seen[0].uv, seen[1].uv)
 
 
+def test_features_can_be_left_unread():
+    feature_maps = [torch.rand(2, 3, 4) for _ in range(3)]
+    pool = RayPool(scene_from_arrays(**arrays(), features=feature_maps), [0, 1, 2], seed=1)
+    whole, bare = pool.batch(3, 20), pool.batch(3, 20, with_features=False)
+    assert set(whole.targets) - set(bare.targets) == {'features'}
+    assert torch.equal(whole.uv, bare.uv)
+    some = whole[torch.tensor([4, 7])]
+    assert len(some) == 2
+    assert torch.equal(some.targets['features'], whole.targets['features'][[4, 7]])
+
+
 def test_maps_of_any_size_are_read_as_lifting_reads_them():
     generator = torch.Generator().manual_seed(0)
     maps = [torch.rand(4, 6, 5, generator=generator), torch.rand(7, 3, 5, generator=generator)]

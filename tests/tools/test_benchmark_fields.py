@@ -1,0 +1,59 @@
+"""tools/benchmarks/fields.py runs on a room that is there, and its numbers fit together."""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+FILE = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks' / 'fields.py'
+SPEC = importlib.util.spec_from_file_location('fields_benchmark', FILE)
+benchmark = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(benchmark)
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    benchmark.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_both_fields_are_fitted_and_compared(tiny_rooms, monkeypatch, capsys):
+    assert (tiny_rooms / 'posed_images' / 'room0000_00').is_dir()
+    settings = benchmark.side_settings
+
+    def quick(changes, steps, args, device):
+        return benchmark.replace(
+            settings(changes, steps, args, device),
+            batch_rays=64,
+            surface_pixels=64,
+            measure_rays=64,
+        )
+
+    monkeypatch.setattr(benchmark, 'side_settings', quick)
+    words = ['--steps', '4', '--mlp_steps', '2', '--measure_every', '2', '--device', 'cpu']
+    result = benchmark.run(arguments(*words, '--room', str(tiny_rooms)))
+    for side, steps in (('hash', [2, 4]), ('mlp', [2])):
+        row = result[side]
+        assert [entry['step'] for entry in row['history']] == steps
+        assert row['pixels_per_second'] == pytest.approx(
+            steps[-1] * 128 / row['cpu_seconds'], rel=1e-6
+        )
+    assert {'psnr', 'psnr_aligned', 'miou'} <= set(result['hash']['held_out'])
+    assert result['psnr_both'] == result['mlp']['history'][-1]['held_out_psnr_aligned']
+    assert 'rays/s' in capsys.readouterr().out
+
+
+def test_no_steps_are_refused():
+    with pytest.raises(ValueError, match='at least 1'):
+        benchmark.run(arguments('--steps', '0'))
+
+
+def test_time_to_a_quality_is_that_of_the_first_measurement_above():
+    history = [
+        {'held_out_psnr_aligned': psnr, 'seconds': second}
+        for psnr, second in ((10.0, 1.0), (20.0, 2.0), (19.0, 3.0), (25.0, 4.0))
+    ]
+    assert benchmark.time_to(history, 15.0, 'seconds') == 2.0
+    assert benchmark.time_to(history, 20.5, 'seconds') == 4.0
+    assert benchmark.time_to(history, 30.0, 'seconds') is None
