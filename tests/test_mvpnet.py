@@ -193,9 +193,18 @@ def test_frozen_keeps_its_weights_and_maps():
     assert len(model._maps_of.memory) == 3
 
 
-def test_large_clouds_give_the_same():
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'max_views': None},
+        {'max_views': 1, 'aggregator': 'mean'},
+        {'max_views': 2, 'aggregator': {'type': 'learnable', 'num_views': 2}},
+        {'distance_decay': 0.5, 'normal_voxel': 0.3, 'aggregator': 'confidence'},
+    ],
+)
+def test_large_clouds_give_the_same(changes):
     """Chunked lifting of ``EfficientFeatureLifting`` and this network's own."""
-    model = build(point_inputs=('height',), max_views=None).eval()
+    model = build(point_inputs=('height',), **changes).eval()
     points, _ = random_scene(300)
     images = torch.rand(3, 3, 32, 64)
     intrinsics = INTRINSICS.clone()
