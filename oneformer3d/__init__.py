@@ -43,7 +43,7 @@ from oneformer3d.inferencer import OneFormer3DInferencer
 from oneformer3d.metrics import unified
 from oneformer3d.mvpnet_training import train_feature_lifting_model
 from oneformer3d.oneformer3d import OneFormer3D
-from oneformer3d.segment_scan import segment_scan
+from oneformer3d.scan_segmentation import segment_scan
 from oneformer3d.version import __version__
 
 __all__ = [

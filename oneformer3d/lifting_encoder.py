@@ -29,14 +29,17 @@ class LiftingEncoder(nn.Module):
     Args:
         encoder_3d: settings of the 3D encoder; with mode 'concat' its ``in_channels`` counts
             the lifted features too.
-        image_net: settings of ``FeaturePyramid``; None reads stored maps.
-        stored_channels: without ``image_net``, channels of the stored maps.
+        image_net: settings of ``FeaturePyramid``; None is its defaults, or with
+            ``stored_channels`` no network at all.
+        stored_channels: channels of maps that the views bring along from a feature store.
         mode: 'concat' to the points' own features, or 'add' to the encoder's.
         point_channels: with mode 'add', the width of the 3D encoder.
         lifted_channels: with mode 'concat', the lifted features are brought to this width.
         aggregator: name or settings of a ``ViewAggregator``.
         max_views: only the nearest views of a point; None takes all.
         distance_decay: metres over which the confidence in a view falls to 1/e.
+        normal_voxel: metres of the voxels that normals are estimated from, for a confidence that
+            also falls with the viewing angle; None leaves the angle out.
         map_store: with a frozen ``image_net``, folder in which its maps are kept.
         map_bytes: with a frozen ``image_net`` and no folder, memory to keep its maps in.
     """
@@ -52,6 +55,7 @@ class LiftingEncoder(nn.Module):
         aggregator: str | Mapping[str, Any] = 'confidence',
         max_views: int | None = 8,
         distance_decay: float = DECAY,
+        normal_voxel: float | None = None,
         map_store: str | None = None,
         map_bytes: int = 1 << 30,
     ) -> None:
@@ -63,6 +67,7 @@ class LiftingEncoder(nn.Module):
         self.mode = mode
         self.max_views = max_views
         self.distance_decay = distance_decay
+        self.normal_voxel = normal_voxel
         self.image_net, self._maps_of, channels = build_image_net(
             image_net, stored_channels, map_store, map_bytes
         )
@@ -84,7 +89,13 @@ class LiftingEncoder(nn.Module):
         points = inputs['points']
         views = inputs.get('views') or [None] * len(points)
         lifted = lift_views(
-            self._maps_of, self.aggregator, points, views, self.max_views, self.distance_decay
+            self._maps_of,
+            self.aggregator,
+            points,
+            views,
+            self.max_views,
+            self.distance_decay,
+            normal_voxel=self.normal_voxel,
         )
         brought: Tensor = self.out(lifted.features)
         if self.mode == 'add':

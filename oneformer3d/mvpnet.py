@@ -15,10 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from mmdet3d.structures import Det3DDataSample, PointData
+from mmdet3d.structures import Det3DDataSample
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
@@ -29,6 +27,7 @@ from .lifting.aggregation import ViewAggregator, build_aggregator
 from .lifting.pair_aggregation import DECAY, select_points
 from .neighbourhoods import shuffled_rank
 from .registry import MODELS
+from .semantic_points import masked_cross_entropy, semantic_labels, with_semantic_prediction
 from .structures import PosedViews
 from .view_lifting import FrozenMaps, LiftedPoints, MapsOf, lift_views, pyramid_maps, stored_maps
 
@@ -41,9 +40,9 @@ class FeatureLiftingSegmentation(BaseModel):
 
     Args:
         num_classes: C; label C means unlabeled.
-        image_net: settings of ``FeaturePyramid``; None reads maps that the views bring along
-            from a feature store; see ``use_images``.
-        stored_channels: without ``image_net``, channels of the stored maps.
+        image_net: settings of ``FeaturePyramid``; None is its defaults (ResNet-50, four scales
+            brought to 256 channels), or with ``stored_channels`` no network at all.
+        stored_channels: channels of maps that the views bring along from a feature store.
         use_images: False is the network of points alone.
         aggregator: name or settings of a ``ViewAggregator``.
         point_processor: settings of ``Point3DProcessor`` but for its channels and classes.
@@ -51,6 +50,8 @@ class FeatureLiftingSegmentation(BaseModel):
             lowest point, metres).
         max_views: only the nearest views of a point; None takes all.
         distance_decay: metres over which the confidence in a view falls to 1/e.
+        normal_voxel: metres of the voxels that normals are estimated from, for a confidence that
+            also falls with the viewing angle; None leaves the angle out.
         num_train_points: of each sample, drawn at random; None takes all.
         points_per_pass: in prediction, about so many points go through the point network at a
             time, each time spread over the whole scene, so that it sees the density it was
@@ -73,6 +74,7 @@ class FeatureLiftingSegmentation(BaseModel):
         point_inputs: Sequence[str] = ('color', 'height'),
         max_views: int | None = 8,
         distance_decay: float = DECAY,
+        normal_voxel: float | None = None,
         num_train_points: int | None = None,
         points_per_pass: int | None = None,
         chunk_size: int = 10000,
@@ -101,6 +103,7 @@ class FeatureLiftingSegmentation(BaseModel):
         self.point_inputs = tuple(point_inputs)
         self.max_views = max_views
         self.distance_decay = distance_decay
+        self.normal_voxel = normal_voxel
         self.num_train_points = num_train_points
         self.points_per_pass = points_per_pass
         self.chunk_size = chunk_size
@@ -181,25 +184,47 @@ class FeatureLiftingSegmentation(BaseModel):
         """Classes of every point.
 
         Returns:
-            New data samples with, in addition, ``pred_pts_seg`` as the segmentors write it and
-            ``pts_confidence`` (N,), the probability of the class.
+            New data samples with, in addition, ``pred_pts_seg`` as the segmentors write it,
+            ``pts_confidence`` (N,), the probability of the class, and, of a model with images,
+            ``pts_view_agreement`` (N,), how far the views of a point show the same.
         """
         if data_samples is None:
             data_samples = [Det3DDataSample() for _ in inputs['points']]
-        return [
-            with_semantic_prediction(sample, logits.softmax(1))
-            for sample, logits in zip(data_samples, self.logits(inputs))
+        logits, agreement = self.logits_and_agreement(inputs)
+        predicted = [
+            with_semantic_prediction(sample, rows.softmax(1))
+            for sample, rows in zip(data_samples, logits)
         ]
+        if agreement is not None:
+            for sample, rows in zip(predicted, agreement):
+                sample.pts_view_agreement = rows.cpu().numpy()
+        return predicted
 
     def logits(self, inputs: dict) -> list[Tensor]:
         """Logits (N, C) of every point of each sample."""
         points, views = list(inputs['points']), self._views(inputs)
         features, _ = self.features(points, views)
+        return self._of_samples(features, points)
+
+    def logits_and_agreement(self, inputs: dict) -> tuple[list[Tensor], list[Tensor] | None]:
+        """Logits (N, C) of each sample and ``view_agreement`` (N,), None without images."""
+        points, views = list(inputs['points']), self._views(inputs)
+        features, lifted = self.features(points, views, with_agreement=True)
+        logits = self._of_samples(features, points)
+        if lifted is None:
+            return logits, None
+        return logits, list(lifted.agreement.split([len(sample) for sample in points]))
+
+    def _of_samples(self, features: Tensor, points: Sequence[Tensor]) -> list[Tensor]:
+        """Logits (N, C) of each sample from its rows of features (sum N, F)."""
         parts = features.split([len(sample) for sample in points])
         return [self._in_passes(part, sample[:, :3]) for part, sample in zip(parts, points)]
 
     def features(
-        self, points: Sequence[Tensor], views: Sequence[PosedViews | None]
+        self,
+        points: Sequence[Tensor],
+        views: Sequence[PosedViews | None],
+        with_agreement: bool = False,
     ) -> tuple[Tensor, LiftedPoints | None]:
         """What enters the point network, (sum N, F), and the lifted part of it if there is one."""
         columns = [torch.cat([point_features(sample, self.point_inputs) for sample in points])]
@@ -213,6 +238,8 @@ class FeatureLiftingSegmentation(BaseModel):
             self.max_views,
             self.distance_decay,
             self.chunk_size,
+            self.normal_voxel,
+            with_agreement,
         )
         return torch.cat((lifted.features, *columns), dim=1), lifted
 
@@ -271,15 +298,13 @@ def build_image_net(
     """The image network or None, what gives the maps of views, and their channels.
 
     Raises:
-        ValueError: neither a network nor the channels of stored maps, or both.
+        ValueError: both a network and the channels of stored maps.
     """
-    if image_net is None:
-        if stored_channels is None:
-            raise ValueError('give image_net, or stored_channels of maps that the views bring')
-        return None, stored_maps, stored_channels
     if stored_channels is not None:
-        raise ValueError('stored_channels is for models without image_net')
-    network = FeaturePyramid(**image_net)
+        if image_net is not None:
+            raise ValueError('stored_channels is for models without image_net')
+        return None, stored_maps, stored_channels
+    network = FeaturePyramid(**(image_net or {}))
     frozen = network.frozen and network.fuse == 'sum'
     if map_store is not None and not frozen:
         raise ValueError("map_store keeps the summed map of a frozen image_net: frozen, 'sum'")
@@ -298,47 +323,6 @@ def point_features(points: Tensor, names: Sequence[str]) -> Tensor:
         else:
             columns.append(points[:, 2:3])
     return torch.cat(columns, dim=1) if columns else points[:, :0]
-
-
-def masked_cross_entropy(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Mean over the rows whose label is a class; 0 where there is none."""
-    labeled = (labels >= 0) & (labels < num_classes)
-    if not bool(labeled.any()):
-        return logits.sum() * 0
-    return F.cross_entropy(logits[labeled], labels[labeled])
-
-
-def semantic_labels(sample: Det3DDataSample, i: int) -> Tensor:
-    """(N,) int64 of sample ``i`` of a batch.
-
-    Raises:
-        ValueError: it has none.
-    """
-    label = sample.gt_pts_seg.get('pts_semantic_mask') if 'gt_pts_seg' in sample else None
-    if label is None:
-        raise ValueError(f'sample {i}: gt_pts_seg has no pts_semantic_mask')
-    return torch.as_tensor(label).long()
-
-
-def with_semantic_prediction(sample: Det3DDataSample, probabilities: Tensor) -> Det3DDataSample:
-    """The sample with classes from probabilities (N, C): no instances, a segment per class."""
-    confidence, semantic = (
-        x.cpu().numpy() for x in (probabilities.max(1) if len(probabilities) else _none())
-    )
-    num_points = len(semantic)
-    predicted = sample.new()
-    predicted.pred_pts_seg = PointData(
-        pts_semantic_mask=[semantic, semantic],
-        pts_instance_mask=[np.zeros((0, num_points), dtype=bool), semantic],
-        instance_labels=np.zeros(0, dtype=np.int64),
-        instance_scores=np.zeros(0, dtype=np.float32),
-    )
-    predicted.pts_confidence = confidence
-    return predicted
-
-
-def _none() -> tuple[Tensor, Tensor]:
-    return torch.zeros(0), torch.zeros(0, dtype=torch.int64)
 
 
 def _draw(points: Tensor, count: int) -> Tensor:

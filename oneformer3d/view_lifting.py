@@ -25,10 +25,12 @@ from .clip.store_format import StoreStamp
 from .clip.weights import weights_digest
 from .lifting.aggregation import ViewAggregator
 from .lifting.map_cache import Key, MapCache
+from .lifting.normals import estimate_normals
 from .lifting.pair_aggregation import (
     DECAY,
     aggregate_pairs,
     original_coordinates,
+    pair_agreement,
     pair_confidence,
     strongest_pairs,
 )
@@ -46,10 +48,13 @@ class LiftedPoints:
     Attributes:
         features: (sum N, C), the aggregator's token where not seen.
         seen: (sum N,) bool.
+        agreement: (sum N,) in [0, 1], how far the views of a point show the same (see
+            ``view_agreement``), 0 where not seen; None unless asked for.
     """
 
     features: Tensor
     seen: Tensor
+    agreement: Tensor | None = None
 
 
 MapsOf = Callable[[PosedViews], ImageMaps]
@@ -63,6 +68,8 @@ def lift_views(
     max_views: int | None = None,
     decay: float = DECAY,
     chunk_size: int | None = None,
+    normal_voxel: float | None = None,
+    with_agreement: bool = False,
 ) -> LiftedPoints:
     """Lift the images of each sample to its points.
 
@@ -74,19 +81,23 @@ def lift_views(
         max_views: only the nearest views of a point.
         decay: metres over which the confidence falls to 1/e.
         chunk_size: points at a time where no gradient is needed.
+        normal_voxel: metres of the voxels that normals are estimated from, and the confidence
+            then also falls with the viewing angle; None leaves the angle out.
+        with_agreement: also tell how far the views of a point agree.
 
     Raises:
         ValueError: views of other points, or without images.
     """
     if len(points) != len(views):
         raise ValueError(f'{len(points)} point clouds but {len(views)} views')
-    features, seen = [], []
+    features, seen, agreement = [], [], []
     for i, (sample, sample_views) in enumerate(zip(points, views)):
         num_points = len(sample)
         valid = torch.zeros(num_points, dtype=torch.bool, device=sample.device)
         if sample_views is None or len(sample_views.pairs) == 0:
             features.append(aggregator.no_view.expand(num_points, -1))
             seen.append(valid)
+            agreement.append(sample.new_zeros(num_points))
             continue
         if sample_views.num_points != num_points:
             raise ValueError(
@@ -94,10 +105,7 @@ def lift_views(
             )
         maps = maps_of(sample_views)
         xyz = original_coordinates(sample[:, :3], sample_views.augmented_from_original)
-        pairs = sample_views.pairs
-        confidence = pair_confidence(xyz, pairs, sample_views.world_from_cam, decay=decay)
-        order = strongest_pairs(pairs.point, confidence, max_views)
-        pairs, confidence = pairs.select(order), confidence[order]
+        pairs, confidence = trusted_pairs(xyz, sample_views, max_views, decay, normal_voxel)
         size = num_points if torch.is_grad_enabled() else chunk_size or num_points
         pieces = []
         for begin in range(0, num_points, size):
@@ -105,20 +113,41 @@ def lift_views(
             limits = torch.tensor([begin, end], device=sample.device)
             first, last = torch.searchsorted(pairs.point, limits).tolist()
             some = pairs.select(slice(first, last))
+            rows, weights = read_maps(maps, some, sample_views), confidence[first:last]
+            point, count = some.point - begin, end - begin
             pieces.append(
-                aggregate_pairs(
-                    aggregator,
-                    read_maps(maps, some, sample_views),
-                    some.point - begin,
-                    end - begin,
-                    confidence[first:last],
-                    some.view,
-                    xyz[begin:end],
-                )
+                aggregate_pairs(aggregator, rows, point, count, weights, some.view, xyz[begin:end])
             )
+            if with_agreement:
+                agreement.append(pair_agreement(rows, point, count, weights))
         features.append(torch.cat(pieces))
         seen.append(valid.index_fill(0, pairs.point, True))
-    return LiftedPoints(torch.cat(features), torch.cat(seen))
+    agreed = torch.cat(agreement) if with_agreement else None
+    return LiftedPoints(torch.cat(features), torch.cat(seen), agreed)
+
+
+def trusted_pairs(
+    xyz: Tensor,
+    views: PosedViews,
+    max_views: int | None = None,
+    decay: float = DECAY,
+    normal_voxel: float | None = None,
+) -> tuple[PixelPairs, Tensor]:
+    """The pairs whose features are read, sorted by point, the best first, and their confidence.
+
+    Args:
+        xyz: (N, 3) metres, before augmentation.
+        views: with pairs of these points.
+        max_views: only the best views of a point.
+        decay: metres.
+        normal_voxel: as in ``lift_views``.
+    """
+    normals = None if normal_voxel is None else estimate_normals(xyz, normal_voxel)
+    confidence = pair_confidence(
+        xyz, views.pairs, views.world_from_cam, normals, decay, two_sided=True
+    )
+    order = strongest_pairs(views.pairs.point, confidence, max_views)
+    return views.pairs.select(order), confidence[order]
 
 
 def read_maps(maps: ImageMaps, pairs: PixelPairs, views: PosedViews) -> Tensor:

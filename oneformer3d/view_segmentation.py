@@ -21,8 +21,8 @@ from torch import Tensor
 from .backbones.fpn import FeaturePyramid, ImageMaps
 from .data.preprocessor import SceneDataPreprocessor
 from .lifting.sampling import gather_pairs
-from .mvpnet import masked_cross_entropy, with_semantic_prediction
 from .registry import MODELS
+from .semantic_points import masked_cross_entropy, with_semantic_prediction
 from .structures import PosedViews
 from .view_lifting import image_pixels, images_of
 

@@ -10,7 +10,7 @@ import oneformer3d.view_segmentation  # noqa: F401
 from oneformer3d.lifting import EfficientFeatureLifting
 from oneformer3d.metrics.unified import UnifiedSegMetric
 from oneformer3d.registry import MODELS
-from oneformer3d.segment_scan import segment_scan
+from oneformer3d.scan_segmentation import segment_scan
 from oneformer3d.view_segmentation import spread_to_unseen
 
 from .fusion_scenes import CHANNELS, INTRINSICS, poses, segmentor_settings, views_of
@@ -61,6 +61,16 @@ def test_trains_everything():
     without = [name for name, p in model.named_parameters() if p.grad is None]
     assert without == []
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_documented_defaults():
+    model = MODELS.build({'type': 'FeatureLiftingSegmentation'})
+    assert model.num_classes == 20
+    assert model.backbone_2d.channels == (256, 512, 1024, 2048)
+    assert [x.out_channels for x in model.projectors] == [256] * 4
+    assert model.aggregator.attention.num_heads == 8
+    assert model.point_processor.in_channels == 256 + 4  # colour and height
+    assert model.chunk_size == 10000
 
 
 def test_predicts_every_point_as_the_metric_reads_it():
@@ -183,9 +193,18 @@ def test_frozen_keeps_its_weights_and_maps():
     assert len(model._maps_of.memory) == 3
 
 
-def test_large_clouds_give_the_same():
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'max_views': None},
+        {'max_views': 1, 'aggregator': 'mean'},
+        {'max_views': 2, 'aggregator': {'type': 'learnable', 'num_views': 2}},
+        {'distance_decay': 0.5, 'normal_voxel': 0.3, 'aggregator': 'confidence'},
+    ],
+)
+def test_large_clouds_give_the_same(changes):
     """Chunked lifting of ``EfficientFeatureLifting`` and this network's own."""
-    model = build(point_inputs=('height',), max_views=None).eval()
+    model = build(point_inputs=('height',), **changes).eval()
     points, _ = random_scene(300)
     images = torch.rand(3, 3, 32, 64)
     intrinsics = INTRINSICS.clone()
@@ -299,7 +318,6 @@ def test_segmentor_with_lifted_features(mode):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'image_net': None}, 'stored_channels'),
         ({'stored_channels': 4}, 'without image_net'),
         ({'map_store': 'somewhere'}, 'frozen'),
         ({'point_inputs': ('normal',)}, 'point_inputs'),

@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from oneformer3d.backbones.fpn import FeaturePyramid, ImageMaps
-from oneformer3d.lifting import Camera, lift_features_to_points, project_pairs
+from oneformer3d.lifting import (
+    Camera,
+    lift_features_to_points,
+    project_pairs,
+    view_agreement,
+)
 from oneformer3d.lifting.aggregation import build_aggregator
 from oneformer3d.view_lifting import FrozenMaps, lift_views, pyramid_maps, read_maps, stored_maps
 
@@ -54,6 +59,33 @@ def test_lifted_equal_dense_tables(name):
     expected = (table * weight[..., None]).sum(0) / weight.sum(0)[:, None]
     torch.testing.assert_close(lifted.features[seen], expected[seen], atol=1e-5, rtol=1e-4)
     assert (lifted.features[~seen] == aggregator.no_view).all()
+
+
+def test_the_viewing_angle_counts_on_request():
+    """Points on a floor: the mean is weighted by distance and by the cosine to the vertical."""
+    points = points_of()
+    points[:, 2] = 0.0
+    maps = torch.randn(3, C, 10, 12)
+    views = views_of(points, feat=maps)
+    aggregator = build_aggregator('confidence', C)
+    lifted = lift_views(
+        stored_maps, aggregator, [points], [views], normal_voxel=0.2, with_agreement=True
+    )
+    xyz = points[:, :3]
+    table, visible = lift_features_to_points(
+        xyz, {'a': maps}, INTRINSICS.expand(3, 3, 3), poses(3), IMAGE_SIZE
+    )
+    to_camera = poses(3)[:, None, :3, 3] - xyz
+    distance = to_camera.norm(dim=-1)
+    weight = visible * torch.exp(-distance / 10) * (to_camera[..., 2].abs() / distance)
+    seen = visible.any(0)
+    expected = (table * weight[..., None]).sum(0) / weight.sum(0)[:, None]
+    torch.testing.assert_close(lifted.features[seen], expected[seen], atol=1e-5, rtol=1e-4)
+    agreement = view_agreement(table.transpose(0, 1), weight.t())
+    torch.testing.assert_close(lifted.agreement, agreement, atol=1e-5, rtol=1e-4)
+    plain = lift_views(stored_maps, aggregator, [points], [views])
+    assert plain.agreement is None
+    assert not torch.allclose(plain.features[seen], expected[seen], atol=1e-3)
 
 
 def test_samples_do_not_meet(pyramid):

@@ -32,10 +32,12 @@ class LoadViewImages:
         flip: how often an image is mirrored.
         image_size: (H, W) that images are squashed to, classes by nearest pixel; None keeps
             their size.
+        crop: (H, W) of a random piece that is cut from each image; None takes all of it. Many
+            small pieces teach more than few whole images of as many pixels.
 
     Raises:
         ValueError: an unknown setting; a scene without images; a picture of another size or
-            kind than expected.
+            kind than expected; a piece that does not fit in the images.
         FileNotFoundError: a missing image or picture of classes.
     """
 
@@ -46,6 +48,7 @@ class LoadViewImages:
         suffix: str = '.semantic.png',
         flip: float = 0.5,
         image_size: Sequence[int] | None = None,
+        crop: Sequence[int] | None = None,
     ) -> None:
         if select not in SELECTIONS:
             raise ValueError(f'select: expected one of {SELECTIONS}, got {select!r}')
@@ -58,6 +61,7 @@ class LoadViewImages:
         self.suffix = suffix
         self.flip = flip
         self.image_size = None if image_size is None else tuple(image_size)
+        self.crop = None if crop is None else tuple(crop)
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Return ``results`` with ``view_images`` and ``view_labels``."""
@@ -67,6 +71,10 @@ class LoadViewImages:
         table = get_class_table(results['class_table'])
         full_size = tuple(results['image_size'])
         size = self.image_size or full_size
+        if self.crop is not None and not (
+            0 < self.crop[0] <= size[0] and 0 < self.crop[1] <= size[1]
+        ):
+            raise ValueError(f'crop {self.crop} does not fit in images of {size}')
         pictures, labels = [], []
         for index in self._draw(len(images)):
             path = images[index]['img_path']
@@ -76,6 +84,9 @@ class LoadViewImages:
                 label = cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST)
             if self.flip and np.random.rand() < self.flip:
                 picture, label = picture[:, ::-1], label[:, ::-1]
+            if self.crop is not None:
+                rows, columns = self._piece(size)
+                picture, label = picture[rows, columns], label[rows, columns]
             pictures.append(picture)
             labels.append(label)
         return {
@@ -91,6 +102,11 @@ class LoadViewImages:
         if self.select == 'even':
             return np.linspace(0, num_images - 1, count).round().astype(np.int64)
         return np.arange(count)
+
+    def _piece(self, size: tuple[int, int]) -> tuple[slice, slice]:
+        """Rows and columns of a random piece."""
+        begins = [np.random.randint(have - want + 1) for have, want in zip(size, self.crop)]
+        return tuple(slice(begin, begin + want) for begin, want in zip(begins, self.crop))
 
     def _read_labels(
         self, prefix: str, img_path: str, size: tuple[int, int], table: ClassTable

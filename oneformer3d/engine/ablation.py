@@ -10,9 +10,6 @@ A cell may start from another cell's weights (``init``); that one is then run fi
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +20,7 @@ import yaml
 
 from oneformer3d.data.infos import atomic_write_bytes, validate_scene_name
 from oneformer3d.engine.cli import load_config
+from oneformer3d.engine.tool_process import run_in_process
 
 _TABLE_KEYS = {
     'title', 'prepare', 'seeds', 'budget_minutes', 'options', 'groups', 'baseline', 'cells'
@@ -277,20 +275,10 @@ def _last_checkpoint(folder: Path) -> str:
 def _run(command: Sequence[str], options: Mapping[str, Any], log: Path, threads: int) -> float:
     """Run a tool with its output in a log; minutes of processor time of it and its workers."""
     words = [f'{key}={_text(value)}' for key, value in options.items()]
-    environment = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'MKL_NUM_THREADS': str(threads)}
-    with log.open('ab') as stream:
-        process = subprocess.Popen(
-            [sys.executable, *command, '--cfg-options', *words],
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env=environment,
-        )
-        # Unlike RUSAGE_CHILDREN this counts one child (and its workers) and not its neighbours.
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise CellFailedError(f'{command[0]} ended with status {process.returncode}; see {log}')
-    return (usage.ru_utime + usage.ru_stime) / 60
+    status, seconds = run_in_process([*command, '--cfg-options', *words], log, threads)
+    if status != 0:
+        raise CellFailedError(f'{command[0]} ended with status {status}; see {log}')
+    return seconds / 60
 
 
 def _text(value: Any) -> str:

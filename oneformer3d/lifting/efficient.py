@@ -29,7 +29,8 @@ from .inputs import (
 )
 from .lift import visible_pairs
 from .map_cache import Key, MapCache, Maps, MapStore, from_arrays, image_digest, to_arrays
-from .pair_aggregation import aggregate_pairs, pair_confidence
+from .normals import estimate_normals
+from .pair_aggregation import aggregate_pairs, pair_confidence, strongest_pairs
 from .pairs import PixelPairs, zbuffer_views
 from .sampling import bag_pieces, bag_starts, gather_pairs
 
@@ -114,7 +115,9 @@ class EfficientFeatureLifting:
             images: V of (3, H, W), as the model expects them.
             depth: (V, h, w) metres, or None.
             keys: as in ``image_features``.
-            **options: of ``lift``: normals, decay, occlusion, point_size, near and so on.
+            **options: of ``lift``: normals, decay, occlusion, point_size, near and so on. What the
+                model says itself (``max_views``, ``distance_decay``, ``normal_voxel``) is the
+                default, so that the labels are those it gives the whole cloud.
 
         Returns:
             (N,) int64.
@@ -129,6 +132,7 @@ class EfficientFeatureLifting:
             )
         intrinsics, extrinsics = (torch.stack(list(x)) for x in zip(*camera_params))
         image_shape = tuple(images[0].shape[-2:])
+        options = {**_model_options(model, points[:, :3]), **options}
         maps = self.image_features(model.extract_maps, images, keys, owner=model)
         features = self.lift(
             points[:, :3], maps, intrinsics, extrinsics, image_shape, depth,
@@ -204,7 +208,9 @@ class EfficientFeatureLifting:
         *,
         aggregate: Callable[..., Tensor] | None = None,
         normals: Tensor | None = None,
+        two_sided: bool = False,
         decay: float = DECAY,
+        max_views: int | None = None,
         occlusion: str | None = None,
         point_size: int = 3,
         depth_intrinsics: Tensor | None = None,
@@ -222,7 +228,9 @@ class EfficientFeatureLifting:
             aggregate: a ``ViewAggregator`` in evaluation mode; None takes the mean weighted by
                 the confidence, with zeros where no view sees a point.
             normals: (N, 3) unit, for the confidence; None leaves the viewing angle out.
+            two_sided: the normals have no side, as those of ``estimate_normals``.
             decay: metres over which the confidence falls to 1/e.
+            max_views: only the views of a point with the highest confidence; None takes all.
             occlusion: None, or 'zbuffer' of the whole cloud.
             point_size: of the z-buffer.
             depth_intrinsics: of the depth maps, where they are of a camera of their own.
@@ -254,8 +262,11 @@ class EfficientFeatureLifting:
                 pairs = visible_pairs(part, camera, depth, **visibility)
                 part_normals = None if normals is None else normals[begin:end]
                 confidence = pair_confidence(
-                    part, pairs, camera.world_from_cam, part_normals, decay
+                    part, pairs, camera.world_from_cam, part_normals, decay, two_sided
                 )
+                if max_views is not None:
+                    order = strongest_pairs(pairs.point, confidence, max_views)
+                    pairs, confidence = pairs.select(order), confidence[order]
                 if aggregate is None:
                     rows = self._mean(maps, pairs, camera, confidence, len(part))
                 else:
@@ -347,3 +358,13 @@ class EfficientFeatureLifting:
                 yield bar.update
         else:
             yield lambda count: None
+
+
+def _model_options(model: LiftingModel, points: Tensor) -> dict[str, Any]:
+    """Options of ``lift`` that a model brings along."""
+    options: dict[str, Any] = {'max_views': getattr(model, 'max_views', None)}
+    if getattr(model, 'distance_decay', None) is not None:
+        options['decay'] = model.distance_decay
+    if getattr(model, 'normal_voxel', None) is not None:
+        options |= {'normals': estimate_normals(points, model.normal_voxel), 'two_sided': True}
+    return options

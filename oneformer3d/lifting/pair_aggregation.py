@@ -7,6 +7,7 @@ hold nothing; points are grouped by their number of views instead, and each grou
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .aggregation import ViewAggregator
@@ -111,6 +112,7 @@ def pair_confidence(
     world_from_cam: Tensor,
     normals: Tensor | None = None,
     decay: float = DECAY,
+    two_sided: bool = False,
 ) -> Tensor:
     """``exp(−distance / decay)`` of each pair, times the cosine of incidence with normals.
 
@@ -118,8 +120,9 @@ def pair_confidence(
         points: (N, 3) metres.
         pairs: P pairs.
         world_from_cam: (V, 4, 4).
-        normals: (N, 3) unit vectors, or None.
+        normals: (N, 3) unit vectors, or None; a zero one is not known and takes nothing away.
         decay: metres.
+        two_sided: normals without a side, as ``estimate_normals`` gives them.
 
     Returns:
         (P,) in 0…1.
@@ -131,8 +134,29 @@ def pair_confidence(
     confidence = torch.exp(-distance / decay)
     if normals is None:
         return confidence
-    cosine = (to_camera * normals[pairs.point]).sum(1) / distance.clamp(min=1e-6)
-    return confidence * cosine.clamp(min=0.0)
+    normals = normals[pairs.point]
+    cosine = (to_camera * normals).sum(1) / distance.clamp(min=1e-6)
+    cosine = cosine.abs() if two_sided else cosine.clamp(min=0.0)
+    return confidence * torch.where((normals == 0).all(1), 1.0, cosine.clamp(max=1.0))
+
+
+def pair_agreement(features: Tensor, point: Tensor, num_points: int, weights: Tensor) -> Tensor:
+    """``view_agreement`` of pairs: length of the weighted mean of a point's unit features.
+
+    Args:
+        features: (P, C).
+        point: (P,) int64 row of the point.
+        num_points: N.
+        weights: (P,) not negative.
+
+    Returns:
+        (N,) in [0, 1], 0 for points without a pair.
+    """
+    unit = F.normalize(features, dim=1) * weights[:, None]
+    total = weights.new_zeros(num_points).index_add(0, point, weights)
+    mean = unit.new_zeros(num_points, unit.shape[1]).index_add(0, point, unit)
+    length = torch.linalg.vector_norm(mean, dim=1)
+    return (length / torch.where(total > 0, total, 1.0)).clamp(max=1)
 
 
 def original_coordinates(points: Tensor, augmented_from_original: Tensor | None) -> Tensor:

@@ -59,6 +59,35 @@ def test_smaller(results):
     assert set(np.unique(small['view_labels'])) <= set(np.unique(whole['view_labels']))
 
 
+def test_pieces_lie_in_the_image(results):
+    """Every piece is found in its image at one place, and its classes at the same."""
+    height, width = results['image_size']
+    size = (height // 2, width // 2)
+    picture, labels = read_pair(results, 0)
+    load = LoadViewImages(num_views=1, select='first', flip=0.0, crop=size)
+    places = set()
+    np.random.seed(0)
+    for _ in range(4):
+        piece = load(results)
+        cut = piece['view_images'][0].transpose(1, 2, 0)
+        found = [
+            (y, x)
+            for y in range(height - size[0] + 1)
+            for x in range(width - size[1] + 1)
+            if np.array_equal(picture[y : y + size[0], x : x + size[1]], cut)
+        ]
+        assert len(found) == 1
+        (y, x), *_ = found
+        assert np.array_equal(labels[y : y + size[0], x : x + size[1]], piece['view_labels'][0])
+        places.add((y, x))
+    assert len(places) > 1
+    whole = LoadViewImages(num_views=1, select='first', flip=0.0, crop=(height, width))(results)
+    np.testing.assert_array_equal(whole['view_images'][0].transpose(1, 2, 0), picture)
+    for crop in ((height + 1, width), (height, 0)):
+        with pytest.raises(ValueError, match='does not fit'):
+            LoadViewImages(crop=crop)(results)
+
+
 def test_random_views_differ(results):
     load = LoadViewImages(num_views=1, flip=0.0)
     np.random.seed(0)

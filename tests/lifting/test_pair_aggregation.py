@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from oneformer3d.lifting.aggregation import AGGREGATORS, build_aggregator
+from oneformer3d.lifting.confidence import view_agreement
 from oneformer3d.lifting.pair_aggregation import (
     aggregate_pairs,
     original_coordinates,
+    pair_agreement,
     pair_confidence,
     select_points,
     strongest_pairs,
@@ -112,8 +114,22 @@ def test_confidence_falls_with_distance_and_angle():
     normals = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     expected = torch.tensor([0.6 * math.exp(-0.5), 0.0, 0.0])
     torch.testing.assert_close(pair_confidence(points, pairs, pose, normals), expected)
+    turned = torch.tensor([[-1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])  # the other side; not known
+    expected = torch.tensor([0.6 * math.exp(-0.5), math.exp(-0.5), 0.0])
+    both = pair_confidence(points, pairs, pose, turned, two_sided=True)
+    torch.testing.assert_close(both, expected)
+    expected = torch.tensor([0.0, math.exp(-0.5), 0.0])
+    torch.testing.assert_close(pair_confidence(points, pairs, pose, turned), expected)
     with pytest.raises(ValueError, match='decay'):
         pair_confidence(points, pairs, pose, decay=0.0)
+
+
+def test_agreement_equals_table():
+    (features, confidence, mask, _), (rows, point, _, weights) = sparse()
+    expected = view_agreement(features, confidence * mask)
+    torch.testing.assert_close(pair_agreement(rows, point, 12, weights), expected)
+    assert (expected[~mask.any(1)] == 0).all()
+    assert (expected > 0).any()
 
 
 def test_points_that_are_left_keep_their_pairs():

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import oneformer3d.mvpnet  # noqa: F401
-from oneformer3d.lifting import opencv_from_opengl
+from oneformer3d.lifting import Reason, opencv_from_opengl, trace_sources
 from oneformer3d.registry import MODELS
-from oneformer3d.segment_scan import segment_scan
+from oneformer3d.scan_segmentation import segment_scan
 
 from .fusion_scenes import IMAGE_SIZE, INTRINSICS, poses
 from .test_mvpnet import IMAGES, POINTS
@@ -39,6 +39,10 @@ def test_labels_and_confidence(model):
     assert result['labels'].shape == (200,)
     assert result['labels'].dtype == torch.int64
     assert ((result['label_confidence'] >= 0.25) & (result['label_confidence'] <= 1)).all()
+    agreement = result['view_agreement']
+    assert ((agreement >= 0) & (agreement <= 1)).all()
+    assert (agreement > 0).any()
+    assert 'sources' not in result
     assert model.training  # as it was
     again = segment_scan(pc_data, list(images), cameras, model)
     assert again['labels'].equal(result['labels'])
@@ -70,6 +74,37 @@ def test_depth_hides_points(model):
     assert torch.isfinite(blind['label_confidence']).all()
     seen = segment_scan(pc_data, images, cameras, model, occlusion='none')
     assert (seen['label_confidence'] - none['label_confidence']).abs().max() > 1e-4
+
+
+def test_sources_of_some_points(model):
+    pc_data, images, cameras = scan()
+    rows = torch.tensor([5, 0, 17])
+    result = segment_scan(pc_data, images, cameras, model, trace=rows)
+    sources = result['sources']
+    assert sources.reason.shape == (3, 3)
+    intrinsics, extrinsics = (torch.stack(list(x)) for x in zip(*cameras))
+    seen = trace_sources(
+        pc_data['pos'], intrinsics, extrinsics, IMAGE_SIZE, occlusion='zbuffer'
+    ).seen
+    assert sources.seen.equal(seen[:, rows])
+    assert result['view_agreement'][rows].gt(0).equal(sources.seen.any(0))
+    distance = (extrinsics[:, None, :3, 3] - pc_data['pos'][rows]).norm(dim=-1)
+    weight = torch.exp(-distance / 10) * sources.seen
+    shares = weight / weight.sum(0).clamp(min=1e-9)
+    torch.testing.assert_close(sources.weight, shares)
+
+
+def test_views_that_are_not_read_have_no_weight(model):
+    pc_data, images, cameras = scan()
+    settings = {'type': 'MVPNet', 'num_classes': 4, 'image_net': IMAGES, 'point_processor': POINTS}
+    nearest = MODELS.build({**settings, 'max_views': 1})
+    rows = torch.arange(200)
+    every = segment_scan(pc_data, images, cameras, model, trace=rows)['sources']
+    one = segment_scan(pc_data, images, cameras, nearest, trace=rows)['sources']
+    several = every.seen.sum(0) > 1
+    assert several.any()
+    assert (one.seen.sum(0) == every.seen.sum(0).clamp(max=1)).all()
+    assert (one.reason[every.seen & ~one.seen] == Reason.NO_WEIGHT).all()
 
 
 def test_cameras_that_look_away(model):
@@ -125,3 +160,8 @@ def test_bad_options(model):
         segment_scan(pc_data, images, cameras, model, occlusion='maybe')
     with pytest.raises(ValueError, match='depth must be'):
         segment_scan(pc_data, images, cameras, model, depth=torch.zeros(2, 30, 40))
+    for rows in (torch.tensor([200]), torch.tensor([-1]), torch.tensor([0.5])):
+        with pytest.raises(ValueError, match='trace'):
+            segment_scan(pc_data, images, cameras, model, trace=rows)
+    with pytest.raises(ValueError, match='no views'):
+        segment_scan(pc_data, [], [], model, trace=torch.tensor([0]))

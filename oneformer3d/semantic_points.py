@@ -1,0 +1,52 @@
+"""Classes of points without instances: the loss of labeled rows, and data samples of predictions.
+
+Enters: logits or probabilities (N, C) and labels (N,) in 0…C, where C means unlabeled. Leaves: a
+loss, or a data sample as the metrics of all segmentors read it.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmdet3d.structures import Det3DDataSample, PointData
+from torch import Tensor
+
+
+def masked_cross_entropy(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Mean over the rows whose label is a class; 0 where there is none."""
+    labeled = (labels >= 0) & (labels < num_classes)
+    if not bool(labeled.any()):
+        return logits.sum() * 0
+    return F.cross_entropy(logits[labeled], labels[labeled])
+
+
+def semantic_labels(sample: Det3DDataSample, i: int) -> Tensor:
+    """(N,) int64 of sample ``i`` of a batch.
+
+    Raises:
+        ValueError: it has none.
+    """
+    label = sample.gt_pts_seg.get('pts_semantic_mask') if 'gt_pts_seg' in sample else None
+    if label is None:
+        raise ValueError(f'sample {i}: gt_pts_seg has no pts_semantic_mask')
+    return torch.as_tensor(label).long()
+
+
+def with_semantic_prediction(sample: Det3DDataSample, probabilities: Tensor) -> Det3DDataSample:
+    """The sample with classes from probabilities (N, C): no instances, a segment per class."""
+    confidence, semantic = (
+        x.cpu().numpy() for x in (probabilities.max(1) if len(probabilities) else _none())
+    )
+    num_points = len(semantic)
+    predicted = sample.new()
+    predicted.pred_pts_seg = PointData(
+        pts_semantic_mask=[semantic, semantic],
+        pts_instance_mask=[np.zeros((0, num_points), dtype=bool), semantic],
+        instance_labels=np.zeros(0, dtype=np.int64),
+        instance_scores=np.zeros(0, dtype=np.float32),
+    )
+    predicted.pts_confidence = confidence
+    return predicted
+
+
+def _none() -> tuple[Tensor, Tensor]:
+    return torch.zeros(0), torch.zeros(0, dtype=torch.int64)
