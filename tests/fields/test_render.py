@@ -245,7 +245,7 @@ def test_heads_are_not_asked_where_no_light_arrives() -> None:
     sample = head.sample
     head.sample = lambda hidden, *rest: asked.append(len(hidden)) or sample(hidden, *rest)
     gradients = []
-    for min_weight in (0.0, 1e-5):
+    for min_weight in (0.0, 1e-6):
         outputs = render_rays(
             field, rays, UniformSampler(64), ('rgb',), perturb=False, min_weight=min_weight
         )
