@@ -34,9 +34,18 @@ train_dataloader = dict(persistent_workers=True, dataset=dict(pipeline=train_pip
 val_dataloader = dict(persistent_workers=True, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
+# beside the 3D features and without what waits for its rows, as bifusion_synthetic.py
+model = dict(
+    encoder=dict(mode='concat', use_tiny_sa_3d=False, clip_cons=None),
+    decoder=dict(side_channels=96),
+)
 # what starts at zero; at the base rate it would need half of a short run to count
 optim_wrapper = dict(
     paramwise_cfg=dict(
-        custom_keys={'encoder.out.': dict(lr_mult=10), 'view_gates': dict(lr_mult=10)}
+        custom_keys={
+            'encoder.out.': dict(lr_mult=10),
+            'view_gates': dict(lr_mult=10),
+            'side': dict(lr_mult=10),
+        }
     )
 )
