@@ -16,7 +16,8 @@ def multiplies_bfloat16(device: torch.device | str) -> bool:
     if device.type == 'cuda':
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == 'cpu':
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        is_there = torch.backends.mkldnn.is_available()
+        return is_there and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return False
 
 

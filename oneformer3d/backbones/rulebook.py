@@ -212,7 +212,7 @@ def _opposite(block: Block, num_offsets: int) -> Block:
             replace(
                 tile,
                 offsets=tuple(num_offsets - 1 - k for k in reversed(tile.offsets)),
-                neighbours=tile.neighbours.view(len(tile.rows), -1).flip(1).flatten(),
+                neighbours=tile.neighbours.view(-1, len(tile.offsets)).flip(1).flatten(),
             )
             for tile in block.tiles
         ],
