@@ -34,6 +34,7 @@ from .image_branch import ImageBranch, batch_views, views_of_images
 from .lifting.pairs import PixelPairs
 from .lifting.sampling import gather_pairs
 from .online_clip import OnlineClip
+from .point_semantic_loss import semantic_labels
 from .registry import MODELS
 from .structures import PointFeatures
 from .tiny_sa import TinySANeck
@@ -68,6 +69,10 @@ class BiFusionEncoder(nn.Module):
         use_tiny_sa_3d: attention in neighbourhoods of points.
         tiny_sa: settings of ``TinySANeck``.
         clip_cons: settings of ``ClipConsCriterion``, or None.
+        point_semantic: settings of ``PointSemanticCriterion``, or None.
+        train_without_views: training decodes every sample a second time as it is without views,
+            so that scans without images lose nothing; the 3D encoder, which is nearly all of a
+            step, runs once for both.
     """
 
     def __init__(
@@ -88,6 +93,8 @@ class BiFusionEncoder(nn.Module):
         use_tiny_sa_3d: bool = True,
         tiny_sa: dict | None = None,
         clip_cons: dict | None = None,
+        point_semantic: dict | None = None,
+        train_without_views: bool = False,
     ) -> None:
         super().__init__()
         if mode not in MODES:
@@ -95,6 +102,7 @@ class BiFusionEncoder(nn.Module):
         if offline_clip_feat and (clip is not None or freeze_blocks):
             raise ValueError('clip and freeze_blocks are of online features: offline_clip_feat')
         self.mode = mode
+        self.train_without_views = train_without_views
         self.points_3d = MODELS.build(encoder_3d)
         self.online_clip = None
         if not offline_clip_feat:
@@ -111,6 +119,7 @@ class BiFusionEncoder(nn.Module):
         self.tiny_sa = TinySANeck(point_channels, **(tiny_sa or {})) if use_tiny_sa_3d else None
         self.point_linear = nn.Linear(point_channels, WIDTH)
         self.geo_pe = GeoPE()
+        self.fused_channels = fused_channels
         self.fusion_gate = FusionGate(WIDTH, channels=fused_channels)
         self.out = None
         if mode == 'residual':
@@ -121,6 +130,15 @@ class BiFusionEncoder(nn.Module):
         if clip_cons is not None:
             self.clip_cons = MODELS.build(
                 {'in_channels': fused_channels, 'target_channels': image_channels, **clip_cons}
+            )
+        self.point_semantic = None
+        if point_semantic is not None:
+            self.point_semantic = MODELS.build(
+                {
+                    'type': 'PointSemanticCriterion',
+                    'in_channels': fused_channels,
+                    **point_semantic,
+                }
             )
         taken = dict(self.named_children()).keys() & dict(self.points_3d.named_children()).keys()
         if taken:
@@ -220,7 +238,24 @@ class BiFusionEncoder(nn.Module):
                 seen.scene_id if seen is not None else _scene_id(data_samples, i)
                 for i, seen in enumerate(views)
             ),
+            without_views=(
+                self._without_views(base.features, shape, points)
+                if self.training and self.train_without_views
+                else None
+            ),
         )
+
+    def _without_views(self, base: Tensor, shape: Tensor, points: Sequence[Tensor]) -> Tensor:
+        """The features that points without views get, of 3D features before and after TinySA."""
+        unseen = torch.zeros_like(base[:, 0], dtype=torch.bool)
+        if self.mode == 'concat':  # whatever the fusion says of unseen points is not read
+            return self._features(base, base.new_zeros(len(base), self.fused_channels), unseen)
+        geo, _ = self.geo_pe(points, [None] * len(points))
+        shape = self.point_linear(shape)
+        fused, _ = self.fusion_gate(
+            torch.zeros_like(shape), shape, geo, unseen.to(shape.dtype), unseen
+        )
+        return self._features(base, fused, unseen)
 
     def _features(self, base: Tensor, fused: Tensor, valid: Tensor) -> Tensor:
         """What the decoder reads, of 3D features, fused ones and whether a view sees the point."""
@@ -230,9 +265,19 @@ class BiFusionEncoder(nn.Module):
             return torch.cat((base, fused * valid[:, None]), dim=1)
         return base + self.out(fused)
 
-    def auxiliary_losses(self, points: FusedPoints) -> dict[str, Tensor]:
-        """Losses of ``ClipConsCriterion`` if there is one, and ``fusion_statistics``."""
+    def auxiliary_losses(
+        self, points: FusedPoints, data_samples: Sequence | None = None
+    ) -> dict[str, Tensor]:
+        """Losses of the criteria that there are, and ``fusion_statistics``.
+
+        Raises:
+            ValueError: ``PointSemanticCriterion`` without labels.
+        """
         losses = {} if self.clip_cons is None else self._consistency(points)
+        if self.point_semantic is not None:
+            seen = points.lifted.valid
+            labels = semantic_labels(data_samples, points.fused.device)
+            losses |= self.point_semantic(points.fused[seen], labels[seen])
         return {**losses, **fusion_statistics(points)}
 
     def _consistency(self, points: FusedPoints) -> dict[str, Tensor]:

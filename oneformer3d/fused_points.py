@@ -26,6 +26,8 @@ class FusedPoints(PointFeatures):
         view_of_point: (sum N,) int64, the view of the sample that is nearest, −1 for none.
         views: of each sample, or None.
         scene_ids: of each sample, '' where unknown.
+        without_views: (sum N, D) the features as they are if no sample has views, for training,
+            or None.
     """
 
     fused: Tensor
@@ -35,6 +37,7 @@ class FusedPoints(PointFeatures):
     view_of_point: Tensor
     views: tuple[PosedViews | None, ...]
     scene_ids: tuple[str, ...]
+    without_views: Tensor | None = None
 
     def samples(self) -> list[dict[str, Any]]:
         """The documented outputs, one dictionary per sample.

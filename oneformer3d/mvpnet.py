@@ -23,13 +23,14 @@ from torch import Tensor, nn
 from .backbones.fpn import FeaturePyramid
 from .backbones.pointnet2 import Point3DProcessor
 from .data.preprocessor import SceneDataPreprocessor
+from .frozen_maps import FrozenMaps
 from .lifting.aggregation import ViewAggregator, build_aggregator
 from .lifting.pair_aggregation import DECAY, select_points
 from .neighbourhoods import shuffled_rank
 from .registry import MODELS
 from .semantic_points import masked_cross_entropy, semantic_labels, with_semantic_prediction
 from .structures import PosedViews
-from .view_lifting import FrozenMaps, LiftedPoints, MapsOf, lift_views, pyramid_maps, stored_maps
+from .view_lifting import LiftedPoints, MapsOf, PyramidMaps, lift_views, stored_maps
 
 POINT_INPUTS = {'color': 3, 'height': 1}
 
@@ -308,7 +309,7 @@ def build_image_net(
     frozen = network.frozen and network.fuse == 'sum'
     if map_store is not None and not frozen:
         raise ValueError("map_store keeps the summed map of a frozen image_net: frozen, 'sum'")
-    maps_of = FrozenMaps(network, map_store, map_bytes) if frozen else pyramid_maps(network)
+    maps_of = FrozenMaps(network, map_store, map_bytes) if frozen else PyramidMaps(network)
     return network, maps_of, network.out_channels
 
 

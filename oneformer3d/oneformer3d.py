@@ -22,6 +22,7 @@ from .registry import MODELS
 from .structures import (
     DecoderScene,
     PointFeatures,
+    PosedViews,
     QueryOutput,
     SceneTargets,
     split_queries,
@@ -41,8 +42,10 @@ class OneFormer3D(BaseModel):
 
     Args:
         encoder: settings of a module ``encoder(inputs, data_samples) -> PointFeatures``. It may
-            have a method ``auxiliary_losses(PointFeatures) -> dict`` of further losses, and of
-            metrics, whose names do not contain "loss".
+            have a method ``auxiliary_losses(PointFeatures, data_samples) -> dict`` of further
+            losses, and of metrics, whose names do not contain "loss". If what the encoder returns
+            has ``without_views`` (sum N, D), training decodes every sample twice, the second time
+            with these features and no views, and the losses are means over both.
         decoder: settings of a query decoder.
         criterion: settings of a criterion.
         num_semantic_classes: C.
@@ -117,7 +120,8 @@ class OneFormer3D(BaseModel):
             return self.predict(inputs, data_samples)
         if mode == 'tensor':
             points, superpoints, features = self._encode(inputs, data_samples)
-            return self.decode(features, self._scenes(inputs, points, superpoints))
+            views = _views_of(inputs, points)
+            return self.decode(features, self._scenes(inputs['points'], superpoints, views))
         raise ValueError(f'mode: expected loss, predict or tensor, got {mode!r}')
 
     def loss(self, inputs: dict, data_samples: list[Det3DDataSample]) -> dict[str, Tensor]:
@@ -130,13 +134,19 @@ class OneFormer3D(BaseModel):
         """
         points, superpoints, features = self._encode(inputs, data_samples)
         targets = self.build_targets(superpoints, data_samples)
+        xyz, views = list(inputs['points']), _views_of(inputs, points)
+        if getattr(points, 'without_views', None) is not None:
+            # every sample once more, as it is without images
+            features = features + pool_superpoints(points.without_views, superpoints)
+            superpoints, targets, xyz = superpoints * 2, targets * 2, xyz * 2
+            views = views + [None] * len(views)
         queries, targets = self.select_queries(features, targets)
         query_ids = [target.query_ids for target in targets]
-        scenes = self._scenes(inputs, points, superpoints, query_ids)
+        scenes = self._scenes(xyz, superpoints, views, query_ids)
         outputs = self.decoder(features, queries, **scenes)
         losses = self.criterion(outputs, targets)
         if hasattr(self.encoder, 'auxiliary_losses'):
-            losses.update(self.encoder.auxiliary_losses(points))
+            losses.update(self.encoder.auxiliary_losses(points, data_samples))
         return losses
 
     @torch.no_grad()
@@ -151,7 +161,8 @@ class OneFormer3D(BaseModel):
             ids], ``instance_labels`` and ``instance_scores`` (K,), all numpy arrays.
         """
         points, superpoints, features = self._encode(inputs, data_samples)
-        outputs = self.decode(features, self._scenes(inputs, points, superpoints))
+        views = _views_of(inputs, points)
+        outputs = self.decode(features, self._scenes(inputs['points'], superpoints, views))
         if data_samples is None:
             data_samples = [Det3DDataSample() for _ in superpoints]
         return [
@@ -245,33 +256,29 @@ class OneFormer3D(BaseModel):
 
     def _scenes(
         self,
-        inputs: dict,
-        points: PointFeatures,
+        points: Sequence[Tensor],
         superpoints: Sequence[Tensor],
+        views: Sequence[PosedViews | None],
         query_ids: Sequence[Tensor | None] | None = None,
     ) -> dict[str, list[DecoderScene]]:
         """What a decoder is given besides features; nothing unless it reads views.
 
         Args:
-            inputs: ``points`` and ``views``.
-            points: an encoder that computes maps returns the views with them.
+            points: per sample (N, F).
             superpoints: per sample (N,).
+            views: per sample.
             query_ids: per sample (Q,) the superpoints that are queries; by default all are.
         """
         if not self.decoder.reads_views:
             return {}
-        num_samples = len(superpoints)
-        views = getattr(points, 'views', None) or inputs.get('views') or [None] * num_samples
         if query_ids is None:
-            query_ids = [None] * num_samples
+            query_ids = [None] * len(superpoints)
             if not self.decoder.learned_queries:
                 query_ids = [
                     torch.arange(int(ids.max()) + 1, device=ids.device) for ids in superpoints
                 ]
         return {
-            'scenes': [
-                DecoderScene(*row) for row in zip(inputs['points'], superpoints, views, query_ids)
-            ]
+            'scenes': [DecoderScene(*row) for row in zip(points, superpoints, views, query_ids)]
         }
 
     def postprocess(self, outputs: QueryOutput, i: int, superpoints: Tensor) -> ScenePrediction:
@@ -291,6 +298,12 @@ class OneFormer3D(BaseModel):
             instance_classes=self.instance_classes,
             settings=self.test_settings,
         )
+
+
+def _views_of(inputs: dict, points: PointFeatures) -> list[PosedViews | None]:
+    """Views of every sample; an encoder that computes maps returns the views with them."""
+    views = getattr(points, 'views', None) or inputs.get('views')
+    return list(views or [None] * len(points.num_points))
 
 
 def _label(sample: Det3DDataSample, name: str):

@@ -92,6 +92,8 @@ class QueryDecoder(nn.Module):
         self.num_semantic_queries = num_semantic_queries
         self.iter_pred = iter_pred
         self.attn_mask = attn_mask
+        self.in_channels = in_channels
+        self.side_channels = side_channels
 
         self.input_proj = nn.Sequential(
             _entry(in_channels, d_model, side_channels), nn.LayerNorm(d_model), nn.ReLU()
@@ -137,19 +139,26 @@ class QueryDecoder(nn.Module):
                 does without.
 
         Raises:
-            ValueError: queries given to a decoder that learns them, or missing.
+            ValueError: queries given to a decoder that learns them, or missing, or features that
+                are not as wide as this decoder reads.
         """
-        self._check_queries(queries)
+        self._check_input(features, queries)
         samples = [
             self._decode_sample(x, None if queries is None else queries[i], keep_aux)
             for i, x in enumerate(features)
         ]
         return collate_samples(samples)
 
-    def _check_queries(self, queries: Sequence[Tensor] | None) -> None:
+    def _check_input(self, features: Sequence[Tensor], queries: Sequence[Tensor] | None) -> None:
         if self.learned_queries == (queries is not None):
             expected = 'no queries (they are learned)' if self.learned_queries else 'queries'
             raise ValueError(f'{type(self).__name__} expected {expected}')
+        for x in features:
+            if x.shape[1] != self.in_channels + self.side_channels:
+                raise ValueError(
+                    f'{type(self).__name__}: expected features of in_channels={self.in_channels} '
+                    f'and side_channels={self.side_channels}, got {x.shape[1]} channels'
+                )
 
     def _decode_sample(
         self,

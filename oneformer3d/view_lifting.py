@@ -6,25 +6,17 @@ Enters: xyz of the points of each sample, ``PosedViews`` with images (or with st
     images → pyramid → map (1/4) ─ read at the P pairs ─ aggregator ─ (N, C)
     points, poses → pairs, confidence (distance) ──────────┘
 
-Maps of a frozen pyramid do not change, so they are computed once and kept: in memory, up to a
-number of bytes, or in a feature store that later runs with the same weights read again.
+Maps of a frozen pyramid do not change, so they are computed once and kept (``frozen_maps``).
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from mmengine.dist import get_rank
 from torch import Tensor
 
 from .backbones.fpn import FeaturePyramid, ImageMaps
-from .clip.store import FeatureStoreWriter
-from .clip.store_format import StoreStamp
-from .clip.weights import weights_digest
 from .lifting.aggregation import ViewAggregator
-from .lifting.map_cache import Key, MapCache
 from .lifting.normals import estimate_normals
 from .lifting.pair_aggregation import (
     DECAY,
@@ -37,8 +29,6 @@ from .lifting.pair_aggregation import (
 from .lifting.pairs import PixelPairs
 from .lifting.sampling import gather_pairs
 from .structures import PosedViews
-
-_BATCH = 8  # images at a time where no gradient is needed
 
 
 @dataclass(frozen=True)
@@ -170,121 +160,25 @@ def image_pixels(pairs: PixelPairs, views: PosedViews) -> PixelPairs:
     return PixelPairs(pairs.point, pairs.view, (pairs.uv + 0.5) * scale - 0.5, pairs.depth_z)
 
 
-class FrozenMaps:
-    """Maps of a frozen pyramid, each computed once; has no parameters.
+class PyramidMaps:
+    """Maps of a pyramid that trains: computed anew every time.
+
+    An object, since a copy of the model must compute with the copy of its network.
 
     Args:
-        pyramid: in which nothing trains, with one summed map.
-        store: folder in which a feature store named by the weights is kept; None keeps maps in
-            memory.
-        max_bytes: of the memory; the least recently used go first. Maps are kept as float16.
+        pyramid: the network.
     """
 
-    def __init__(
-        self,
-        pyramid: FeaturePyramid,
-        store: str | os.PathLike | None = None,
-        max_bytes: int = 1 << 30,
-    ) -> None:
-        if not pyramid.frozen or pyramid.fuse != 'sum':
-            raise ValueError("only the summed map of a frozen network is kept: frozen, fuse='sum'")
-        if max_bytes < 0:
-            raise ValueError(f'max_bytes must not be negative, got {max_bytes}')
+    def __init__(self, pyramid: FeaturePyramid) -> None:
         self.pyramid = pyramid
-        self.store = store
-        self.memory = MapCache(max_bytes, torch.float16)
-        self._writer: FeatureStoreWriter | None = None
-        self._version = -1  # of the weights that the open store is named by
 
-    @torch.no_grad()
     def __call__(self, views: PosedViews) -> ImageMaps:
-        """Maps of the images, kept ones where scene and frame have names.
+        """Maps of the images.
 
         Raises:
             ValueError: views without images.
         """
-        images = images_of(views)
-        covered = tuple(side + -side % 32 for side in images.shape[-2:])
-        if not (views.scene_id and views.frames):
-            return ImageMaps((self._compute(images),), covered)
-        self.memory.belong_to(self.pyramid)
-        keys = [(views.scene_id, frame) for frame in views.frames]
-        found = {key: self._get(key, covered) for key in keys}
-        missing = [i for i, key in enumerate(keys) if found[key] is None]
-        if missing:
-            computed = self._compute(images[missing]).permute(0, 2, 3, 1)
-            for i, cells in zip(missing, computed):
-                found[keys[i]] = self._put(keys[i], cells, covered)
-            if self._writer is not None:
-                self._writer.flush()
-        stacked = torch.stack([found[key].to(images.device) for key in keys]).float()
-        return ImageMaps((stacked.permute(0, 3, 1, 2),), covered)
-
-    def close(self) -> None:
-        """Give the store's shard back to other writers."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-    def _compute(self, images: Tensor) -> Tensor:
-        pieces = [self.pyramid(piece).maps[0] for piece in images.split(_BATCH)]
-        return torch.cat(pieces).contiguous(memory_format=torch.channels_last)
-
-    def _get(self, key: Key, covered: tuple[int, int]) -> Tensor | None:
-        """Kept cells (h, w, C), or None."""
-        if self.store is None:
-            kept = self.memory.get((*key, covered))
-            return None if kept is None else kept['cells']
-        writer = self._open(covered)
-        if not writer.has(*key):
-            return None
-        return torch.from_numpy(writer.get(*key)['feat']).permute(1, 2, 0)
-
-    def _put(self, key: Key, cells: Tensor, covered: tuple[int, int]) -> Tensor:
-        """Keep cells; returned as they are kept."""
-        kept = self.memory.stored({'cells': cells})
-        if self.store is None:
-            self.memory.put((*key, covered), kept)
-        else:
-            feat = kept['cells'].permute(2, 0, 1).contiguous().numpy()
-            self._open(covered).put(*key, {'feat': feat})
-        return kept['cells']
-
-    def _open(self, covered: tuple[int, int]) -> FeatureStoreWriter:
-        """The store of these weights, opened anew when they changed."""
-        version = sum(x._version for x in self.pyramid.state_dict().values())
-        if version != self._version:
-            self.close()
-        if self._writer is None:
-            self._version = version
-            digest = weights_digest(self.pyramid)
-            stamp = StoreStamp(
-                encoder='FeaturePyramid',
-                weights_digest=digest,
-                layer='res2+res3+res4+res5',
-                mode='tokens',
-                attn_mode='none',
-                input_size=covered,
-                dtype='float16',
-                preprocessing='padded to multiples of 32, ImageNet mean and std',
-                channels=self.pyramid.out_channels,
-                grid=(covered[0] // 4, covered[1] // 4),
-            )
-            folder = Path(self.store) / digest[:16]
-            self._writer = FeatureStoreWriter(folder, stamp, rank=get_rank())
-        return self._writer
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, '_writer': None}
-
-
-def pyramid_maps(pyramid: FeaturePyramid) -> MapsOf:
-    """Maps of a pyramid that trains: computed anew every time."""
-
-    def maps_of(views: PosedViews) -> ImageMaps:
-        return pyramid(images_of(views))
-
-    return maps_of
+        return self.pyramid(images_of(views))
 
 
 def stored_maps(views: PosedViews) -> ImageMaps:

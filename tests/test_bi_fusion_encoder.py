@@ -98,6 +98,34 @@ def test_without_views_concat_mode_stays_the_3d_network():
 
 
 @pytest.mark.parametrize('mode', MODES)
+def test_training_without_views_sees_what_a_scan_without_images_gives(mode):
+    encoder = opened(build(mode=mode, train_without_views=True)).train()
+    inputs = batch(scene(0), scene(1))[0]
+    points = encoder(inputs)
+    alone = encoder({'points': inputs['points']})
+    torch.testing.assert_close(points.without_views, alone.features)
+    assert not torch.allclose(points.features, alone.features)
+    assert encoder.eval()(inputs).without_views is None
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_training_without_views_takes_the_mean_of_both_losses(mode):
+    model = opened(build_segmentor(mode=mode)).train()
+    model.query_thr = 1.0  # all superpoints are queries, whatever is drawn
+    inputs, samples = batch(scene(0), scene(1))
+    with_views = model.loss(inputs, samples)
+    without = model.loss({'points': inputs['points']}, samples)
+    model.encoder.train_without_views = True
+    both = model.loss(inputs, samples)
+    names = [name for name in both if 'loss' in name]
+    assert names
+    for name in names:
+        torch.testing.assert_close(
+            both[name], (with_views[name] + without[name]) / 2, rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize('mode', MODES)
 def test_3d_weights_load_with_only_the_fusion_missing(mode):
     plain = MODELS.build(small_settings())
     fused = build_segmentor(mode=mode, clip_cons=CONS)

@@ -1,5 +1,7 @@
 """MVPNet and its first stage: losses, predictions, weights that pass from one to the other."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,18 @@ def test_trains_everything():
     without = [name for name, p in model.named_parameters() if p.grad is None]
     assert without == []
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_a_copy_computes_with_its_own_image_network():
+    model = build().eval()
+    inputs, samples = batch()
+    expected = model.loss(inputs, samples)['loss_semantic']
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.image_net.parameters():
+            parameter.zero_()
+    assert torch.equal(twin.loss(inputs, samples)['loss_semantic'], expected)
+    assert not torch.allclose(model.loss(inputs, samples)['loss_semantic'], expected)
 
 
 def test_documented_defaults():

@@ -60,6 +60,13 @@ def test_learned_queries_equal_projected_superpoints_of_the_same_value():
         torch.testing.assert_close(got[key], expected[key])
 
 
+def test_features_of_another_width_are_named():
+    decoder = QueryDecoder(**SETTINGS)
+    wide = torch.randn(5, SETTINGS['in_channels'] + 96)
+    with pytest.raises(ValueError, match='side_channels=0, got 100 channels'):
+        decoder([wide], [wide])
+
+
 def test_side_channels_start_unseen_and_then_count_as_a_wider_input():
     narrow = QueryDecoder(**SETTINGS).eval()
     wide = QueryDecoder(**SETTINGS, side_channels=3).eval()

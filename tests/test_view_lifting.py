@@ -13,7 +13,7 @@ from oneformer3d.lifting import (
     view_agreement,
 )
 from oneformer3d.lifting.aggregation import build_aggregator
-from oneformer3d.view_lifting import FrozenMaps, lift_views, pyramid_maps, read_maps, stored_maps
+from oneformer3d.view_lifting import PyramidMaps, lift_views, read_maps, stored_maps
 
 from .fusion_scenes import IMAGE_SIZE, INTRINSICS, poses, views_of
 
@@ -92,7 +92,7 @@ def test_samples_do_not_meet(pyramid):
     aggregator = build_aggregator('attention', C).eval()
     clouds = [points_of(100), points_of(60, 1), points_of(40, 2), points_of(30, 3)]
     views = [image_views(clouds[0]), None, image_views(clouds[2], 2, 2), image_views(clouds[3], 0)]
-    maps_of = pyramid_maps(pyramid)
+    maps_of = PyramidMaps(pyramid)
     batch = lift_views(maps_of, aggregator, clouds, views)
     for i, part in enumerate(batch.features.split([100, 60, 40, 30])):
         alone = lift_views(maps_of, aggregator, clouds[i : i + 1], views[i : i + 1])
@@ -107,9 +107,9 @@ def test_pieces_change_nothing(pyramid):
     points = points_of()
     views = image_views(points)
     with torch.no_grad():
-        whole = lift_views(pyramid_maps(pyramid), aggregator, [points], [views], max_views=2)
+        whole = lift_views(PyramidMaps(pyramid), aggregator, [points], [views], max_views=2)
         pieces = lift_views(
-            pyramid_maps(pyramid), aggregator, [points], [views], max_views=2, chunk_size=7
+            PyramidMaps(pyramid), aggregator, [points], [views], max_views=2, chunk_size=7
         )
     torch.testing.assert_close(pieces.features, whole.features, atol=1e-6, rtol=1e-5)
     assert pieces.seen.equal(whole.seen)
@@ -124,9 +124,9 @@ def test_augmentation_changes_nothing(pyramid):
     moved[:3, 3] = torch.tensor([2.0, 0.5, -1.0])
     augmented = points.clone()
     augmented[:, :3] = points[:, :3] @ moved[:3, :3].T + moved[:3, 3]
-    straight = lift_views(pyramid_maps(pyramid), aggregator, [points], [views])
+    straight = lift_views(PyramidMaps(pyramid), aggregator, [points], [views])
     turned = lift_views(
-        pyramid_maps(pyramid),
+        PyramidMaps(pyramid),
         aggregator,
         [augmented],
         [replace(views, augmented_from_original=moved)],
@@ -149,64 +149,6 @@ def test_images_of_another_size_show_the_same_place():
     assert (read_maps(ImageMaps((ramp,), (15, 20)), hidden.pairs, hidden) == 0).all()
 
 
-class CountingPyramid(FeaturePyramid):
-    """Counts the images that it sees."""
-
-    num_images = 0
-
-    def forward(self, images):
-        self.num_images += len(images)
-        return super().forward(images)
-
-
-@pytest.mark.parametrize('with_store', [False, True])
-def test_kept_maps_are_computed_once(tmp_path, with_store):
-    torch.manual_seed(0)
-    pyramid = CountingPyramid('resnet18', channels=C, frozen=True)
-    maps_of = FrozenMaps(pyramid, tmp_path if with_store else None)
-    views = image_views(points_of(), 4)
-    first = maps_of(views)
-    assert pyramid.num_images == 4
-    exact = pyramid(views.images)
-    torch.testing.assert_close(first.maps[0], exact.maps[0], atol=2e-3, rtol=2e-3)
-    assert first.covered == exact.covered
-    pyramid.num_images = 0
-    order = [2, 0]
-    some = replace(views, images=views.images[order], frames=tuple(views.frames[i] for i in order))
-    torch.testing.assert_close(maps_of(some).maps[0], first.maps[0][order], atol=0, rtol=0)
-    assert pyramid.num_images == 0
-    if with_store:  # and by the next process
-        maps_of.close()
-        again = FrozenMaps(pyramid, tmp_path)
-        torch.testing.assert_close(again(some).maps[0], first.maps[0][order], atol=0, rtol=0)
-        assert pyramid.num_images == 0
-        again.close()
-    # other weights, other maps
-    with torch.no_grad():
-        pyramid.projectors[0].bias.add_(1.0)
-    changed = maps_of(views).maps[0]
-    assert pyramid.num_images == 4
-    assert (changed - first.maps[0]).abs().max() > 1e-2
-    maps_of.close()
-    assert len(list(tmp_path.iterdir())) == (2 if with_store else 0)
-
-
-def test_memory_is_bounded(pyramid):
-    views = image_views(points_of(), 4)
-    map_bytes = 8 * 16 * C * 2
-    maps_of = FrozenMaps(pyramid, max_bytes=2 * map_bytes)
-    expected = maps_of(views).maps[0]
-    assert maps_of.memory.num_bytes <= 2 * map_bytes
-    torch.testing.assert_close(maps_of(views).maps[0], expected, atol=2e-3, rtol=2e-3)
-
-
-def test_views_without_names_are_computed(pyramid):
-    views = image_views(points_of(), 2, scene_id='', frames=())
-    maps_of = FrozenMaps(pyramid)
-    assert maps_of(views).maps[0].shape == (2, C, 8, 16)
-    assert len(maps_of.memory) == 0
-
-
 def test_bad_input(pyramid):
     points = points_of()
     aggregator = build_aggregator('mean', C)
@@ -215,10 +157,6 @@ def test_bad_input(pyramid):
     with pytest.raises(ValueError, match='1 point clouds but 2 views'):
         lift_views(stored_maps, aggregator, [points], [None, None])
     with pytest.raises(ValueError, match='have no images'):
-        lift_views(pyramid_maps(pyramid), aggregator, [points], [views_of(points)])
+        lift_views(PyramidMaps(pyramid), aggregator, [points], [views_of(points)])
     with pytest.raises(ValueError, match='no stored feature maps'):
         lift_views(stored_maps, aggregator, [points], [image_views(points)])
-    with pytest.raises(ValueError, match='frozen'):
-        FrozenMaps(FeaturePyramid('resnet18', channels=C))
-    with pytest.raises(ValueError, match='max_bytes'):
-        FrozenMaps(pyramid, max_bytes=-1)

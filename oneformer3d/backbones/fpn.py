@@ -12,6 +12,7 @@ which are far smaller than the points that read them. Without projectors ('conca
 all four maps as they are.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,14 @@ class MultiScaleBackbone(nn.Module):
         if not isinstance(maps, Mapping):
             maps = dict(zip(STAGES, maps))
         return {stage: maps[stage] for stage in STAGES}
+
+    def __deepcopy__(self, memo: dict) -> 'MultiScaleBackbone':
+        """A copy in the same mode; torchvision's graphs come back from copying as training."""
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        twin.network.train(self.network.training)
+        return twin
 
     @torch.no_grad()
     def _probe(self) -> tuple[int, ...]:

@@ -31,8 +31,11 @@ def run_in_process(command: Sequence[str], log: Path, threads: int = 1) -> tuple
         Its exit status, negative for a signal, and seconds of processor time of it and of the
         workers it waited for.
     """
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(list(_PRELOAD))
+    if torch.cuda.is_available():  # importing may have started CUDA, which no fork survives
+        context = multiprocessing.get_context('spawn')
+    else:
+        context = multiprocessing.get_context('forkserver')
+        context.set_forkserver_preload(list(_PRELOAD))
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(
         target=_run, args=(list(command), str(log), os.getcwd(), threads, sender)

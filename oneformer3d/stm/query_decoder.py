@@ -109,7 +109,7 @@ class STMQueryDecoder(QueryDecoder):
         Raises:
             ValueError: queries or scenes that do not fit.
         """
-        self._check_queries(queries)
+        self._check_input(features, queries)
         if scenes is not None and len(scenes) != len(features):
             raise ValueError(f'{len(features)} samples but {len(scenes)} scenes')
         views = [None] * len(features) if scenes is None else [scene.views for scene in scenes]

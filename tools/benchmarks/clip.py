@@ -164,7 +164,8 @@ def show(
     }
     if args.peak_tflops is not None:
         ceiling = args.peak_tflops * 1e12 / CEILING_FLOP
-        result['share_of_ceiling'] = result['extraction_images_per_second'] / ceiling
+        for side in ('bare', 'extraction'):
+            result[f'{side}_share_of_ceiling'] = result[f'{side}_images_per_second'] / ceiling
     for name, value in result.items():
         print(f'{name:32}{value:>12.3f}' if isinstance(value, float) else f'{name:32}{value:>12}')
     return result

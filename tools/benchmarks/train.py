@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--voxel-size', type=float, help='metres; default: as configured, or 0.05')
     parser.add_argument('--steps', type=int, default=3, help='timed steps, after one to warm up')
     parser.add_argument('--device', default='cpu', help='cpu or cuda')
+    parser.add_argument('--amp', action='store_true', help='half precision (float16), on cuda')
     parser.add_argument('--seed', type=int, default=0, help='of the room and the weights')
 
 
@@ -48,7 +49,8 @@ def run(args: argparse.Namespace) -> dict:
 
     Returns:
         ``{'seconds': {stage: {'forward', 'backward'}}, 'step_seconds', 'predict_seconds',
-        'dominates', 'num_points', 'num_voxels', 'num_superpoints', 'device', 'num_threads'}``.
+        'dominates', 'num_points', 'num_voxels', 'num_superpoints', 'device', 'amp', 'num_threads',
+        'peak_gpu_bytes'}``, the last one None on a CPU.
 
     Raises:
         ValueError: a size below 1, no such device, or a model whose encoder is not of voxels.
@@ -59,12 +61,14 @@ def run(args: argparse.Namespace) -> dict:
             raise ValueError(f'--{name} must be at least 1, got {getattr(args, name)}')
     if args.device != 'cpu' and not torch.cuda.is_available():
         raise ValueError(f'--device {args.device}: there is no CUDA device')
+    if args.amp and args.device == 'cpu':
+        raise ValueError('--amp: half precision is for --device cuda')
     torch.manual_seed(args.seed)
     model = _build_model(args.config, args.voxel_size).to(args.device)
     points, sample = make_room(args.points, NUM_CLASSES, NUM_STUFF)
     data = model.data_preprocessor({'inputs': {'points': [points]}, 'data_samples': [sample]})
 
-    steps = [measure_step(model, **data) for _ in range(args.steps + 1)][1:]
+    steps = [measure_step(model, amp=args.amp, **data) for _ in range(args.steps + 1)][1:]
     seconds = {
         stage: {way: statistics.median(s[stage, way] for s in steps) for way in ways}
         for stage, ways in _ways_of_stages().items()
@@ -81,6 +85,8 @@ def run(args: argparse.Namespace) -> dict:
         'num_voxels': len(grid.coords),
         'num_superpoints': int(sample.gt_pts_seg.sp_pts_mask.max()) + 1,
         'device': args.device,
+        'amp': args.amp,
+        'peak_gpu_bytes': None if args.device == 'cpu' else torch.cuda.max_memory_allocated(),
         'num_threads': torch.get_num_threads(),
     }
     _print_table(result)
@@ -88,7 +94,7 @@ def run(args: argparse.Namespace) -> dict:
 
 
 def measure_step(
-    model: OneFormer3D, inputs: dict, data_samples: list[Det3DDataSample]
+    model: OneFormer3D, inputs: dict, data_samples: list[Det3DDataSample], amp: bool = False
 ) -> dict[tuple[str, str], float]:
     """Seconds of every (stage, 'forward' | 'backward') of one step and one prediction."""
     seconds: dict[tuple[str, str], float] = defaultdict(float)
@@ -102,22 +108,24 @@ def measure_step(
     model.train()
     model.zero_grad()
     superpoints = [sample.gt_pts_seg.sp_pts_mask for sample in data_samples]
-    with timed('voxelise'):
-        grid = model.encoder.voxelize(inputs)
-    with timed('backbone'):
-        voxel_features = model.encoder.encode_voxels(grid)
-    voxel_leaf = _leaf(voxel_features)
-    with timed('pool'):
-        pooled = pool_superpoints(voxel_leaf[grid.voxel_of_point], superpoints)
-    pooled_leaves = [_leaf(x) for x in pooled]
-    with timed('criterion'):
-        targets = model.build_targets(superpoints, data_samples)
-    with timed('decoder'):
-        queries, targets = model.select_queries(pooled_leaves, targets)
-        outputs = model.decoder(pooled_leaves, queries)
-    output_leaves = map_outputs(outputs, _leaf)
-    with timed('criterion'):
-        loss = sum(model.criterion(output_leaves, targets).values())
+    device = inputs['points'][0].device.type
+    with torch.autocast(device, torch.float16, enabled=amp):
+        with timed('voxelise'):
+            grid = model.encoder.voxelize(inputs)
+        with timed('backbone'):
+            voxel_features = model.encoder.encode_voxels(grid)
+        voxel_leaf = _leaf(voxel_features)
+        with timed('pool'):
+            pooled = pool_superpoints(voxel_leaf[grid.voxel_of_point], superpoints)
+        pooled_leaves = [_leaf(x) for x in pooled]
+        with timed('criterion'):
+            targets = model.build_targets(superpoints, data_samples)
+        with timed('decoder'):
+            queries, targets = model.select_queries(pooled_leaves, targets)
+            outputs = model.decoder(pooled_leaves, queries)
+        output_leaves = map_outputs(outputs, _leaf)
+        with timed('criterion'):
+            loss = sum(model.criterion(output_leaves, targets).values())
     with timed('criterion', 'backward'):
         loss.backward()
     with timed('decoder', 'backward'):
@@ -128,7 +136,8 @@ def measure_step(
         _backward([voxel_features], [voxel_leaf])
 
     with torch.no_grad():
-        outputs = model.decode([x.detach() for x in pooled])
+        with torch.autocast(device, torch.float16, enabled=amp):
+            outputs = model.decode([x.detach() for x in pooled])
         with timed('post-process'):
             for i, ids in enumerate(superpoints):
                 model.postprocess(outputs, i, ids)
@@ -266,8 +275,8 @@ def _ways_of_stages() -> dict[str, tuple[str, ...]]:
 def _print_table(result: dict) -> None:
     print(
         f'{result["num_points"]} points, {result["num_voxels"]} voxels, '
-        f'{result["num_superpoints"]} superpoints, {result["device"]}, '
-        f'{result["num_threads"]} threads'
+        f'{result["num_superpoints"]} superpoints, {result["device"]}'
+        f'{" in half precision" if result["amp"] else ""}, {result["num_threads"]} threads'
     )
     print(f'{"stage":<14}{"forward s":>11}{"backward s":>12}{"share of step":>15}')
     for stage, ways in result['seconds'].items():
@@ -279,3 +288,5 @@ def _print_table(result: dict) -> None:
         f'training step {result["step_seconds"]:.2f} s, mostly {result["dominates"]}; '
         f'prediction {result["predict_seconds"]:.2f} s'
     )
+    if result['peak_gpu_bytes'] is not None:
+        print(f'most GPU memory held: {result["peak_gpu_bytes"] / 2**30:.2f} GiB')

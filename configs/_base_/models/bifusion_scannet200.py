@@ -20,6 +20,10 @@ model = dict(
         image_channels=192,
         use_tiny_sa_3d=True,
         use_tiny_sa_2d=False,
+        train_without_views=True,
+        point_semantic=dict(
+            num_classes=_base_.model.criterion.num_semantic_classes, loss_weight=1.0
+        ),
         clip_cons=dict(type='ClipConsCriterion', loss_weight=0.2, view_weight=0.05),
     ),
     decoder=dict(**_base_.model.decoder, side_channels=96),
