@@ -34,7 +34,7 @@ lines=25 check tests "$python" -m pytest -q -m gpu "${marked[@]}"
 room=(--device cuda --points 200000 --steps 5 --config configs/oneformer3d_scannet.py)
 check train "$python" tools/benchmark.py train "${room[@]}"
 check train_amp "$python" tools/benchmark.py train "${room[@]}" --amp
-clip=(--device cuda --batch-size 64 --num-images 1024 --workers "$(nproc)" --peak-tflops "$peak")
+clip=(--device cuda --batch-size 64 --num-images 256 --workers "$(nproc)" --peak-tflops "$peak")
 check clip "$python" tools/benchmark.py clip "${clip[@]}" --dtype fp16
 check fields "$python" tools/benchmark.py fields --device cuda
 
