@@ -1,10 +1,10 @@
-"""Panels side by side: input, semantic classes and instances of one scene, with a legend.
+"""Panels side by side, with a legend: one prediction of a scene, or several and their errors.
 
 In: points (N, 3) metres, rgb (N, 3) uint8 and per-point labels (N,). Out: one image
 (H', W', 3) uint8. All panels show the same points from the same camera.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -16,6 +16,9 @@ from oneformer3d.visualization.views import ViewCamera
 
 _TITLE_SIZE, _LEGEND_SIZE, _PAD = 18, 15, 12
 _INK = (40, 40, 40)
+_RIGHT, _WRONG = (205, 205, 205), (214, 39, 40)
+
+_Cell = tuple[str, np.ndarray] | None  # title and colours (N, 3), or an empty panel
 
 
 def segmentation_figure(
@@ -47,19 +50,77 @@ def segmentation_figure(
         ValueError: Labels or colours are not one for each point.
     """
     raster = PointRaster(points, size, camera)
-    rows = [[('Input', rgb), *_label_panels(prediction, palette, '')]]
+    rows: list[list[_Cell]] = [[('Input', rgb), *_label_panels(prediction, palette, '')]]
     if ground_truth is not None:
         rows.append([None, *_label_panels(ground_truth, palette, 'ground truth: ')])
+    shown = [labels.semantic for labels in (prediction, ground_truth) if labels is not None]
+    return _sheet(raster, rows, [s for s in shown if s is not None], classes, palette)
+
+
+def comparison_figure(
+    points: np.ndarray,
+    predictions: Mapping[str, np.ndarray],
+    ground_truth: np.ndarray,
+    classes: Sequence[str],
+    palette: np.ndarray,
+    size: tuple[int, int] = (480, 640),
+    camera: ViewCamera | str = 'dollhouse',
+) -> np.ndarray:
+    """Draw the classes that several models see in one scene, and below where each is wrong.
+
+    Args:
+        points: (N, 3) metres, z up.
+        predictions: Title → (N,) classes.
+        ground_truth: (N,) classes; what is no class counts as unlabeled.
+        classes: C class names.
+        palette: (C, 3) uint8 class colours.
+        size: (H, W) of each panel.
+        camera: See :func:`oneformer3d.visualization.render.render_points`.
+
+    Returns:
+        (H', W', 3) uint8.
+
+    Raises:
+        ValueError: No predictions, or labels that are not one for each point.
+    """
+    if not predictions:
+        raise ValueError('comparison_figure: expected at least one prediction')
+    for title, labels in {**predictions, 'ground truth': ground_truth}.items():
+        if np.shape(labels) != (len(points),):
+            raise ValueError(f'{title}: expected ({len(points)},) labels, got {np.shape(labels)}')
+    labeled = (ground_truth >= 0) & (ground_truth < len(classes))
+    top: list[_Cell] = [('Ground truth', class_colors(ground_truth, palette))]
+    below: list[_Cell] = [None]
+    for title, labels in predictions.items():
+        wrong = labeled & (labels != ground_truth)
+        colors = np.where(wrong[:, None], _WRONG, _RIGHT).astype(np.uint8)
+        colors[~labeled] = UNLABELED
+        top.append((title, class_colors(labels, palette)))
+        below.append((f'{wrong.sum() / max(1, labeled.sum()):.1%} wrong', colors))
+    shown = [ground_truth, *predictions.values()]
+    raster = PointRaster(points, size, camera)
+    return _sheet(raster, [top, below], shown, classes, palette)
+
+
+def _sheet(
+    raster: PointRaster,
+    rows: Sequence[Sequence[_Cell]],
+    shown: Sequence[np.ndarray],
+    classes: Sequence[str],
+    palette: np.ndarray,
+) -> np.ndarray:
+    """Rows of panels above the legend of the classes shown."""
     images = []
     for row in rows:
-        panels = [_blank(size) if cell is None else _panel(raster, *cell) for cell in row]
+        panels = [
+            _blank(raster.camera.size) if cell is None else _panel(raster, *cell) for cell in row
+        ]
         images.append(np.concatenate(panels, axis=1))
     width = max(image.shape[1] for image in images)
     images = [
         np.pad(i, ((0, 0), (0, width - i.shape[1]), (0, 0)), constant_values=255) for i in images
     ]
-    shown = [labels.semantic for labels in (prediction, ground_truth) if labels is not None]
-    present = _present_classes([s for s in shown if s is not None], len(classes))
+    present = _present_classes(shown, len(classes))
     if present:
         images.append(_legend([(classes[k], palette[k]) for k in present], width))
     return np.concatenate(images, axis=0)

@@ -6,7 +6,7 @@ import torch
 from mmdet3d.structures import PointData
 
 from oneformer3d.data.class_tables import get_class_table
-from oneformer3d.visualization.figure import segmentation_figure
+from oneformer3d.visualization.figure import comparison_figure, segmentation_figure
 from oneformer3d.visualization.image_files import write_png
 from oneformer3d.visualization.labels import (
     PointLabels,
@@ -93,3 +93,29 @@ def test_png_is_written_whole_or_not_at_all(tmp_path) -> None:
     with pytest.raises(ValueError, match=r'b\.png'):
         write_png(tmp_path / 'b.png', np.zeros((4, 5)))
     assert [p.name for p in tmp_path.iterdir()] == ['a.png']
+
+
+def test_a_comparison_shows_errors_in_red_below_each_prediction() -> None:
+    grid = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0), [0.0]), -1).reshape(-1, 3) / 10
+    truth = np.zeros(len(grid), int)
+    truth[-40:] = 2  # no class of two: unlabeled, never wrong
+    wrong = truth.copy()
+    wrong[:100] = 1
+    size = (60, 80)
+    palette = np.array([[0, 0, 255], [0, 255, 0]], np.uint8)
+    predictions = {'good': np.zeros_like(truth), 'bad': wrong}
+    image = comparison_figure(grid, predictions, truth, ('a', 'b'), palette, size, 'top')
+    assert image.shape[1:] == (3 * size[1], 3)
+    assert image.shape[0] > 2 * (size[0] + 30)  # and the legend
+
+    def reds(column: int) -> int:
+        below = image[size[0] + 30 : 2 * (size[0] + 30), column * size[1] : (column + 1) * size[1]]
+        below = below.astype(int)
+        return int(((below[..., 0] > 100) & (below[..., 1:].max(-1) < 90)).sum())
+
+    assert reds(0) == reds(1) == 0
+    assert reds(2) > 100
+    with pytest.raises(ValueError, match=r'bad: expected \(400,\) labels, got \(3,\)'):
+        comparison_figure(grid, {'bad': truth[:3]}, truth, ('a', 'b'), palette, size)
+    with pytest.raises(ValueError, match='at least one'):
+        comparison_figure(grid, {}, truth, ('a', 'b'), palette, size)
