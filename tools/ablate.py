@@ -12,7 +12,7 @@ is there already and was made with the same settings is not run again, and inter
 
 import argparse
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from tqdm import tqdm
@@ -97,7 +97,7 @@ def run_cells(
     jobs: int,
     threads: int,
 ) -> None:
-    """Run what is not done, seed by seed, cells after those that they start from.
+    """Run what is not done, seed by seed, each cell as soon as the one it starts from is there.
 
     A cell that others start from also needs its checkpoint, which is not in the repository.
     """
@@ -109,30 +109,27 @@ def run_cells(
             return False
         return cell.name not in starts or (work_dir / f'{cell.name}_seed{seed}').is_dir()
 
-    def one(item: tuple[Cell, int]) -> str:
-        cell, seed = item
+    def one(cell: Cell, seed: int) -> str:
         if is_done(cell, seed):
             return f'{cell.name} seed {seed}: done before'
         return summary(table, run_cell(table, cell, seed, out, work_dir, threads))
 
-    with tqdm(total=len(cells) * len(seeds), desc=table.name, unit='cell') as bar:
-        for wave in in_waves(cells):
-            with ThreadPoolExecutor(jobs) as pool:
-                for line in pool.map(one, [(cell, seed) for seed in seeds for cell in wave]):
-                    bar.write(line)
-                    bar.update()
-
-
-def in_waves(cells: list[Cell]) -> list[list[Cell]]:
-    """Groups of cells such that each starts from cells of groups before its own."""
-    waves: list[list[Cell]] = []
-    done: set[str | None] = {None}
-    left = list(cells)
-    while left:
-        waves.append([cell for cell in left if cell.init in done])
-        done |= {cell.name for cell in waves[-1]}
-        left = [cell for cell in left if cell.name not in done]
-    return waves
+    waiting = [(cell, seed) for seed in seeds for cell in cells]
+    running: dict[Future, tuple[str, int]] = {}
+    finished: set[tuple[str | None, int]] = {(None, seed) for seed in seeds}
+    with (
+        tqdm(total=len(waiting), desc=table.name, unit='cell') as bar,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
+        while waiting or running:
+            ready = [item for item in waiting if (item[0].init, item[1]) in finished]
+            for cell, seed in ready[: jobs - len(running)]:
+                waiting.remove((cell, seed))
+                running[pool.submit(one, cell, seed)] = (cell.name, seed)
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                finished.add(running.pop(future))
+                bar.write(future.result())
+                bar.update()
 
 
 def summary(table: Table, result: dict) -> str:

@@ -1,6 +1,7 @@
 """tools/ablate.py: two small cells trained and tested for real, kept, made stale, reported."""
 
 import json
+import threading
 
 import pytest
 import torch
@@ -94,6 +95,42 @@ def test_order_puts_the_start_first(tmp_path):
     assert cell_digest(table, table.cells['first']) != cell_digest(table, table.cells['second'])
     with pytest.raises(ValueError, match=r'no cell third; there are second, first'):
         in_order(table, ['third'])
+
+
+def test_a_cell_waits_for_the_one_that_it_starts_from_and_for_no_other(tmp_path, monkeypatch):
+    """The second cell of seed 0 ends the first one of seed 1: neither waits for a whole wave."""
+    table = read_table(table_file(tmp_path, tmp_path))
+    tool, log, second_runs = load_tool('ablate'), [], threading.Event()
+
+    def run(table, cell, seed, *_):
+        log.append(('starts', cell.name, seed))
+        if (cell.name, seed) == ('first', 1):
+            assert second_runs.wait(60)
+        if (cell.name, seed) == ('second', 0):
+            second_runs.set()
+        log.append(('ends', cell.name, seed))
+        metrics = {'default': {'semantic/mIoU': 0.0}}
+        return {'cell': cell.name, 'seed': seed, 'metrics': metrics, 'cpu_minutes': {}}
+
+    monkeypatch.setattr(tool, 'run_cell', run)
+    tool.run_cells(table, in_order(table), [0, 1], tmp_path / 'out', tmp_path / 'work', 2, 1)
+    assert len(log) == 8
+    for seed in (0, 1):
+        assert log.index(('ends', 'first', seed)) < log.index(('starts', 'second', seed))
+
+
+def test_a_cell_that_fails_ends_the_run(tmp_path, monkeypatch):
+    table = read_table(table_file(tmp_path, tmp_path))
+    tool, started = load_tool('ablate'), []
+
+    def run(table, cell, seed, *_):
+        started.append((cell.name, seed))
+        raise ValueError('no room')
+
+    monkeypatch.setattr(tool, 'run_cell', run)
+    with pytest.raises(ValueError, match='no room'):
+        tool.run_cells(table, in_order(table), [0, 1], tmp_path / 'out', tmp_path / 'work', 1, 1)
+    assert started == [('first', 0)]
 
 
 @pytest.mark.parametrize(
