@@ -1,4 +1,4 @@
-"""Tools in forked processes: arguments, output, status and processor time of the right one."""
+"""Tools in their own processes: arguments, output, status and time of the right one."""
 
 import os
 import signal
@@ -47,6 +47,15 @@ def test_arguments_output_and_time(tool, tmp_path, capfd):
     assert "['rest'] " in log.read_text()
     assert log.read_text().startswith(text)
     assert ' 2 2' in log.read_text()
+
+
+def test_where_there_is_a_gpu_nothing_is_forked(tool, tmp_path, monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    log = tmp_path / 'log.txt'
+    status, _ = run_in_process([str(tool), 'rest'], log, threads=1)
+    assert status == 0
+    assert f"['rest'] {os.getcwd()} 1 1" in log.read_text()
+    assert run_in_process([str(tool), 'fail'], log)[0] == 3
 
 
 @pytest.mark.parametrize(
