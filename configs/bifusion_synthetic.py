@@ -9,7 +9,7 @@ model = dict(
         mode='concat',
         train_without_views=True,
         point_semantic=dict(num_classes=_base_.model.num_semantic_classes, loss_weight=1.0),
-        use_tiny_sa_3d=False,
+        use_tiny_sa_3d=True,
         clip_cons=None,
     ),
     decoder=dict(side_channels=96),
