@@ -34,7 +34,7 @@ train_dataloader = dict(persistent_workers=True, dataset=dict(pipeline=train_pip
 val_dataloader = dict(persistent_workers=True, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-# beside the 3D features and without what waits for its rows, as bifusion_synthetic.py
+# mode concat alone, as its rows in docs/results.md were measured; bifusion_synthetic.py goes further
 model = dict(
     encoder=dict(mode='concat', use_tiny_sa_3d=False, clip_cons=None),
     decoder=dict(side_channels=96),

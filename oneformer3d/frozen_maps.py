@@ -63,7 +63,8 @@ class FrozenMaps:
             return ImageMaps((self._compute(images),), covered)
         self.memory.belong_to(self.pyramid)
         keys = [(views.scene_id, frame) for frame in views.frames]
-        found = {key: self._get(key, covered) for key in keys}
+        store = None if self.store is None else self._to_read(covered)
+        found = {key: self._get(key, covered, store) for key in keys}
         missing = [i for i, key in enumerate(keys) if found[key] is None]
         if missing:
             computed = self._compute(images[missing]).permute(0, 2, 3, 1)
@@ -84,12 +85,13 @@ class FrozenMaps:
         pieces = [self.pyramid(piece).maps[0] for piece in images.split(_BATCH)]
         return torch.cat(pieces).contiguous(memory_format=torch.channels_last)
 
-    def _get(self, key: Key, covered: tuple[int, int]) -> Tensor | None:
+    def _get(
+        self, key: Key, covered: tuple[int, int], store: FeatureStore | FeatureStoreWriter | None
+    ) -> Tensor | None:
         """Kept cells (h, w, C), or None."""
         if self.store is None:
             kept = self.memory.get((*key, covered))
             return None if kept is None else kept['cells']
-        store = self._to_read(covered)
         if store is None or not store.has(*key):
             return None
         return torch.from_numpy(store.get(*key)['feat']).permute(1, 2, 0)

@@ -66,6 +66,9 @@ SEGMENTORS = {
     'residual': lambda: opened(build_segmentor(mode='residual')),
     'concat': lambda: opened(build_segmentor(mode='concat', use_tiny_sa_2d=True)),
     'gate': lambda: opened(build_segmentor(mode='gate')),
+    'default': lambda: opened(
+        build_segmentor(mode='concat', train_without_views=True, point_semantic={'num_classes': 5})
+    ),
     'stm': lambda: open_gates(stm_segmentor()),
     'fusion and stm': lambda: open_gates(opened(fused_segmentor())),
 }
@@ -103,7 +106,7 @@ def test_segmentor_predicts_the_same(name):
         assert np.allclose(*scores, atol=1e-3)
 
 
-@pytest.mark.parametrize('name', ['points', 'concat', 'gate', 'stm', 'fusion and stm'])
+@pytest.mark.parametrize('name', ['points', 'concat', 'default', 'gate', 'stm', 'fusion and stm'])
 def test_half_precision_trains(name):
     model = SEGMENTORS[name]().train()
     model.query_thr = 1.0

@@ -14,6 +14,10 @@ out=${1:-work_dirs/check_gpu}
 python=${PYTHON:-.venv/bin/python}
 peak=${PEAK_TFLOPS:-989}
 wanted=" ${*:2} "
+if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+  echo '[check] there is no CUDA device' >&2 # the tests would only be skipped
+  exit 2
+fi
 mkdir -p "$out"
 failed=()
 check() { # NAME COMMAND…

@@ -35,6 +35,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     folders = dict(named_folder(text) for text in args.runs)
+    if len(folders) < len(args.runs):
+        raise ValueError('two runs have the same title')
     scene = validate_scene_name(args.scene or first_common_scene(list(folders.values())))
     table = get_class_table(args.class_table)
     predictions, xyz, truth = {}, None, None

@@ -39,6 +39,8 @@ def test_bad_input_is_named(runs):
         compare(runs, '--scene', '../room1')
     with pytest.raises(ValueError, match='TITLE=FOLDER'):
         load_tool('vis_compare').main([str(runs / 'a')])
+    with pytest.raises(ValueError, match='the same title'):
+        load_tool('vis_compare').main([f'x={runs / "a"}', f'x={runs / "b"}'])
     xyz = np.zeros((4, 3))
     write_ply(runs / 'b' / 'room0.ply', xyz, None, {'semantic': np.zeros(4, int)})
     with pytest.raises(ValueError, match=r'room0.ply: has no gt_semantic'):
