@@ -117,6 +117,8 @@ class TinySAModule(nn.Module):
 class TinySA2D(nn.Module):
     """Every cell of a map attends to the map's averages over windows, in a narrow width.
 
+    What attention adds is zero at first: the map comes through unchanged until it has learnt.
+
     Args:
         channels: C.
         num_layers: how many layers.
@@ -156,6 +158,8 @@ class _WindowAttention(nn.Module):
         self.query = nn.Linear(channels, hidden)
         self.key_value = nn.Linear(channels, 2 * hidden)
         self.out = nn.Linear(hidden, channels)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(V, h, w, C) → (V, h, w, C)."""

@@ -219,9 +219,29 @@ def test_heads_must_divide_channels():
         TinySA2D(8, hidden=6, num_heads=4)
 
 
+def opened(neck: TinySA2D) -> TinySA2D:
+    """As if trained: what attention adds is no longer zero."""
+    for layer in neck.layers:
+        torch.nn.init.normal_(layer.out.weight)
+    return neck
+
+
+def test_map_attention_adds_nothing_until_it_has_learnt():
+    maps = torch.randn(2, 8, 6, 10)
+    neck = TinySA2D(8, hidden=8)
+    assert torch.equal(neck(maps), maps)
+    optimizer = torch.optim.SGD(neck.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        neck(maps).square().sum().backward()
+        optimizer.step()
+    assert all(parameter.grad.any() for parameter in neck.parameters())
+    assert not torch.equal(neck(maps), maps)
+
+
 @pytest.mark.parametrize('size', [(7, 7), (9, 13), (3, 5)])
 def test_map_attention_equals_slow_twin(size):
-    neck = TinySA2D(6, num_layers=1, hidden=4, num_heads=1, num_windows=3)
+    neck = opened(TinySA2D(6, num_layers=1, hidden=4, num_heads=1, num_windows=3))
     layer = neck.layers[0]
     maps = torch.randn(1, 6, *size)
     cells = maps[0].flatten(1).T
@@ -242,7 +262,7 @@ def test_map_attention_equals_slow_twin(size):
 
 
 def test_maps_do_not_see_each_other():
-    neck = TinySA2D(8, hidden=8)
+    neck = opened(TinySA2D(8, hidden=8))
     maps = torch.randn(3, 8, 6, 10)
     torch.testing.assert_close(neck(maps)[1:2], neck(maps[1:2]), atol=1e-6, rtol=1e-5)
     assert neck(maps[:0]).shape == (0, 8, 6, 10)

@@ -6,7 +6,8 @@
     python tools/ablate.py bifusion --report
 
 Tables stand in configs/ablations. Every cell and seed leaves one JSON in docs/results/TABLE; what
-is there already and was made with the same settings is not run again, and interrupted cells go on.
+is there already and was made with the same settings and first weights is not run again, and
+interrupted cells go on.
 --report only writes the tables of docs/results.md anew from the JSON files.
 """
 
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from oneformer3d.engine.ablation import (
     Cell,
     Table,
+    first_weights,
     in_order,
     is_current,
     read_result,
@@ -106,6 +108,8 @@ def run_cells(
     def is_done(cell: Cell, seed: int) -> bool:
         result = read_result(result_path(out, cell, seed))
         if not is_current(table, cell, result):
+            return False
+        if result.get('init_weights') != first_weights(cell, seed, work_dir):
             return False
         return cell.name not in starts or (work_dir / f'{cell.name}_seed{seed}').is_dir()
 

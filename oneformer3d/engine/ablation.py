@@ -5,7 +5,8 @@ options, tests of the trained cell, and columns. Leaves: one JSON per cell and s
 done when its JSON is there and was made with the settings that the cell has now; what is
 interrupted goes on at its last checkpoint.
 
-A cell may start from another cell's weights (``init``); that one is then run first.
+A cell may start from another cell's weights (``init``); that one is then run first. Its JSON says
+which weights they were: the same settings give other ones on another processor.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from oneformer3d.checkpoints import load_checkpoint_file
 from oneformer3d.data.infos import atomic_write_bytes, validate_scene_name
 from oneformer3d.engine.cli import load_config
 from oneformer3d.engine.tool_process import run_in_process
@@ -172,6 +174,22 @@ def is_current(table: Table, cell: Cell, result: Mapping[str, Any] | None) -> bo
     return result.get('tests') == {name: dict(options) for name, options in cell.tests.items()}
 
 
+def first_weights(cell: Cell, seed: int, work_dir: str | Path) -> str | None:
+    """Digest of the weights that a cell starts from, or None of a cell with random ones.
+
+    Raises:
+        CellFailedError: the cell that it starts from has left none.
+    """
+    if cell.init is None:
+        return None
+    path = _last_checkpoint(Path(work_dir) / f'{cell.init}_seed{seed}')
+    digest = hashlib.blake2b(digest_size=8)
+    for name, weights in sorted(load_checkpoint_file(path).items()):
+        digest.update(name.encode())
+        digest.update(weights.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def result_path(out: str | Path, cell: Cell, seed: int) -> Path:
     """File of a cell's numbers."""
     return Path(out) / f'{cell.name}_seed{seed}.json'
@@ -212,12 +230,16 @@ def run_cell(
         CellFailedError: a tool failed; names its log.
     """
     digest = cell_digest(table, cell)
+    init_weights = first_weights(cell, seed, work_dir)
+    settings = f'{digest} from {init_weights or "random weights"}'
     folder = Path(work_dir) / f'{cell.name}_seed{seed}'
-    started = folder / 'digest.txt'
-    if started.is_file() and started.read_text(encoding='utf-8') != digest:
+    started = folder / 'settings.txt'
+    if folder.is_dir() and not (
+        started.is_file() and started.read_text(encoding='utf-8') == settings
+    ):
         folder.rename(folder.with_name(f'{folder.name}_{time.time_ns()}'))
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_bytes(started, digest.encode())
+    atomic_write_bytes(started, settings.encode())
     trained = _train(cell, seed, folder, threads)
     minutes = {'train': trained['cpu_minutes']}
     metrics = {}
@@ -235,6 +257,7 @@ def run_cell(
         'config': cell.config,
         'options': dict(cell.options),
         'init': cell.init,
+        'init_weights': init_weights,
         'tests': {name: dict(options) for name, options in cell.tests.items()},
         'cpu_minutes': {name: round(value, 2) for name, value in minutes.items()},
         'train_seconds': round(trained['seconds'], 1),

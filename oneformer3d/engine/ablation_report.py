@@ -94,14 +94,24 @@ def _rows(
 
 
 def _difference(table: Table, runs: list[dict], test: str, baseline: list[dict]) -> str:
-    """mIoU above the baseline's first test, seed by seed."""
+    """mIoU above the baseline's first test, over the seeds where both had the same start."""
     first = next(iter(table.cells[table.baseline].tests))
-    ours = {r['seed']: r['metrics'][test]['semantic/mIoU'] for r in runs}
-    theirs = {r['seed']: r['metrics'][first]['semantic/mIoU'] for r in baseline}
-    both = [100 * (ours[seed] - theirs[seed]) for seed in ours if seed in theirs]
-    if not both or (runs[0]['cell'] == table.baseline and test == first):
+    if runs[0]['cell'] == table.baseline and test == first:
         return '–'
-    return f'{np.mean(both):+.1f}'
+    theirs = {r['seed']: r for r in baseline}
+    gains = [
+        100 * (r['metrics'][test]['semantic/mIoU'] - other['metrics'][first]['semantic/mIoU'])
+        for r in runs
+        if (other := theirs.get(r['seed'])) and _comparable(r, other)
+    ]
+    return f'{np.mean(gains):+.1f}' if gains else '–'
+
+
+def _comparable(result: Mapping, other: Mapping) -> bool:
+    """Whether two cells that start from the same one did so from the same weights of it."""
+    if result['init'] != other['init']:
+        return True
+    return result.get('init_weights') == other.get('init_weights')
 
 
 def group_iou(metrics: Mapping[str, float], classes: Sequence[str]) -> float:

@@ -79,6 +79,16 @@ def test_cells_train_are_kept_and_run_again_when_their_settings_change(
     assert capsys.readouterr().out.count('done before') == 2
     assert (tmp_path / 'out' / 'first_seed0.json').stat().st_mtime_ns == before
 
+    # other weights to start from, as a retrained start has on another machine
+    checkpoint = tmp_path / 'work' / 'first_seed0' / 'epoch_1.pth'
+    content = torch.load(checkpoint, weights_only=True)
+    next(iter(content['state_dict'].values())).add_(1)
+    torch.save(content, checkpoint)
+    ablate(again)
+    assert capsys.readouterr().out.count('done before') == 1
+    assert read(tmp_path / 'out', 'second')['init_weights'] != second['init_weights']
+    assert len(list((tmp_path / 'work').glob('second_seed0_*'))) == 1
+
     table_file(tmp_path, tiny_rooms, seeds=[0], title='Renamed')
     ablate([*again, '--list'])
     assert capsys.readouterr().out.count('done') == 2
@@ -172,6 +182,7 @@ def test_report_has_means_of_hand_made_numbers_and_keeps_the_prose(tmp_path):
                 'cell': cell,
                 'seed': seed,
                 'digest': '',
+                'init': None if cell == 'first' else 'first',
                 'cpu_minutes': {'train': 2.0},
                 'metrics': dict.fromkeys(tests, metrics),
             }
@@ -191,6 +202,28 @@ def test_report_has_means_of_hand_made_numbers_and_keeps_the_prose(tmp_path):
     report.write_text('<!-- small -->')
     with pytest.raises(ValueError, match='without'):
         update_report(report, table, tmp_path)
+
+
+def test_gain_is_between_cells_that_started_from_the_same_weights(tmp_path):
+    cells = {name: {'config': CONFIG, 'init': 'start'} for name in ('points', 'fused')}
+    cells = {'start': {'config': CONFIG}, **cells}
+    table = read_table(table_file(tmp_path, tmp_path, cells=cells, baseline='points'))
+    for cell, mious in (('start', (0.1, 0.2)), ('points', (0.3, 0.4)), ('fused', (0.8, 0.5))):
+        for seed, miou in enumerate(mious):
+            content = {
+                'cell': cell,
+                'seed': seed,
+                'digest': '',
+                'init': None if cell == 'start' else 'start',
+                'init_weights': 'elsewhere' if (cell, seed) == ('fused', 0) else 'here',
+                'cpu_minutes': {'train': 2.0},
+                'metrics': {'default': {'semantic/mIoU': miou}},
+            }
+            result_path(tmp_path, table.cells[cell], seed).write_text(json.dumps(content))
+    update_report(tmp_path / 'results.md', table, tmp_path)
+    rows = (tmp_path / 'results.md').read_text().splitlines()
+    gains = {row.split(' | ')[0].strip('| '): row.split(' | ')[2] for row in rows if ' ± ' in row}
+    assert gains == {'start': '-20.0', 'points': '–', 'fused': '+10.0'}
 
 
 def test_small_statistics():
