@@ -1,65 +1,20 @@
 """The Bi-Fusion encoder: equal to the 3D network at first, blind where no view sees, per sample."""
 
-import copy
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from oneformer3d.bi_fusion_encoder import MODES, BiFusionEncoder
-from oneformer3d.clip.store import FeatureStore, FeatureStoreWriter
-from oneformer3d.fused_points import FusedPoints
+from oneformer3d.bi_fusion_encoder import MODES
+from oneformer3d.clip.store import FeatureStoreWriter
 from oneformer3d.image_branch import batch_views
-from oneformer3d.online_clip import OnlineClip
 from oneformer3d.registry import MODELS
 
-from .clip.small_clips import SMALL_VIT
+from .bi_fusion_models import CONS, assert_equal_predictions, build, build_segmentor, opened
 from .clip.store_samples import STAMP
-from .fusion_scenes import (
-    CHANNELS,
-    IMAGE_SIZE,
-    INTRINSICS,
-    batch,
-    encoder_settings,
-    poses,
-    scene,
-    segmentor_settings,
-    views_of,
-)
+from .fusion_scenes import CHANNELS, IMAGE_SIZE, batch, scene, views_of
 from .small_models import small_settings
-
-CONS = {'type': 'ClipConsCriterion', 'warmup_iters': 0}
-CLIP = {'model': SMALL_VIT, 'weights': 'none'}
-
-
-def build(**changes) -> BiFusionEncoder:
-    return MODELS.build(encoder_settings(**changes)).eval()
-
-
-def build_segmentor(**changes):
-    return MODELS.build(segmentor_settings(**changes)).eval()
-
-
-def opened(model: nn.Module) -> nn.Module:
-    """The encoder or segmentor as if trained: what starts at zero is no longer zero."""
-    for name, parameter in model.named_parameters():
-        if name.endswith(('out.weight', '.side')) and not parameter.any():
-            nn.init.normal_(parameter)
-    return model
-
-
-def assert_equal_predictions(first, second) -> None:
-    for a, b in zip(first, second):
-        for name in ('pts_semantic_mask', 'pts_instance_mask'):
-            for x, y in zip(a.pred_pts_seg[name], b.pred_pts_seg[name]):
-                assert np.array_equal(x, y)
-        assert np.array_equal(a.pred_pts_seg.instance_scores, b.pred_pts_seg.instance_scores)
-
-
-# -- the 3D network inside ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('mode', ['residual', 'concat'])
@@ -98,34 +53,6 @@ def test_without_views_concat_mode_stays_the_3d_network():
 
 
 @pytest.mark.parametrize('mode', MODES)
-def test_training_without_views_sees_what_a_scan_without_images_gives(mode):
-    encoder = opened(build(mode=mode, train_without_views=True)).train()
-    inputs = batch(scene(0), scene(1))[0]
-    points = encoder(inputs)
-    alone = encoder({'points': inputs['points']})
-    torch.testing.assert_close(points.without_views, alone.features)
-    assert not torch.allclose(points.features, alone.features)
-    assert encoder.eval()(inputs).without_views is None
-
-
-@pytest.mark.parametrize('mode', MODES)
-def test_training_without_views_takes_the_mean_of_both_losses(mode):
-    model = opened(build_segmentor(mode=mode)).train()
-    model.query_thr = 1.0  # all superpoints are queries, whatever is drawn
-    inputs, samples = batch(scene(0), scene(1))
-    with_views = model.loss(inputs, samples)
-    without = model.loss({'points': inputs['points']}, samples)
-    model.encoder.train_without_views = True
-    both = model.loss(inputs, samples)
-    names = [name for name in both if 'loss' in name]
-    assert names
-    for name in names:
-        torch.testing.assert_close(
-            both[name], (with_views[name] + without[name]) / 2, rtol=1e-4, atol=1e-5
-        )
-
-
-@pytest.mark.parametrize('mode', MODES)
 def test_3d_weights_load_with_only_the_fusion_missing(mode):
     plain = MODELS.build(small_settings())
     fused = build_segmentor(mode=mode, clip_cons=CONS)
@@ -161,9 +88,6 @@ def test_gate_mode_gives_the_decoder_the_fused_channels():
     model = build_segmentor(mode='gate').train()
     total, _ = model.parse_losses(model.loss(*batch(scene(0), scene(1))))
     assert torch.isfinite(total)
-
-
-# -- the image branch -----------------------------------------------------------------------
 
 
 def test_lifting_equals_sampling_first_and_projecting_then():
@@ -247,9 +171,6 @@ def test_views_drawn_twice_count_as_often_but_mean_the_same():
     torch.testing.assert_close(1 - two.conf, (1 - one.conf) ** 2, atol=1e-5, rtol=1e-4)
 
 
-# -- missing images -------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize('mode', MODES)
 def test_zero_views(mode):
     encoder = opened(build(mode=mode, clip_cons=CONS)).train()
@@ -288,9 +209,6 @@ def test_hidden_pixels_are_zeros_but_poses_stay():
     assert torch.equal(results[0].lifted.valid, results[2].lifted.valid)
     assert torch.equal(results[0].geo, results[2].geo)
     assert not torch.equal(results[0].features, results[2].features)
-
-
-# -- batches and augmentation ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize('mode', MODES)
@@ -344,228 +262,6 @@ def test_deterministic():
     assert torch.equal(encoder(inputs).features, encoder(inputs).features)
 
 
-# -- training -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize('mode', MODES)
-def test_every_parameter_is_there_from_the_start_and_moves(mode):
-    model = build_segmentor(mode=mode, clip_cons=CONS, use_tiny_sa_2d=True).train()
-    before = copy.deepcopy(model.state_dict())
-    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    for step in range(2):
-        losses = model.loss(*batch(scene(2 * step), scene(2 * step + 1)))
-        total, _ = model.parse_losses(losses)
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-    after = model.state_dict()
-    assert after.keys() == before.keys()
-    parameters = {
-        name.replace('encoder.points_3d.', '').replace('encoder.', '')
-        for name, _ in model.named_parameters()
-    }
-    assert parameters <= before.keys()
-    for name in parameters:
-        assert not torch.equal(after[name], before[name]), name
-
-
-def test_clip_cons_reaches_the_fusion_at_once():
-    encoder = build(clip_cons=CONS).train()
-    losses = encoder.auxiliary_losses(encoder(batch(scene(0), scene(1))[0]))
-    assert losses['clip_cons_loss'] > 0
-    assert losses['cross_view_loss'] > 0
-    (losses['clip_cons_loss'] + losses['cross_view_loss']).backward()
-    for name in ('fusion_gate', 'image_branch', 'tiny_sa', 'point_linear', 'geo_pe', 'points_3d'):
-        for key, parameter in getattr(encoder, name).named_parameters():
-            assert parameter.grad is not None, f'{name}.{key}'
-            assert parameter.grad.abs().max() > 0, f'{name}.{key}'
-    assert encoder.out.weight.grad is None
-
-
-def test_clip_cons_targets_come_from_the_frozen_map():
-    """Hiding the pixels from the network leaves the targets; other maps change them."""
-    encoder = build(clip_cons={**CONS, 'view_weight': 0.0})
-    points, views, _ = scene()
-
-    def loss_of(seen):
-        return encoder.auxiliary_losses(encoder({'points': [points], 'views': [seen]}))[
-            'clip_cons_loss'
-        ]
-
-    hidden = replace(views, pixels_hidden=True)
-    other = replace(hidden, feat=torch.randn(views.feat.shape))
-    assert not torch.allclose(loss_of(hidden), loss_of(other))
-
-
-def test_mixed_precision():
-    """Autocast around the whole model, as the runner's wrapper does it, and its backward pass."""
-    model = build_segmentor(clip_cons=CONS, use_tiny_sa_2d=True).train()
-    inputs, samples = batch(scene(0), scene(1))
-    torch.manual_seed(0)
-    full = model.loss(inputs, samples)
-    torch.manual_seed(0)
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        half = model.loss(inputs, samples)
-    for name in ('clip_cons_loss', 'coverage', 'conf_mean', 'gate_mean'):
-        torch.testing.assert_close(half[name], full[name], atol=0.02, rtol=0.05)
-    model.parse_losses(half)[0].backward()
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
-
-
-def test_statistics():
-    encoder = build()
-    inputs, _ = batch(scene(0), scene(1, num_views=0))
-    result = encoder(inputs)
-    metrics = encoder.auxiliary_losses(result)
-    assert not any('loss' in name for name in metrics)
-    num_pairs, seen = len(inputs['views'][0].pairs), result.lifted.valid.sum()
-    torch.testing.assert_close(metrics['coverage'], seen / 800)
-    torch.testing.assert_close(metrics['valid_rate'], torch.tensor(num_pairs / (400 * 3)))
-    torch.testing.assert_close(metrics['views_per_point'], num_pairs / seen)
-    torch.testing.assert_close(metrics['gate_mean'], result.gate[result.lifted.valid].mean())
-    model = build_segmentor()
-    total, logged = model.parse_losses(model.loss(*batch(scene(0), scene(1))))
-    torch.testing.assert_close(total, logged['inst_loss'] + logged['seg_loss'])
-    assert set(metrics) <= set(logged)
-
-
-# -- the documented call --------------------------------------------------------------------
-
-
-def standalone_arguments(num_points: int = 120):
-    points = torch.rand(2, num_points, 6) * 2 - 1
-    images = torch.randint(0, 256, (2, 3, *IMAGE_SIZE), dtype=torch.uint8)
-    return points, images, INTRINSICS, poses(2)
-
-
-@pytest.mark.parametrize('as_lists', [False, True])
-def test_contract_of_the_outputs(as_lists):
-    encoder = build(offline_clip_feat=False, clip=CLIP, image_channels=None)
-    points, images, intrinsics, extrinsics = standalone_arguments()
-    if as_lists:
-        points, images = [points[0], points[1][:90]], list(images)
-        intrinsics, extrinsics = [intrinsics] * 2, list(extrinsics)
-    outputs = encoder(
-        points,
-        images,
-        intrinsics,
-        extrinsics,
-        scene_ids=['room_a', 'room_b'],
-        frame_ids=[['00007'], ['00042']],
-    )
-    assert len(outputs) == 2
-    for i, (sample, cloud) in enumerate(zip(outputs, points)):
-        num_points = len(cloud)
-        shapes = {
-            'feat_fusion': (num_points, 4),
-            'conf_2d': (num_points,),
-            'pe_xyz': (num_points, 32),
-            'gate': (num_points, 96),
-            'valid': (num_points,),
-            'frame_of_point': (num_points,),
-            'clip_global': (1, SMALL_VIT['embed_dim']),
-        }
-        assert {name: tuple(sample[name].shape) for name in shapes} == shapes
-        assert set(sample) == {*shapes, 'scene_id', 'frame_ids'}
-        assert sample['valid'].dtype == torch.bool
-        assert sample['scene_id'] == ('room_a', 'room_b')[i]
-        assert sample['frame_ids'] == (('00007',), ('00042',))[i]
-        assert 0 < sample['valid'].sum() < num_points
-        assert torch.equal(sample['frame_of_point'] == 0, sample['valid'])
-        assert torch.equal(sample['frame_of_point'] == -1, ~sample['valid'])
-        assert ((sample['conf_2d'] >= 0) & (sample['conf_2d'] < 1)).all()
-
-
-def test_standalone_equals_the_call_of_the_segmentor():
-    encoder = opened(build())
-    points = torch.rand(2, 120, 6) * 2 - 1
-    views = [views_of(cloud, num_views=3, seed=i) for i, cloud in enumerate(points)]
-    expected = encoder({'points': list(points), 'views': views}).samples()
-    maps, cameras = [v.feat for v in views], [v.world_from_cam for v in views]
-    found = encoder(points, maps, INTRINSICS, cameras, image_size=IMAGE_SIZE)
-    for a, b in zip(found, expected):
-        for name in ('feat_fusion', 'conf_2d', 'valid', 'pe_xyz'):
-            assert torch.equal(a[name], b[name])
-    far = [torch.full((3, *IMAGE_SIZE), 1e3)] * 2
-    hidden = encoder(points, maps, INTRINSICS, cameras, far, image_size=IMAGE_SIZE)
-    assert not any(sample['valid'].any() for sample in hidden)
-    assert isinstance(encoder({'points': list(points)}), FusedPoints)
-
-
-def test_without_images():
-    encoder = build()
-    outputs = encoder(torch.rand(2, 50, 6))
-    assert [sample['clip_global'] for sample in outputs] == [None, None]
-    assert not any(sample['valid'].any() for sample in outputs)
-
-
-# -- CLIP in the model ----------------------------------------------------------------------
-
-
-def test_online_features_fill_the_store_on_first_use(tmp_path, monkeypatch):
-    path = tmp_path / 'store'
-    clip = OnlineClip(CLIP, store=path)
-    points, images, _, _ = standalone_arguments()
-    views = views_of(points[0], num_views=2, feat=None, clip_global=None, images=images)
-    first = clip(views)
-    assert sorted(FeatureStore(path)) == ['scene0/00000', 'scene0/00001']
-    monkeypatch.setattr(clip, 'encode', lambda images: pytest.fail('computed twice'))
-    again = clip(views)
-    assert torch.equal(first.feat, again.feat)
-    assert torch.equal(first.clip_global, again.clip_global)
-    assert first.feat.dtype == torch.float16
-    assert first.feat.shape[1] == clip.num_channels == FeatureStore(path).stamp.channels
-    clip.close()
-    without = OnlineClip(CLIP)
-    without.load_state_dict(clip.state_dict())
-    torch.testing.assert_close(without(views).feat, first.feat)
-
-
-def test_online_equals_offline(tmp_path):
-    encoder = opened(build(offline_clip_feat=False, clip=CLIP, image_channels=None))
-    points, images, _, _ = standalone_arguments()
-    views = views_of(points[0], num_views=2, feat=None, clip_global=None, images=images)
-    online = encoder({'points': [points[0]], 'views': [views]})
-    stored = encoder.online_clip(views)
-    encoder.online_clip = None
-    offline = encoder({'points': [points[0]], 'views': [stored]})
-    assert torch.equal(online.features, offline.features)
-
-
-def test_clip_stays_frozen_unless_asked():
-    frozen = build(offline_clip_feat=False, clip=CLIP, image_channels=None).train()
-    assert not any(p.requires_grad for p in frozen.online_clip.parameters())
-    assert not frozen.online_clip.clip.visual.training
-    partly = build(offline_clip_feat=False, clip=CLIP, image_channels=None, freeze_blocks=1).train()
-    trained = [n for n, p in partly.online_clip.named_parameters() if p.requires_grad]
-    assert trained
-    assert all('resblocks.2' in name for name in trained)
-    points, images, _, _ = standalone_arguments()
-    views = views_of(points[0], num_views=2, feat=None, clip_global=None, images=images)
-    result = opened(partly)({'points': [points[0]], 'views': [views]})
-    result.features.square().sum().backward()
-    for name, parameter in partly.online_clip.named_parameters():
-        assert (parameter.grad is not None) == (name in trained), name
-    assert any(p.grad.abs().max() > 0 for p in partly.online_clip.parameters() if p.requires_grad)
-
-
-def test_a_store_cannot_keep_features_that_train(tmp_path):
-    with pytest.raises(ValueError, match='freeze_blocks'):
-        OnlineClip(CLIP, num_train_blocks=1, store=tmp_path / 'store')
-
-
-def test_offload_depends_on_the_budget(monkeypatch):
-    memory = type('Properties', (), {'total_memory': 6 << 30})
-    monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda device: memory)
-    cuda = torch.device('cuda')
-    assert OnlineClip(CLIP)._offloads(cuda)
-    assert not OnlineClip(CLIP, memory_budget=4 << 30)._offloads(cuda)
-    assert not OnlineClip(CLIP)._offloads(torch.device('cpu'))
-
-
-# -- settings and bad input -----------------------------------------------------------------
-
-
 def test_channels_are_read_from_the_store(tmp_path):
     FeatureStoreWriter(tmp_path / 'store', STAMP).close()
     assert build(clip_store=str(tmp_path / 'store')).image_channels == STAMP.channels
@@ -606,20 +302,3 @@ def test_maps_of_a_batch_share_one_grid():
 def test_bad_settings(changes, message):
     with pytest.raises(ValueError, match=message):
         build(**changes)
-
-
-def test_standalone_arguments_that_do_not_fit():
-    encoder = build()
-    points, images, intrinsics, extrinsics = standalone_arguments()
-    with pytest.raises(ValueError, match='intrinsics and extrinsics'):
-        encoder(points, images)
-    with pytest.raises(ValueError, match='image_size'):
-        encoder(points, images, intrinsics, extrinsics)
-    with pytest.raises(ValueError, match='2 point clouds but 1'):
-        encoder(points, images, intrinsics, extrinsics[:1], image_size=IMAGE_SIZE)
-    with pytest.raises(ValueError, match='1 images but 2 poses'):
-        encoder(points, images, intrinsics, [poses(2), poses(1)], image_size=IMAGE_SIZE)
-    with pytest.raises(ValueError, match='1 images but 2 frame_ids'):
-        encoder(
-            points, images, intrinsics, extrinsics, image_size=IMAGE_SIZE, frame_ids=['ab', 'cd']
-        )

@@ -18,13 +18,13 @@ from oneformer3d.lifting import lift_features_to_points
 from oneformer3d.registry import MODELS
 from oneformer3d.tiny_sa import TinySANeck
 
+from .bi_fusion_models import CLIP, build_segmentor, opened
 from .clip.small_clips import small_encoder
 from .fields.analytic import random_rays
 from .fields.test_render import small_field
 from .fusion_scenes import CHANNELS, IMAGE_SIZE, INTRINSICS, batch, encoder_settings, poses, scene
 from .small_models import small_s3dis_settings, small_settings
 from .stm.scenes import fused_segmentor, open_gates, posed_scene, stm_segmentor
-from .test_bi_fusion_encoder import CLIP, build_segmentor, opened
 from .test_mvpnet import POINTS
 from .test_mvpnet import batch as image_batch
 from .test_mvpnet import build as build_mvpnet
