@@ -26,13 +26,11 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .bife_clip_loss import coverage_weights
+from .bife_clip_loss import consistency_inputs
 from .clip.store_manifest import read_manifest
 from .fused_points import FusedPoints, fusion_statistics
 from .fusion_gate import FusionGate, GeoPE
 from .image_branch import ImageBranch, batch_views, views_of_images
-from .lifting.pairs import PixelPairs
-from .lifting.sampling import gather_pairs
 from .online_clip import OnlineClip
 from .point_semantic_loss import semantic_labels
 from .registry import MODELS
@@ -273,39 +271,14 @@ class BiFusionEncoder(nn.Module):
         Raises:
             ValueError: ``PointSemanticCriterion`` without labels.
         """
-        losses = {} if self.clip_cons is None else self._consistency(points)
+        losses = {}
+        if self.clip_cons is not None:
+            losses |= self.clip_cons(**consistency_inputs(points, self.clip_cons.max_points))
         if self.point_semantic is not None:
             seen = points.lifted.valid
             labels = semantic_labels(data_samples, points.fused.device)
             losses |= self.point_semantic(points.fused[seen], labels[seen])
         return {**losses, **fusion_statistics(points)}
-
-    def _consistency(self, points: FusedPoints) -> dict[str, Tensor]:
-        lifted, batch = points.lifted, points.lifted.batch
-        device = points.fused.device
-        seen = lifted.valid.nonzero()[:, 0]
-        if len(seen) > self.clip_cons.max_points:
-            chosen = torch.randperm(len(seen), device=device)[: self.clip_cons.max_points]
-            seen = seen[chosen.sort().values]
-        row_of_point = torch.full((len(points.fused),), -1, device=device)
-        row_of_point[seen] = torch.arange(len(seen), device=device)
-        pairs = batch.pairs.select(row_of_point[batch.pairs.point] >= 0)
-        pairs = PixelPairs(row_of_point[pairs.point], pairs.view, pairs.uv, pairs.depth_z)
-        with torch.no_grad():
-            target, _ = gather_pairs(batch.maps, pairs, batch.grid, num_points=len(seen))
-        num_views = torch.bincount(pairs.point, minlength=len(seen))
-        shared = pairs.select((num_views[pairs.point] > 1) & ~batch.hidden[pairs.view])
-        weighted, _ = gather_pairs(lifted.weighted_maps, shared, batch.grid, reduce=None)
-        counts = torch.tensor(points.num_points, device=device)
-        sample = torch.repeat_interleave(torch.arange(len(counts), device=device), counts)
-        visible = torch.bincount(sample, lifted.valid.float(), minlength=len(counts))
-        return self.clip_cons(
-            points.fused[seen],
-            target,
-            coverage_weights(sample[seen], visible, counts),
-            weighted[:, :-1] / weighted[:, -1:],
-            shared.point,
-        )
 
 
 def _stored_channels(store: str | None, image_channels: int | None) -> int:

@@ -1,7 +1,8 @@
 """Losses that tie fused features to frozen CLIP features.
 
-Enters: fused features of visible points, what the frozen maps show at those points, and the image
-branch's feature of each (point, view) pair. Leaves: a dict of two scalars.
+Enters: ``FusedPoints``, of which are taken the fused features of visible points, what the frozen
+maps show at those points, and the image branch's feature of each (point, view) pair. Leaves: a dict
+of two scalars.
 n points, p pairs, C channels of the frozen map.
 
 Both losses compare directions after subtracting the mean over the batch. CLIP features share a
@@ -14,6 +15,9 @@ import torch.nn.functional as F
 from mmengine.logging import MessageHub
 from torch import Tensor, nn
 
+from .fused_points import FusedPoints
+from .lifting.pairs import PixelPairs
+from .lifting.sampling import gather_pairs
 from .registry import MODELS
 from .voxelize import scatter_mean
 
@@ -87,6 +91,43 @@ class ClipConsCriterion(nn.Module):
         if iteration is None:
             iteration = MessageHub.get_current_instance().get_info('iter', 0)
         return min(1.0, (iteration + 1) / max(1, self.warmup_iters))
+
+
+def consistency_inputs(points: FusedPoints, max_points: int) -> dict[str, Tensor]:
+    """What the criterion compares, of a batch; the arguments of its ``forward``.
+
+    Args:
+        points: of the encoder.
+        max_points: so many of the seen points at most, drawn at random.
+
+    Returns:
+        ``fused``, ``target``, ``point_weight``, ``view_features`` and ``point_of_view``. Views
+        without pixels have no say in what the views of a point have in common.
+    """
+    lifted, batch = points.lifted, points.lifted.batch
+    device = points.fused.device
+    seen = lifted.valid.nonzero()[:, 0]
+    if len(seen) > max_points:
+        seen = seen[torch.randperm(len(seen), device=device)[:max_points].sort().values]
+    row_of_point = torch.full((len(points.fused),), -1, device=device)
+    row_of_point[seen] = torch.arange(len(seen), device=device)
+    pairs = batch.pairs.select(row_of_point[batch.pairs.point] >= 0)
+    pairs = PixelPairs(row_of_point[pairs.point], pairs.view, pairs.uv, pairs.depth_z)
+    with torch.no_grad():
+        target, _ = gather_pairs(batch.maps, pairs, batch.grid, num_points=len(seen))
+    num_views = torch.bincount(pairs.point, minlength=len(seen))
+    shared = pairs.select((num_views[pairs.point] > 1) & ~batch.hidden[pairs.view])
+    weighted, _ = gather_pairs(lifted.weighted_maps, shared, batch.grid, reduce=None)
+    counts = torch.tensor(points.num_points, device=device)
+    sample = torch.repeat_interleave(torch.arange(len(counts), device=device), counts)
+    visible = torch.bincount(sample, lifted.valid.float(), minlength=len(counts))
+    return {
+        'fused': points.fused[seen],
+        'target': target,
+        'point_weight': coverage_weights(sample[seen], visible, counts),
+        'view_features': weighted[:, :-1] / weighted[:, -1:],
+        'point_of_view': shared.point,
+    }
 
 
 def coverage_weights(sample: Tensor, num_visible: Tensor, num_points: Tensor) -> Tensor:
