@@ -1,35 +1,7 @@
 # the published scannet200 model with CLIP features fused in; its checkpoint may be loaded
 # first (load_from): only the layers of the fusion are new
 _base_ = [
-    './_base_/datasets/scannet200.py',
+    './_base_/datasets/scannet200_views.py',
     './_base_/models/bifusion_scannet200.py',
     './_base_/schedules/poly_512e.py',
 ]
-# LoadPosedViews stands third in both pipelines, e.g. to test with the pixels hidden:
-#   --cfg-options test_dataloader.dataset.pipeline.2.hide=pixels
-clip_store = 'data/scannet200/clip_feat'
-
-train_pipeline = [
-    dict(type='LoadScenePoints'),
-    dict(type='LoadSceneAnnotations'),
-    dict(
-        type='LoadPosedViews',
-        store=clip_store,
-        num_views=16,
-        select='random',
-        view_dropout=0.1,
-        image_dropout=0.2,
-    ),
-    *_base_.train_pipeline[2:],
-]
-test_pipeline = [
-    dict(type='LoadScenePoints'),
-    dict(type='LoadSceneAnnotations'),
-    dict(type='LoadPosedViews', store=clip_store, num_views=40),
-    *_base_.test_pipeline[2:],
-]
-
-# persistent workers keep which points the views see
-train_dataloader = dict(persistent_workers=True, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(persistent_workers=True, dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader

@@ -159,11 +159,12 @@ def in_order(table: Table, names: Sequence[str] = ()) -> list[Cell]:
 def cell_digest(table: Table, cell: Cell) -> str:
     """Digest of what a cell is trained with, the settings of its first weights included.
 
-    What `prepare` makes is known by its path alone: other features need another folder.
+    The order of the settings, and which file they stand in, do not matter. What `prepare` makes is
+    known by its path alone: other features need another folder.
     """
-    settings = load_config(cell.config, dict(cell.options)).pretty_text
+    settings = load_config(cell.config, dict(cell.options)).to_dict()
     start = '' if cell.init is None else cell_digest(table, table.cells[cell.init])
-    text = json.dumps([settings, start])
+    text = json.dumps([settings, start], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

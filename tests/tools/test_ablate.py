@@ -107,6 +107,16 @@ def test_order_puts_the_start_first(tmp_path):
         in_order(table, ['third'])
 
 
+def test_the_order_of_settings_does_not_matter(tmp_path):
+    options = {'train_cfg.max_epochs': 3, 'param_scheduler.end': 3}
+    tables = [
+        read_table(table_file(tmp_path, tmp_path, options=changed))
+        for changed in (options, dict(reversed(options.items())), {**options, 'optim_wrapper.a': 1})
+    ]
+    same, turned, other = (cell_digest(table, table.cells['first']) for table in tables)
+    assert same == turned != other
+
+
 def test_a_cell_waits_for_the_one_that_it_starts_from_and_for_no_other(tmp_path, monkeypatch):
     """The second cell of seed 0 ends the first one of seed 1: neither waits for a whole wave."""
     table = read_table(table_file(tmp_path, tmp_path))

@@ -1,7 +1,6 @@
 # the scannet200 model with image features fused into its point features
 _base_ = ['./oneformer3d_scannet200.py']
 
-clip_store = 'data/scannet200/clip_feat'
 model = dict(
     _delete_=True,
     type='OneFormer3D',
@@ -15,7 +14,7 @@ model = dict(
         ),
         point_channels=_base_.model.backbone.out_channels,
         mode='concat',
-        clip_store=clip_store,
+        clip_store='data/scannet200/clip_feat',
         # of ViT-B/16 after the pixel shuffle; the header of a store that is there decides
         image_channels=192,
         use_tiny_sa_3d=True,

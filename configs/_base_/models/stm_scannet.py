@@ -1,13 +1,12 @@
 # the scannet model whose queries also read the posed images
 _base_ = ['./oneformer3d_scannet.py']
 
-clip_store = 'data/scannet/clip_feat'
 model = dict(
     decoder=dict(
         type='STMQueryDecoder',
         pyramid=dict(
             type='MapPyramid',
-            clip_store=clip_store,
+            clip_store='data/scannet/clip_feat',
             # of ViT-B/16 after the pixel shuffle; the header of a store that is there decides
             in_channels=192,
             channels=128,
