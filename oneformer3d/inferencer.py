@@ -99,7 +99,7 @@ class OneFormer3DInferencer:
                 f'class table {self.class_table.name!r} has {self.class_table.num_classes}'
             )
         self.score_thr = score_thr
-        self.voxel_size = _voxel_size(self.config.model) if voxel_size is None else voxel_size
+        self.voxel_size = model_voxel_size(self.config.model) if voxel_size is None else voxel_size
         self.max_points = max_points
         self.tile_margin = tile_margin
         self.read_images = None if clip is None else self._image_reader(clip, max_views)
@@ -295,9 +295,12 @@ def _test_settings(config: Config, name: str) -> tuple[ClassTable, list[dict]]:
     return get_class_table(dataset['class_table']), steps
 
 
-def _voxel_size(model: dict) -> float:
-    """Edge of the model's voxels in metres, 0 if it has none."""
-    return model.get('voxel_size', model.get('encoder', {}).get('voxel_size', 0.0))
+def model_voxel_size(model: Mapping) -> float:
+    """Edge in metres of the voxels of a model, or of the encoders within it; 0 if it has none."""
+    if 'voxel_size' in model:
+        return model['voxel_size']
+    inner = [model[name] for name in ('encoder', 'encoder_3d') if name in model]
+    return max(map(model_voxel_size, inner), default=0.0)
 
 
 def _device(name: str | None) -> torch.device:

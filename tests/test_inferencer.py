@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from oneformer3d.inferencer import OneFormer3DInferencer
+from oneformer3d.inferencer import OneFormer3DInferencer, model_voxel_size
 from oneformer3d.registry import MODELS
 from tests.color_segmentor import CLASSES, two_block_scene, write_checkpoint, write_config
 from tests.small_models import small_settings
@@ -66,6 +66,22 @@ def test_dense_cloud_is_thinned_and_every_point_gets_labels(files) -> None:
     agreement = (result['semantic'] == np.rint(dense[:, 3] / 50)).mean()
     assert agreement > 0.9
     assert len(result['semantic']) == len(result['instance']) == len(dense)
+
+
+@pytest.mark.parametrize(
+    ('name', 'metres'),
+    [
+        ('oneformer3d_scannet', 0.02),
+        ('bifusion_scannet', 0.02),
+        ('bifusion_scannet200', 0.02),
+        ('bifusion_synthetic', 0.05),
+        ('bifusion_stm_synthetic', 0.05),
+        ('lifting_oneformer3d_synthetic', 0.05),
+        ('mvpnet_synthetic', 0.0),
+    ],
+)
+def test_models_say_how_dense_their_clouds_are(name, metres) -> None:
+    assert model_voxel_size(Config.fromfile(f'configs/{name}.py').model) == metres
 
 
 def test_score_threshold(files) -> None:
