@@ -1,23 +1,24 @@
-# rooms with CLIP features fused into the points and sampled by the queries; features as for
+# rooms with CLIP features fused into the points and read again by the queries; features as for
 # bifusion_synthetic.py
-_base_ = [
-    './_base_/datasets/synthetic_views.py',
-    './_base_/models/bifusion_stm_synthetic.py',
-    './_base_/schedules/demo.py',
-]
+_base_ = ['./bifusion_synthetic.py']
 
-# mode concat alone, as its rows in docs/results.md were measured; bifusion_synthetic.py goes further
 model = dict(
-    encoder=dict(mode='concat', use_tiny_sa_3d=False, clip_cons=None),
-    decoder=dict(side_channels=96),
+    decoder=dict(
+        type='STMQueryDecoder',
+        pyramid=dict(
+            type='MapPyramid',
+            clip_store=_base_.clip_store,
+            # of ViT-B/16 after the pixel shuffle; the header of a store that is there decides
+            in_channels=192,
+            channels=64,
+            num_levels=3,
+        ),
+        num_view_points=8,
+        num_view_slots=4,
+        num_view_groups=4,
+        anchors=['mask', 'own'],
+        box_mode='extent',
+    ),
 )
-# what starts at zero; at the base rate it would need half of a short run to count
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys={
-            'encoder.out.': dict(lr_mult=10),
-            'view_gates': dict(lr_mult=10),
-            'side': dict(lr_mult=10),
-        }
-    )
-)
+# the gates of the queries start at zero
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(view_gates=dict(lr_mult=10))))

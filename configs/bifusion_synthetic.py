@@ -14,8 +14,8 @@ model = dict(
     ),
     decoder=dict(side_channels=96),
 )
-# What the decoder reads beside the 3D features starts at zero, and all of the fusion is new: at the
-# base rate a short run ends before it has learned to read the maps.
+# What the decoder reads beside the 3D features starts at zero, and all of the fusion is new: a short
+# run would end before its weights have grown.
 optim_wrapper = dict(
     paramwise_cfg=dict(
         custom_keys=dict(

@@ -1,9 +1,9 @@
-# for the cells of stm.yaml: fusion alone, and queries that read the same maps again
+# for the cells of stm.yaml: Bi-Fusion, and queries that read the same maps again
 _base_ = ['../bifusion_stm_synthetic.py']
 
 clip_store = 'work_dirs/ablations/clip/features'
 model = dict(
-    encoder=dict(clip_store=clip_store, use_tiny_sa_3d=False, clip_cons=None),
+    encoder=dict(clip_store=clip_store),
     decoder=dict(pyramid=dict(clip_store=clip_store)),
 )
 train_pipeline = _base_.train_pipeline
