@@ -1,5 +1,5 @@
 # rooms with CLIP features fused into the points and read again by the queries; features as for
-# bifusion_synthetic.py
+# bifusion_synthetic.py, which in short runs is the better model (docs/results.md)
 _base_ = ['./bifusion_synthetic.py']
 
 model = dict(
