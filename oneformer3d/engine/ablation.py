@@ -289,11 +289,11 @@ def _train(cell: Cell, seed: int, folder: Path, threads: int) -> dict[str, float
 
 
 def _last_checkpoint(folder: Path) -> str:
-    """The checkpoint that mmengine names in a text file."""
+    """The checkpoint that mmengine names in a text file; the folder may have moved since."""
     path = folder / 'last_checkpoint'
     if not path.is_file():
         raise CellFailedError(f'{path}: no such file; run that cell again')
-    return path.read_text(encoding='utf-8').strip()
+    return str(folder / Path(path.read_text(encoding='utf-8').strip()).name)
 
 
 def _run(command: Sequence[str], options: Mapping[str, Any], log: Path, threads: int) -> float:

@@ -79,15 +79,17 @@ def test_cells_train_are_kept_and_run_again_when_their_settings_change(
     assert capsys.readouterr().out.count('done before') == 2
     assert (tmp_path / 'out' / 'first_seed0.json').stat().st_mtime_ns == before
 
-    # other weights to start from, as a retrained start has on another machine
-    checkpoint = tmp_path / 'work' / 'first_seed0' / 'epoch_1.pth'
+    # other weights to start from, as a retrained start has on another machine; and a moved folder
+    (tmp_path / 'work').rename(tmp_path / 'moved')
+    again = [word.replace(str(tmp_path / 'work'), str(tmp_path / 'moved')) for word in again]
+    checkpoint = tmp_path / 'moved' / 'first_seed0' / 'epoch_1.pth'
     content = torch.load(checkpoint, weights_only=True)
     next(iter(content['state_dict'].values())).add_(1)
     torch.save(content, checkpoint)
     ablate(again)
     assert capsys.readouterr().out.count('done before') == 1
     assert read(tmp_path / 'out', 'second')['init_weights'] != second['init_weights']
-    assert len(list((tmp_path / 'work').glob('second_seed0_*'))) == 1
+    assert len(list((tmp_path / 'moved').glob('second_seed0_*'))) == 1
 
     table_file(tmp_path, tiny_rooms, seeds=[0], title='Renamed')
     ablate([*again, '--list'])
