@@ -24,6 +24,7 @@ from oneformer3d.engine.ablation import (
     first_weights,
     in_order,
     is_current,
+    is_trained,
     read_result,
     read_table,
     result_path,
@@ -111,7 +112,7 @@ def run_cells(
             return False
         if result.get('init_weights') != first_weights(cell, seed, work_dir):
             return False
-        return cell.name not in starts or (work_dir / f'{cell.name}_seed{seed}').is_dir()
+        return cell.name not in starts or is_trained(cell, seed, work_dir)
 
     def one(cell: Cell, seed: int) -> str:
         if is_done(cell, seed):

@@ -29,6 +29,7 @@ _TABLE_KEYS = {
 }  # fmt: skip
 _CELL_KEYS = {'config', 'title', 'options', 'init', 'tests'}
 DEFAULT_TEST = 'default'
+_TRAINED = 'trained.json'  # in a cell's folder once its training has ended
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,11 @@ def is_current(table: Table, cell: Cell, result: Mapping[str, Any] | None) -> bo
     return result.get('tests') == {name: dict(options) for name, options in cell.tests.items()}
 
 
+def is_trained(cell: Cell, seed: int, work_dir: str | Path) -> bool:
+    """Whether the training of a cell has ended in this folder, so that others may start from it."""
+    return (Path(work_dir) / f'{cell.name}_seed{seed}' / _TRAINED).is_file()
+
+
 def first_weights(cell: Cell, seed: int, work_dir: str | Path) -> str | None:
     """Digest of the weights that a cell starts from, or None of a cell with random ones.
 
@@ -274,7 +280,7 @@ def run_cell(
 
 def _train(cell: Cell, seed: int, folder: Path, threads: int) -> dict[str, float]:
     """Train a cell, unless that is done; what its last run took."""
-    record = folder / 'trained.json'
+    record = folder / _TRAINED
     if record.is_file():
         return json.loads(record.read_text(encoding='utf-8'))
     options = {**cell.options, 'randomness.seed': seed}

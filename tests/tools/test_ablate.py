@@ -79,6 +79,12 @@ def test_cells_train_are_kept_and_run_again_when_their_settings_change(
     assert capsys.readouterr().out.count('done before') == 2
     assert (tmp_path / 'out' / 'first_seed0.json').stat().st_mtime_ns == before
 
+    # a start that was interrupted is not one
+    (tmp_path / 'work' / 'first_seed0' / 'trained.json').unlink()
+    ablate(again)
+    assert capsys.readouterr().out.count('done before') == 1
+    assert (tmp_path / 'work' / 'first_seed0' / 'trained.json').is_file()
+
     # other weights to start from, as a retrained start has on another machine; and a moved folder
     (tmp_path / 'work').rename(tmp_path / 'moved')
     again = [word.replace(str(tmp_path / 'work'), str(tmp_path / 'moved')) for word in again]
