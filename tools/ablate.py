@@ -8,6 +8,8 @@
 Tables stand in configs/ablations. Every cell and seed leaves one JSON in docs/results/TABLE; what
 is there already and was made with the same settings and first weights is not run again, and
 interrupted cells go on.
+A machine without the checkpoints trains the cells that others start from anew, so ask there for the
+baseline too: gains are taken only between cells that started from the same weights.
 --report only writes the tables of docs/results.md anew from the JSON files.
 """
 
