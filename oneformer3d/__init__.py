@@ -14,22 +14,9 @@ import os
 if 'OMP_WAIT_POLICY' not in os.environ:
     os.environ.setdefault('GOMP_SPINCOUNT', '20000')
 
-from oneformer3d import (
-    bi_fusion_encoder,
-    bife_clip_loss,
-    criterion,
-    lifting_encoder,
-    matching,
-    mvpnet,
-    published,
-    query_decoder,
-    stm_decoder,
-    tiny_sa,
-    view_segmentation,
-    voxel_encoder,
-)
+# what registers itself, room by room
 from oneformer3d.backbones import res16unet, spconv_unet
-from oneformer3d.data import (
+from oneformer3d.data.samples import (
     dataset,
     loading,
     packing,
@@ -39,43 +26,23 @@ from oneformer3d.data import (
     views,
 )
 from oneformer3d.engine import amp, checkpoint_hook, launch, visualization_hook
-from oneformer3d.inferencer import OneFormer3DInferencer
+from oneformer3d.fusion import consistency, encoder, tiny_sa
+from oneformer3d.inference.inferencer import OneFormer3DInferencer
 from oneformer3d.metrics import unified
-from oneformer3d.mvpnet_training import train_feature_lifting_model
-from oneformer3d.oneformer3d import OneFormer3D
-from oneformer3d.scan_segmentation import segment_scan
+from oneformer3d.mvpnet import encoder as lifting_encoder
+from oneformer3d.mvpnet import image_segmentor, segmentor
+from oneformer3d.mvpnet.segment_scan import segment_scan
+from oneformer3d.mvpnet.training import train_feature_lifting_model
+from oneformer3d.segmentor import criterion, matching, published, query_decoder, voxel_encoder
+from oneformer3d.segmentor.oneformer3d import OneFormer3D
+from oneformer3d.stm import image_pyramids, pyramids
+from oneformer3d.stm import query_decoder as stm_query_decoder
 from oneformer3d.version import __version__
 
 __all__ = [
     'OneFormer3D',
     'OneFormer3DInferencer',
     '__version__',
-    'amp',
-    'bi_fusion_encoder',
-    'bife_clip_loss',
-    'checkpoint_hook',
-    'criterion',
-    'dataset',
-    'launch',
-    'lifting_encoder',
-    'loading',
-    'matching',
-    'mvpnet',
-    'packing',
-    'preprocessor',
-    'published',
-    'query_decoder',
-    'res16unet',
     'segment_scan',
-    'spconv_unet',
-    'stm_decoder',
-    'tiny_sa',
     'train_feature_lifting_model',
-    'transforms',
-    'unified',
-    'view_images',
-    'view_segmentation',
-    'views',
-    'visualization_hook',
-    'voxel_encoder',
 ]

@@ -5,20 +5,20 @@ Detector", CVPR 2023) and ``STMQueryDecoder``, whose queries read the posed imag
 same way. See ``oneformer3d.stm``.
 """
 
-from .stm.boxes import refine_xyzr
-from .stm.decoder import STMDecoder
-from .stm.image_pyramids import ClipPyramid, FPNPyramid
-from .stm.mixing import AdaptiveMixing
-from .stm.pyramids import MapPyramid
-from .stm.query_decoder import STMQueryDecoder
-from .stm.sampling import (
+from oneformer3d.stm.boxes import refine_xyzr
+from oneformer3d.stm.decoder import STMDecoder
+from oneformer3d.stm.image_pyramids import ClipPyramid, FPNPyramid
+from oneformer3d.stm.mixing import AdaptiveMixing
+from oneformer3d.stm.pyramids import MapPyramid
+from oneformer3d.stm.query_decoder import STMQueryDecoder
+from oneformer3d.stm.sampling import (
     MHAQ3D,
     SAMPLE4D,
     level_table,
     make_sample_points,
     translate_to_linear_weight,
 )
-from .stm.stage import AdaptiveSTSamplingMixing, AMStage
+from oneformer3d.stm.stage import AdaptiveSTSamplingMixing, AMStage
 
 __all__ = [
     'MHAQ3D',

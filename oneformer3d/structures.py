@@ -23,7 +23,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from .lifting.pairs import PixelPairs
+from oneformer3d.lifting.pairs import PixelPairs
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from oneformer3d.clip_utils import (
     sample_img_feat,
 )
 from oneformer3d.lifting import visible_mask
-from tests.lifting.scenes import column_row_maps, make_camera, room_depth, room_points
+from tests.helpers.lifting_scenes import column_row_maps, make_camera, room_depth, room_points
 
 
 def test_uv_index_by_hand():

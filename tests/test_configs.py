@@ -7,7 +7,6 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-import oneformer3d  # noqa: F401
 from oneformer3d.data.class_tables import get_class_table
 from oneformer3d.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 

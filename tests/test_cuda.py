@@ -13,22 +13,29 @@ from torch import Tensor, nn
 
 from oneformer3d.backbones.pointnet2 import Point3DProcessor
 from oneformer3d.fields import UniformSampler, render_rays
-from oneformer3d.fields.rays import Rays
+from oneformer3d.fields.rendering.rays import Rays
+from oneformer3d.fusion.tiny_sa import TinySANeck
 from oneformer3d.lifting import lift_features_to_points
 from oneformer3d.registry import MODELS
-from oneformer3d.tiny_sa import TinySANeck
-
-from .bi_fusion_models import CLIP, build_segmentor, opened
-from .clip.small_clips import small_encoder
-from .fields.analytic import random_rays
-from .fields.test_render import small_field
-from .fusion_scenes import CHANNELS, IMAGE_SIZE, INTRINSICS, batch, encoder_settings, poses, scene
-from .small_models import small_s3dis_settings, small_settings
-from .stm.scenes import fused_segmentor, open_gates, posed_scene, stm_segmentor
-from .test_mvpnet import POINTS
-from .test_mvpnet import batch as image_batch
-from .test_mvpnet import build as build_mvpnet
-from .test_tiny_sa import surface
+from tests.fields.rendering.test_render import small_field
+from tests.fusion.test_tiny_sa import surface
+from tests.helpers.analytic_fields import random_rays
+from tests.helpers.bi_fusion_models import CLIP, build_segmentor, opened
+from tests.helpers.fusion_scenes import (
+    CHANNELS,
+    IMAGE_SIZE,
+    INTRINSICS,
+    batch,
+    encoder_settings,
+    poses,
+    scene,
+)
+from tests.helpers.small_clips import small_encoder
+from tests.helpers.small_models import small_s3dis_settings, small_settings
+from tests.helpers.stm_scenes import fused_segmentor, open_gates, posed_scene, stm_segmentor
+from tests.mvpnet.test_segmentor import POINTS
+from tests.mvpnet.test_segmentor import batch as image_batch
+from tests.mvpnet.test_segmentor import build as build_mvpnet
 
 pytestmark = [
     pytest.mark.gpu,

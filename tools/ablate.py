@@ -20,7 +20,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from oneformer3d.engine.ablation import (
+from oneformer3d.engine.cli import USER_ERRORS, run_tool
+from oneformer3d.experiments.ablation import (
     Cell,
     Table,
     first_weights,
@@ -32,9 +33,8 @@ from oneformer3d.engine.ablation import (
     result_path,
     run_cell,
 )
-from oneformer3d.engine.ablation_report import update_report
-from oneformer3d.engine.cli import USER_ERRORS, run_tool
-from oneformer3d.engine.compose import (
+from oneformer3d.experiments.ablation_report import update_report
+from oneformer3d.experiments.compose import (
     finished_stages,
     read_composition,
     run_stage,

@@ -10,10 +10,11 @@ import argparse
 
 from tqdm import tqdm
 
-from oneformer3d.clip.extraction_frames import check_point_files, list_frames
-from oneformer3d.clip.extraction_settings import FRAME_SELECTIONS, make_settings
-from oneformer3d.clip.uv_index import UvIndex, UvTolerances, build_uv_indices, by_scene
+from oneformer3d.data.scenes import check_point_files
 from oneformer3d.engine.cli import run_tool
+from oneformer3d.extraction.frames import list_frames
+from oneformer3d.extraction.settings import FRAME_SELECTIONS, make_settings
+from oneformer3d.extraction.uv_index import UvIndex, UvTolerances, build_uv_indices, by_scene
 
 LISTED = 40
 

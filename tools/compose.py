@@ -16,7 +16,7 @@ import shlex
 from pathlib import Path
 
 from oneformer3d.engine.cli import USER_ERRORS, run_tool
-from oneformer3d.engine.compose import (
+from oneformer3d.experiments.compose import (
     finished_stages,
     read_composition,
     run_stage,

@@ -116,7 +116,7 @@ def run_synthetic(args: argparse.Namespace) -> None:
 
 
 def run_scannet(args: argparse.Namespace) -> None:
-    from oneformer3d.data.scannet import convert_scannet
+    from oneformer3d.data.convert.scannet import convert_scannet
 
     counts = convert_scannet(
         args.root,
@@ -134,14 +134,14 @@ def run_scannet(args: argparse.Namespace) -> None:
 
 
 def run_s3dis(args: argparse.Namespace) -> None:
-    from oneformer3d.data.s3dis import convert_s3dis
+    from oneformer3d.data.convert.s3dis import convert_s3dis
 
     counts = convert_s3dis(args.root, args.out, areas=args.areas, progress=not args.no_progress)
     report(args.out, counts)
 
 
 def run_posed_rgbd(args: argparse.Namespace) -> None:
-    from oneformer3d.data.posed_rgbd_dataset import convert_posed_rgbd
+    from oneformer3d.data.convert.posed_rgbd_dataset import convert_posed_rgbd
 
     count = convert_posed_rgbd(
         args.root,

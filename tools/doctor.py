@@ -12,7 +12,7 @@ import json
 import sys
 from dataclasses import asdict
 
-from oneformer3d.data.doctor import describe, diagnose
+from oneformer3d.data.doctor.diagnose import describe, diagnose
 from oneformer3d.engine.cli import run_tool
 
 

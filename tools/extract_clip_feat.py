@@ -8,7 +8,7 @@
 
     torchrun --nproc_per_node 4 tools/extract_clip_feat.py --data_root data/scannet --resume
 
-The second also writes `<scene>/frame_<idx>.npz` (features at the points) and `vis_<idx>.png`.
+The second also writes ``<scene>/frame_<idx>.npz`` (features at the points) and ``vis_<idx>.png``.
 Defaults come from configs/clip_feat.yaml, which explains them; arguments win. Interrupted runs
 go on with --resume. docs/clip_features.md has the whole story.
 """
@@ -22,10 +22,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-from oneformer3d.clip.extraction import extract_features
-from oneformer3d.clip.extraction_settings import make_settings, read_yaml, setting_types
 from oneformer3d.engine.cli import USER_ERRORS, run_tool
+from oneformer3d.extraction.run import extract_features
+from oneformer3d.extraction.settings import make_settings, read_yaml, setting_types
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 DEFAULTS = REPOSITORY / 'configs' / 'clip_feat.yaml'
 

@@ -19,22 +19,26 @@ from tqdm import tqdm
 
 from oneformer3d.clip.encoder import ClipEncoder
 from oneformer3d.clip.text import CANONICAL_PHRASES
-from oneformer3d.data.infos import atomic_write_bytes
 from oneformer3d.engine.cli import run_tool
-from oneformer3d.fields.evaluate import evaluate_points, evaluate_views, nearest_view_baseline
-from oneformer3d.fields.evaluate_text import evaluate_text
-from oneformer3d.fields.fit import fit_field
-from oneformer3d.fields.fit_settings import METHODS, FitSettings, make_fit_settings
-from oneformer3d.fields.fitted import (
+from oneformer3d.fields.asking.evaluate import (
+    evaluate_points,
+    evaluate_views,
+    nearest_view_baseline,
+)
+from oneformer3d.fields.asking.evaluate_text import evaluate_text
+from oneformer3d.fields.asking.pictures import draw_views, write_turntable
+from oneformer3d.fields.asking.segment import read_prior
+from oneformer3d.fields.fitting.fit import fit_field
+from oneformer3d.fields.fitting.fit_settings import METHODS, FitSettings, make_fit_settings
+from oneformer3d.fields.fitting.fitted import (
     CHECKPOINT_NAME,
     FittedField,
     add_feature_head,
     load_field,
 )
-from oneformer3d.fields.language import with_language, write_pyramids
-from oneformer3d.fields.pictures import draw_views, write_turntable
-from oneformer3d.fields.scene import FieldScene, load_field_scene
-from oneformer3d.fields.segment import read_prior
+from oneformer3d.fields.scene.language import with_language, write_pyramids
+from oneformer3d.fields.scene.scene import FieldScene, load_field_scene
+from oneformer3d.files.atomic import atomic_write_bytes
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'fields'
 UNITS = {'psnr': 'dB', 'depth': 'm', 'miou': '%', 'accuracy': '%'}

@@ -79,7 +79,7 @@ def main() -> None:
         raise NotADirectoryError(f'{args.out}: is not a folder')
 
     from oneformer3d.inference.files import save_segmentation
-    from oneformer3d.inferencer import OneFormer3DInferencer
+    from oneformer3d.inference.inferencer import OneFormer3DInferencer
 
     show_progress('load model', 0, 1)
     inferencer = OneFormer3DInferencer(

@@ -20,26 +20,26 @@ from torch import Tensor
 from tqdm import tqdm
 
 from oneformer3d.clip.encoder import ClipEncoder
-from oneformer3d.clip.store import StampMismatchError
 from oneformer3d.clip.text import CANONICAL_PHRASES
 from oneformer3d.data.class_tables import get_class_table
-from oneformer3d.data.infos import atomic_path
 from oneformer3d.data.readers import read_point_cloud
 from oneformer3d.engine.cli import run_tool
-from oneformer3d.fields.fitted import FittedField, load_field
-from oneformer3d.fields.pictures import (
+from oneformer3d.fields.asking.pictures import (
     draw_views,
     surface_points,
     write_labelled_cloud,
     write_turntable,
 )
-from oneformer3d.fields.query import (
+from oneformer3d.fields.asking.query import (
     instances_at_points,
     query_features_at_points,
     query_lerf_with_text,
     query_nerf_at_points,
 )
-from oneformer3d.fields.segment import write_pseudo_labels
+from oneformer3d.fields.asking.segment import write_pseudo_labels
+from oneformer3d.fields.fitting.fitted import FittedField, load_field
+from oneformer3d.files.atomic import atomic_path
+from oneformer3d.store.reader import StampMismatchError
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

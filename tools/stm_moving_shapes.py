@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from oneformer3d.data.infos import atomic_write_bytes
 from oneformer3d.engine.cli import run_tool
+from oneformer3d.files.atomic import atomic_write_bytes
 from oneformer3d.stm.moving_shapes import (
     ClipNet,
     ClipSettings,

@@ -5,8 +5,8 @@ python tools/store.py stats STORE [--json]
 python tools/store.py merge OUT STORE [STORE ...] [--skip-damaged]
 python tools/store.py export STORE OUT --format npz
 
-`verify` checks the structure of every shard without opening it, then every record; run it on
-stores that come from elsewhere. `merge` and `export` can be run again after an interruption.
+``verify`` checks the structure of every shard without opening it, then every record; run it on
+stores that come from elsewhere. ``merge`` and ``export`` can be run again after an interruption.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from oneformer3d.clip.store import FeatureStore, export_store, merge_stores, verify_store
 from oneformer3d.engine.cli import run_tool
+from oneformer3d.store.reader import FeatureStore, export_store, merge_stores, verify_store
 
 SHOWN = 20  # problems or scenes that are listed one by one
 

@@ -31,8 +31,8 @@ def main() -> None:
     from mmengine.dist import is_main_process
     from mmengine.fileio import get_file_backend
 
-    from oneformer3d.checkpoints import load_checkpoint
     from oneformer3d.engine.launch import build_runner, leave_group
+    from oneformer3d.segmentor.weights import load_checkpoint
 
     cfg = prepare(args)
     if args.show_dir is not None:

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from oneformer3d.clip.tiny import TinyClipSettings
-from oneformer3d.clip.tiny_run import CHECKPOINT_NAME, make_tiny_clip
-from oneformer3d.data.infos import atomic_write_bytes
 from oneformer3d.engine.cli import run_tool
+from oneformer3d.files.atomic import atomic_write_bytes
+from oneformer3d.tiny_clip.run import CHECKPOINT_NAME, make_tiny_clip
+from oneformer3d.tiny_clip.train import TinyClipSettings
 
 LABELS = {
     'crop_zero_shot': 'crop zero-shot accuracy',

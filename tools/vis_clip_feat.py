@@ -14,12 +14,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from oneformer3d.clip.encoder import ClipEncoder
-from oneformer3d.clip.extraction_frames import list_frames
-from oneformer3d.clip.extraction_settings import FRAME_SELECTIONS, make_settings
-from oneformer3d.clip.store import open_store
-from oneformer3d.clip.uv_index import by_scene, read_uv_index
 from oneformer3d.engine.cli import run_tool
-from oneformer3d.visualization.clip_features import METHODS, TextRelevancy, draw_scene
+from oneformer3d.extraction.frames import list_frames
+from oneformer3d.extraction.pictures import METHODS, TextRelevancy, draw_scene
+from oneformer3d.extraction.settings import FRAME_SELECTIONS, make_settings
+from oneformer3d.extraction.uv_index import by_scene, read_uv_index
+from oneformer3d.store.reader import open_store
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

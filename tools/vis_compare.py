@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from oneformer3d.data.class_tables import get_class_table
-from oneformer3d.data.infos import validate_scene_name
-from oneformer3d.data.readers import read_ply_vertices
 from oneformer3d.engine.cli import run_tool
+from oneformer3d.files.images import write_png
+from oneformer3d.files.names import validate_scene_name
+from oneformer3d.files.ply import read_ply_vertices
 from oneformer3d.visualization.figure import comparison_figure
-from oneformer3d.visualization.image_files import write_png
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -14,18 +14,12 @@ import torch
 from mmengine.dataset.utils import pseudo_collate
 from mmengine.registry import DefaultScope
 
-from oneformer3d.checkpoints import load_checkpoint
-from oneformer3d.clip.extraction_frames import read_image
-from oneformer3d.data.infos import resolve_in_root
 from oneformer3d.engine.cli import load_config, run_tool
+from oneformer3d.files.images import read_image, write_png
+from oneformer3d.files.names import resolve_in_root
 from oneformer3d.registry import DATASETS, MODELS
-from oneformer3d.visualization.image_files import write_png
-from oneformer3d.visualization.sampling_points import (
-    beside,
-    draw_look,
-    looks_of_query,
-    query_of_mask,
-)
+from oneformer3d.segmentor.weights import load_checkpoint
+from oneformer3d.stm.looks import beside, draw_look, looks_of_query, query_of_mask
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

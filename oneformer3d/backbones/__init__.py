@@ -1,0 +1,1 @@
+"""Sparse convolution and the networks on it, voxels and neighbourhoods."""

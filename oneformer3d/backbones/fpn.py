@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..lifting.multiscale import extract_multiscale_features
-from ..precision import multiplies_bfloat16
-from ..registry import MODELS
+from oneformer3d.files.devices import multiplies_bfloat16
+from oneformer3d.lifting.multiscale import extract_multiscale_features
+from oneformer3d.registry import MODELS
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from ..neighbourhoods import ball_query
+from .neighbourhoods import ball_query
 
 _BYTE_BUDGET = 64 << 20
 

@@ -24,13 +24,13 @@ from .sparse_conv import (
     BatchNorm1d,
     SparseModule,
     SparseSequential,
-    SparseTensor,
     concatenate,
     inverse_convolution,
     pointwise_convolution,
     strided_convolution,
     submanifold_convolution,
 )
+from .sparse_tensor import SparseTensor
 
 STEM_PLANES = 32
 BLOCK_NORM_MOMENTUM = 0.1

@@ -13,7 +13,7 @@ it, and so do all weights trained with it.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -22,52 +22,7 @@ from torch.nn import functional as F
 from . import spconv_backend
 from .gather_matmul import gather_matmul
 from .rulebook import Rulebook, Triple, strided_rulebook, submanifold_rulebook
-
-BACKENDS = ('auto', 'torch', 'spconv')
-
-
-@dataclass(frozen=True, eq=False)
-class SparseTensor:
-    """Features of occupied voxels.
-
-    Attributes:
-        features: (N, C) float.
-        coords: (N, 4) integers ``[batch, x, y, z]`` ≥ 0, each row once.
-        spatial_shape: extents of the grid along x, y, z.
-        batch_size: number of samples.
-        backend: 'torch', 'spconv', or 'auto': spconv for CUDA tensors, else torch.
-        indice_cache: rulebooks by layer key, shared by all tensors derived from this one.
-    """
-
-    features: Tensor
-    coords: Tensor
-    spatial_shape: Triple
-    batch_size: int
-    backend: str = 'auto'
-    indice_cache: dict = field(default_factory=dict, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.coords.ndim != 2 or self.coords.shape[1] != 4 or self.coords.is_floating_point():
-            raise ValueError(
-                'coords: expected (N, 4) integers, got '
-                f'{tuple(self.coords.shape)} {self.coords.dtype}'
-            )
-        if self.features.ndim != 2 or len(self.features) != len(self.coords):
-            raise ValueError(
-                f'features: expected ({len(self.coords)}, C), got {tuple(self.features.shape)}'
-            )
-        if self.backend not in BACKENDS:
-            raise ValueError(f'backend: expected one of {BACKENDS}, got {self.backend!r}')
-        object.__setattr__(self, 'spatial_shape', tuple(int(s) for s in self.spatial_shape))
-
-    def with_features(self, features: Tensor) -> 'SparseTensor':
-        """The same voxels with other features."""
-        return replace(self, features=features)
-
-    @property
-    def uses_spconv(self) -> bool:
-        """Whether convolutions of this tensor run in spconv."""
-        return self.backend == 'spconv' or (self.backend == 'auto' and self.features.is_cuda)
+from .sparse_tensor import SparseTensor
 
 
 class SparseModule(nn.Module):

@@ -19,7 +19,7 @@ from torch import Tensor
 from .rulebook import Triple
 
 if TYPE_CHECKING:
-    from .sparse_conv import SparseTensor
+    from .sparse_tensor import SparseTensor
 
 
 def submanifold(

@@ -21,10 +21,10 @@ from .sparse_conv import (
     SparseInverseConv3d,
     SparseModule,
     SparseSequential,
-    SparseTensor,
     SubMConv3d,
     concatenate,
 )
+from .sparse_tensor import SparseTensor
 
 
 @MODELS.register_module()

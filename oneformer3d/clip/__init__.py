@@ -1,1 +1,1 @@
-"""Features from CLIP: encoder, text and the store they are kept in."""
+"""Frozen CLIP towers: dense features of images, vectors of texts."""

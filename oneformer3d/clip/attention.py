@@ -23,13 +23,13 @@ NACLIP_STD = 5.0  # of the Gaussian window, in patches
 def last_block(block: nn.Module, tokens: Tensor, mode: str, grid: tuple[int, int]) -> Tensor:
     """The last residual block of an open_clip ViT with another attention.
 
-    Works on `nn.MultiheadAttention` and on open_clip's own attention alike, as both keep
-    `in_proj_weight`, `in_proj_bias` and `out_proj`.
+    Works on ``nn.MultiheadAttention`` and on open_clip's own attention alike, as both keep
+    ``in_proj_weight``, ``in_proj_bias`` and ``out_proj``.
 
     Args:
         block: open_clip's residual attention block.
         tokens: (B, T, E).
-        mode: one of `ATTN_MODES`.
+        mode: one of ``ATTN_MODES``.
         grid: (h, w) of the patches, T = 1 + h·w.
 
     Returns:
@@ -85,7 +85,7 @@ def attend(
     Args:
         q, k, v: (B, T, E).
         num_heads: n.
-        mode: one of `ATTN_MODES`.
+        mode: one of ``ATTN_MODES``.
         grid: (h, w) of the patches, T = 1 + h·w.
 
     Returns:

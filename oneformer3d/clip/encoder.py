@@ -1,6 +1,6 @@
 """Dense features of a frozen CLIP image tower.
 
-Enters: images (B, 3, H, W), whole, of any size. Leaves: `ClipFeatures`: a map (B, C, h, w) over
+Enters: images (B, 3, H, W), whole, of any size. Leaves: ``ClipFeatures``: a map (B, C, h, w) over
 the whole image and the image's embedding (B, D). The image is squashed to the input size, not
 cropped, so a pixel (u, v) of the image lies at the same relative place of the map, and sampling
 needs the image's own size only.
@@ -19,18 +19,13 @@ from mmengine.logging import print_log
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from oneformer3d.clip.attention import ATTN_MODES
-from oneformer3d.clip.store_format import StoreStamp
-from oneformer3d.clip.text import encode_text
-from oneformer3d.clip.towers import (
-    RESNET_LAYERS,
-    RESNET_STRIDES,
-    position_table,
-    resize_positions,
-    tower_features,
-)
-from oneformer3d.clip.weights import load_clip
-from oneformer3d.precision import warn_of_emulated_bfloat16
+from oneformer3d.files.devices import warn_of_emulated_bfloat16
+from oneformer3d.store.format import StoreStamp
+
+from .attention import ATTN_MODES
+from .text import encode_text
+from .towers import RESNET_LAYERS, RESNET_STRIDES, position_table, resize_positions, tower_features
+from .weights import load_clip
 
 MODES = ('tokens', 'clip')
 _STORED = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.float16}
@@ -44,7 +39,7 @@ class ClipFeatures(NamedTuple):
 
     Attributes:
         feat: (B, C, h, w) dense map, float32 or float16.
-        clip_global: (B, D) float32, what CLIP's `encode_image` returns.
+        clip_global: (B, D) float32, what CLIP's ``encode_image`` returns.
     """
 
     feat: Tensor
@@ -60,7 +55,7 @@ class ClipEncoder(nn.Module):
         model: open_clip model, or a model config; a checkpoint that has its own config wins.
         weights: open_clip tag, path of a file, or 'none' (random). Nothing is downloaded.
         mode: 'tokens' (the tower's width) or 'clip' (text space, unit vectors) ['tokens'].
-        attn_mode: of the last attention, see `attention.py` ['vanilla', for a ResNet 'maskclip';
+        attn_mode: of the last attention, see ``attention.py`` ['vanilla', for a ResNet 'maskclip';
             a ResNet has attention in mode 'clip' only].
         input_size: (H, W) or side of what the tower sees [the model's own].
         layers: block indices of a ViT, names ('layer3') or indices of a ResNet; several are
@@ -167,7 +162,7 @@ class ClipEncoder(nn.Module):
             images: (B, 3, H, W) RGB, uint8 0–255 or float 0–1, any size.
 
         Returns:
-            The map in `map_dtype` and the embedding in float32, both on the images' device.
+            The map in ``map_dtype`` and the embedding in float32, both on the images' device.
 
         Raises:
             ValueError: not images of the stated shape and range.
@@ -197,14 +192,14 @@ class ClipEncoder(nn.Module):
         return self._tables[key]
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Prompts → (T, D) unit vectors, see `text.encode_text`."""
+        """Prompts → (T, D) unit vectors, see ``text.encode_text``."""
         return encode_text(self.clip, prompts)
 
     def stamp(self, pixel_shuffle: int = 1) -> StoreStamp:
         """What made these features, for a feature store.
 
         Args:
-            pixel_shuffle: factor of `head.pixel_shuffle_features` that the stored map went
+            pixel_shuffle: factor of ``head.pixel_shuffle_features`` that the stored map went
                 through, 1 for none.
         """
         mean, std = (self._numbers(name) for name in ('mean', 'std'))

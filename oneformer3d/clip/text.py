@@ -100,7 +100,7 @@ def pairwise_relevancy(
     Args:
         features: (…, D).
         text: (T, D).
-        canonical: (K, D) vectors of phrases such as `CANONICAL_PHRASES`.
+        canonical: (K, D) vectors of phrases such as ``CANONICAL_PHRASES``.
         scale: inverse temperature.
 
     Returns:

@@ -1,7 +1,7 @@
 """Dense features of open_clip's two image towers, as functions of a tower and images.
 
-Enters: a tower (`VisionTransformer` or `ModifiedResNet`), normalised images (B, 3, H, W) and which
-layers to take. Leaves: a map (B, C, h, w) that covers the whole image and the image embedding
+Enters: a tower (``VisionTransformer`` or ``ModifiedResNet``), normalised images (B, 3, H, W) and
+which layers to take. Leaves: a map (B, C, h, w) that covers the whole image and the image embedding
 (B, D), which is what the tower itself returns. Position tables are resized to the grid at hand.
 
 Letters: B images, E width of the tokens, D width of the text space, h × w grid of the last map.
@@ -15,7 +15,7 @@ from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from oneformer3d.clip.attention import attend, class_token_block, last_block
+from .attention import attend, class_token_block, last_block
 
 RESNET_LAYERS = ('stem', 'layer1', 'layer2', 'layer3', 'layer4')
 RESNET_STRIDES = (4, 4, 8, 16, 32)
@@ -38,7 +38,7 @@ def tower_features(
         layers: indices of the layers whose maps are taken; several are joined along C at the
             resolution of the finest. Mode 'clip' takes the last one only.
         mode: 'tokens' (the tower's own width) or 'clip' (text space, unit vectors).
-        attn_mode: see `attention.py`.
+        attn_mode: see ``attention.py``.
         positions: (h, w) → position table (1 + h·w, E).
 
     Returns:
@@ -56,7 +56,7 @@ def vit_features(
     attn_mode: str,
     positions: PositionTable,
 ) -> tuple[Tensor, Tensor]:
-    """As `tower_features`; tokens are taken after `ln_post`, projected ones after `proj`."""
+    """As ``tower_features``; tokens are taken after ``ln_post``, projected ones after ``proj``."""
     patches = visual.conv1(images)
     grid = (patches.shape[-2], patches.shape[-1])
     first = visual.class_embedding.to(patches.dtype).expand(len(images), 1, -1)
@@ -90,7 +90,7 @@ def resnet_features(
     attn_mode: str,
     positions: PositionTable,
 ) -> tuple[Tensor, Tensor]:
-    """As `tower_features`; a map in text space comes from the attention pool, pixel by pixel."""
+    """As ``tower_features``; a map in text space comes from the attention pool, pixel by pixel."""
     taken = {}
     x = images
     for index, name in enumerate(RESNET_LAYERS):
@@ -137,7 +137,7 @@ def dense_attention_pool(pool: AttentionPool2d, x: Tensor, table: Tensor, attn_m
         pool: open_clip's attention pool.
         x: (B, E, h, w).
         table: (1 + h·w, E) position table.
-        attn_mode: see `attention.py`.
+        attn_mode: see ``attention.py``.
 
     Returns:
         (B, D, h, w), not normalised.

@@ -3,7 +3,7 @@
 Enters: a model (an open_clip name or a model config) and where its weights are: a tag, a file, or
 'none'. Leaves: the model in evaluation mode with all that features depend on. A tag is looked up
 in the local caches before anything is built; what is missing is an immediate error. Files are
-read with `weights_only`, or by TorchScript's own reader, so no code in them runs.
+read with ``weights_only``, or by TorchScript's own reader, so no code in them runs.
 """
 
 import hashlib
@@ -21,6 +21,8 @@ from mmengine.logging import print_log
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.factory import load_checkpoint
 from torch import Tensor, nn
+
+from oneformer3d.files.errors import one_line
 
 RANDOM_WEIGHTS = 'none'
 _WEIGHT_SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors')
@@ -42,7 +44,7 @@ class LoadedClip:
         name: name of the model, for stamps.
         mean, std: of the colours in [0, 1] that the image tower expects.
         extraction: settings that a checkpoint of this package recommends for dense features.
-        digest: blake2b of the image tower's state, or of all of `model` in `text_digest`.
+        digest: blake2b of the image tower's state, or of all of ``model`` in ``text_digest``.
     """
 
     model: nn.Module
@@ -259,7 +261,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise ValueError(f'{path}: no file of weights ({_one_line(error)})') from error
+        raise ValueError(f'{path}: no file of weights ({one_line(error)})') from error
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'{path}: expected a dictionary, got {type(checkpoint).__name__}')
     return checkpoint
@@ -282,7 +284,7 @@ def _load_dict(clip: nn.Module, state: Mapping[str, Tensor], path: Path) -> None
     try:
         clip.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f'{path}: does not fit the model: {_one_line(error)}') from error
+        raise ValueError(f'{path}: does not fit the model: {one_line(error)}') from error
 
 
 def _load_state(clip: nn.Module, path: Path) -> None:
@@ -290,9 +292,4 @@ def _load_state(clip: nn.Module, path: Path) -> None:
     try:
         load_checkpoint(clip, str(path), weights_only=True)
     except (RuntimeError, KeyError, pickle.UnpicklingError, OSError) as error:
-        raise ValueError(f'{path}: does not fit the model: {_one_line(error)}') from error
-
-
-def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return ' '.join(lines[:2])[:300]
+        raise ValueError(f'{path}: does not fit the model: {one_line(error)}') from error

@@ -1,0 +1,1 @@
+"""From a scan on disk to records and packed samples."""

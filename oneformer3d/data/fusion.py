@@ -1,7 +1,7 @@
 """Depth and colour images to one point cloud, a frame at a time.
 
-In: depth (H, W) in metres with its camera, colour (H', W', 3) with its own. Out: coloured points
-of one frame (M, 6), and from all frames one mean point per cube of space (N, 6).
+Enters: depth (H, W) in metres with its camera, colour (H', W', 3) with its own. Leaves: coloured
+points of one frame (M, 6), and from all frames one mean point per cube of space (N, 6).
 
 Letters: M points of a frame, N of the fused cloud, R rows waiting to be merged.
 """
@@ -40,8 +40,8 @@ def colored_points(
         depth_intrinsics: (3, 3) of the depth image.
         color_intrinsics: (3, 3) of the colour image.
         world_from_cam: (4, 4).
-        max_depth: Metres.
-        edge_ratio: Depth may vary within 3×3 pixels by this share of itself.
+        max_depth: metres.
+        edge_ratio: depth may vary within 3×3 pixels by this share of itself.
 
     Returns:
         (M, 6) float32 xyz in metres and rgb 0–255.
@@ -73,7 +73,7 @@ class VoxelCloud:
     """Mean point and colour of every occupied cube of space, fed frame by frame.
 
     Args:
-        voxel_size: Edge of a cube in metres.
+        voxel_size: edge of a cube in metres.
     """
 
     def __init__(self, voxel_size: float) -> None:

@@ -1,25 +1,24 @@
 """Infos: the index of a dataset on disk, one JSON file per split.
 
 Enters: a path, and for writing a dictionary. Leaves: a checked dictionary
-`{'metainfo': {...}, 'data_list': [scene, ...]}`; its keys are described in docs/data.md.
-Nothing here runs code from a file: JSON by default, mmdet3d's `.pkl` infos only when asked
+``{'metainfo': {...}, 'data_list': [scene, ...]}``; its keys are described in docs/data.md.
+Nothing here runs code from a file: JSON by default, mmdet3d's ``.pkl`` infos only when asked
 for and then through a reader that knows containers, numbers and arrays and nothing else.
 Names and paths inside infos are foreign text: they cannot leave the folder they belong to.
 """
 
 import json
 import os
-import re
-import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from oneformer3d.files.atomic import atomic_write_bytes
+from oneformer3d.files.names import short_repr, validate_relative_path, validate_scene_name
+
 SCHEMA_VERSION = 1
-_SCENE_NAME = re.compile(r'[A-Za-z0-9._-]{1,128}')
 _PATH_KEYS = ('super_pts_path', 'pts_semantic_mask_path', 'pts_instance_mask_path')
 _MATRIX_KEYS = {'axis_align_matrix': (4, 4), 'cam2img': (3, 3), 'depth2img': (3, 3)}
 
@@ -28,16 +27,16 @@ def read_infos(path: str | os.PathLike, allow_pickle: bool = False) -> dict[str,
     """Read and check an infos file.
 
     Args:
-        path: `.json` (UTF-8), or mmdet3d's `.pkl` / `.pickle`.
+        path: ``.json`` (UTF-8), or mmdet3d's ``.pkl`` / ``.pickle``.
         allow_pickle: read pickled infos too. They go through a restricted reader either way.
 
     Returns:
-        `{'metainfo': dict, 'data_list': list[dict]}`; every scene has a valid `scene_id`
+        ``{'metainfo': dict, 'data_list': list[dict]}``; every scene has a valid ``scene_id``
         (taken from the name of its point file where the infos give none).
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not readable, pickled without `allow_pickle`, or not infos; the message
+        ValueError: not readable, pickled without ``allow_pickle``, or not infos; the message
             names the file, the entry and the fault.
     """
     path = Path(path)
@@ -49,7 +48,7 @@ def read_infos(path: str | os.PathLike, allow_pickle: bool = False) -> dict[str,
                 f'{path}: pickled infos are read only with allow_pickle=True; '
                 'JSON infos need no such trust'
             )
-        from oneformer3d.data.restricted_pickle import load_plain_pickle
+        from oneformer3d.files.restricted_pickle import load_plain_pickle
 
         infos = load_plain_pickle(path)
     else:
@@ -104,88 +103,6 @@ def check_infos(infos: Any, source: str) -> dict[str, Any]:
     return {'metainfo': dict(metainfo), 'data_list': scenes}
 
 
-def validate_scene_name(name: str) -> str:
-    """Return the name if it is safe as a file or folder name.
-
-    Raises:
-        ValueError: anything but 1–128 of `A-Z a-z 0-9 . _ -`, or containing `..`.
-    """
-    if not isinstance(name, str) or not _SCENE_NAME.fullmatch(name) or '..' in name or name == '.':
-        raise ValueError(
-            f'{_short(name)}: not a scene name; expected 1 to 128 of A-Z a-z 0-9 . _ - without ".."'
-        )
-    return name
-
-
-def resolve_in_root(root: str | os.PathLike, rel: str | os.PathLike) -> Path:
-    """Join a path from outside to its root and make sure that it stays there.
-
-    The root itself may be a link (it is the user's own choice); what `rel` names may not
-    lead out of it, neither by `..` nor by a link.
-
-    Args:
-        root: a folder.
-        rel: a relative path with `/` separators.
-
-    Returns:
-        The absolute path; it need not exist.
-
-    Raises:
-        ValueError: absolute or escaping path, naming both.
-    """
-    resolved_root = Path(root).resolve()
-    validate_relative_path(os.fspath(rel))
-    path = resolved_root / rel
-    if not path.resolve().is_relative_to(resolved_root):
-        raise ValueError(f'{_short(os.fspath(rel))}: leads out of its folder {root}')
-    return path
-
-
-def validate_relative_path(rel: str) -> str:
-    """Return the path if it is relative, non-empty and free of `..`, else raise ValueError."""
-    if not isinstance(rel, str) or not rel or '\0' in rel or '\\' in rel:
-        raise ValueError(f'{_short(rel)}: not a relative path with "/" separators')
-    if rel[0] == '/' or rel[1:2] == ':' or '..' in rel.split('/'):
-        raise ValueError(f'{_short(rel)}: not a relative path inside its folder')
-    return rel
-
-
-@contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it becomes `path`, else it vanishes.
-
-    The temporary name keeps the suffix (image writers look at it). The file is synced before
-    it is renamed and its folder after, so `path` is at any time absent, old or complete.
-
-    Args:
-        path: the file to write; its folder is made if it is missing.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.stem[:64]}.{secrets.token_hex(6)}.tmp{path.suffix}')
-    try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def atomic_write_bytes(path: str | os.PathLike, content: bytes | memoryview) -> None:
-    """Write a whole file at once; a reader or a killed writer never leaves half of it."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _load_json(path: Path) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(f'{constant} is not a finite number')
@@ -206,7 +123,8 @@ def _check_scene(scene: Any, where: str) -> dict[str, Any]:
     _check_path(points['lidar_path'], f'{where}: lidar_path')
     if points.get('num_pts_feats', 6) != 6:
         raise ValueError(
-            f'{where}: num_pts_feats should be 6 (xyz, rgb), got {_short(points["num_pts_feats"])}'
+            f'{where}: num_pts_feats should be 6 (xyz, rgb), '
+            f'got {short_repr(points["num_pts_feats"])}'
         )
     scene.setdefault('scene_id', PurePosixPath(points['lidar_path']).stem)
     try:
@@ -282,7 +200,7 @@ def _check_size(value: Any, where: str) -> None:
         or len(value) != 2
         or not all(isinstance(side, (int, np.integer)) and side > 0 for side in value)
     ):
-        raise ValueError(f'{where} should be [height, width] in pixels, got {_short(value)}')
+        raise ValueError(f'{where} should be [height, width] in pixels, got {short_repr(value)}')
 
 
 def _json_line(value: Any) -> str:
@@ -299,8 +217,3 @@ def _plain(value: Any) -> Any:
 
 def _kind(value: Any) -> str:
     return type(value).__name__
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + '...'

@@ -1,7 +1,7 @@
 """The surface around each point of a cloud: neighbours, local planes, averaged colour.
 
-In: points (M, 3) in metres, their colours (M, 3). Out: ``Surfaces`` with unit normals, points
-moved onto their local planes and colours averaged along them.
+Enters: points (M, 3) in metres, their colours (M, 3). Leaves: ``Surfaces`` with unit normals,
+points moved onto their local planes and colours averaged along them.
 
 Letters: M points, k neighbours, B points of one chunk.
 """

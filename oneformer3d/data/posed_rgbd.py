@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from oneformer3d.data.fusion import VoxelCloud, colored_points
+from oneformer3d.files.images import MISSING_DEPTH
 from oneformer3d.lifting.camera import is_valid_pose
 
-MISSING_DEPTH = 65535  # what 7-Scenes writes where there is no depth
+from .fusion import VoxelCloud, colored_points
 
 # 7-Scenes gives the depth camera only and does not register colour to it: taken with the same
 # intrinsics, colours are off by up to 35 pixels. Maximising the image gradient under depth edges
@@ -52,11 +52,11 @@ class PosedSequence:
     """The usable frames of a folder.
 
     Attributes:
-        folder: Where it lies.
-        frames: Frames with all three files and a valid pose, in order.
+        folder: where it lies.
+        frames: frames with all three files and a valid pose, in order.
         color_intrinsics, depth_intrinsics: (3, 3) float64.
-        num_dropped_poses: Frames left out because their pose is not a finite rigid motion.
-        num_incomplete: Frames left out because their colour or pose file is missing.
+        num_dropped_poses: frames left out because their pose is not a finite rigid motion.
+        num_incomplete: frames left out because their colour or pose file is missing.
     """
 
     folder: Path
@@ -82,8 +82,8 @@ def load_posed_rgbd(folder: str | Path, frame_step: int = 1) -> PosedSequence:
     """List a folder's frames and read its poses and cameras; images are not opened.
 
     Args:
-        folder: In one of the three layouts.
-        frame_step: Take every so many-th frame.
+        folder: in one of the three layouts.
+        frame_step: take every so many-th frame.
 
     Raises:
         FileNotFoundError: No such folder, no intrinsics, or no known layout.
@@ -137,13 +137,13 @@ def fuse_posed_rgbd(
     """Fuse all frames into one mean point per cube of ``voxel_size``; memory grows with the cloud.
 
     Args:
-        sequence: See ``load_posed_rgbd``.
-        voxel_size: Metres.
-        max_depth: Farther depths are left out: their noise grows with the square.
-        edge_ratio: See ``colored_points``.
-        min_count: Cubes with fewer pixels are left out.
-        progress: Show a progress bar.
-        on_frame: Called with each readable frame, its colour (H, W, 3) uint8 and its depth
+        sequence: see ``load_posed_rgbd``.
+        voxel_size: metres.
+        max_depth: farther depths are left out: their noise grows with the square.
+        edge_ratio: see ``colored_points``.
+        min_count: cubes with fewer pixels are left out.
+        progress: show a progress bar.
+        on_frame: called with each readable frame, its colour (H, W, 3) uint8 and its depth
             (H', W') in metres.
 
     Raises:

@@ -1,7 +1,7 @@
 """Point-cloud files of any origin → one array in the package's units.
 
-In: a ``.ply`` (ascii or binary, meshes too), ``.pcd`` (ascii, binary, binary_compressed),
-``.npy`` (N×3 or N×6) or ``.bin`` (float32 N×6) file. Out: (N, 6) float32 = xyz in metres and
+Enters: a ``.ply`` (ascii or binary, meshes too), ``.pcd`` (ascii, binary, binary_compressed),
+``.npy`` (N×3 or N×6) or ``.bin`` (float32 N×6) file. Leaves: (N, 6) float32 = xyz in metres and
 rgb 0–255. N points, C columns.
 """
 
@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import plyfile
 from mmengine.logging import MMLogger
 
-from oneformer3d.data.pcd import read_pcd
+from oneformer3d.files.errors import one_line
+from oneformer3d.files.pcd import read_pcd
+from oneformer3d.files.ply import read_ply_vertices
 
 GREY = 127.0  # what a point without colour gets: zero after the usual normalisation
 
@@ -35,7 +36,7 @@ def read_point_cloud(path: str | Path) -> np.ndarray:
     warning. Points with a value that is not finite are dropped with a counted warning.
 
     Args:
-        path: The file; its suffix names the format.
+        path: the file; its suffix names the format.
 
     Returns:
         (N, 6) float32: xyz in metres, rgb 0–255.
@@ -63,8 +64,8 @@ def as_point_cloud(points: np.ndarray, name: str = 'points') -> np.ndarray:
 
     Args:
         points: (N, 3) xyz or (N, 6) xyz + rgb, any real dtype; the same colour rule as
-            :func:`read_point_cloud`.
-        name: What the messages call it.
+            ``read_point_cloud``.
+        name: what the messages call it.
 
     Returns:
         (N, 6) float32: xyz in metres, rgb 0–255.
@@ -144,7 +145,7 @@ def _read_npy(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         # Mapped, so that a header which promises more than the file holds cannot claim memory.
         points = np.load(path, mmap_mode='r', allow_pickle=False)
     except (ValueError, EOFError, OSError, SyntaxError) as error:
-        raise ValueError(f'{path}: not a readable .npy array ({_one_line(error)})') from error
+        raise ValueError(f'{path}: not a readable .npy array ({one_line(error)})') from error
     if not isinstance(points, np.ndarray) or points.dtype.kind not in 'fiu':
         raise ValueError(f'{path}: expected an array of real numbers')
     if points.ndim != 2 or points.shape[1] not in (3, 6):
@@ -165,33 +166,8 @@ def _read_ply(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     return xyz, None
 
 
-def read_ply_vertices(path: str | Path) -> np.ndarray:
-    """The vertex table of a PLY file as a structured (N,) array.
-
-    Raises:
-        ValueError: Not a PLY file, cut short, or without vertices; names the file.
-    """
-    try:
-        # Triangle meshes map straight to memory; other polygons take plyfile's slow way.
-        try:
-            ply = plyfile.PlyData.read(
-                str(path), known_list_len={'face': {'vertex_indices': 3, 'vertex_index': 3}}
-            )
-        except plyfile.PlyElementParseError:
-            ply = plyfile.PlyData.read(str(path))
-    except (plyfile.PlyParseError, ValueError, EOFError, MemoryError, OverflowError) as error:
-        raise ValueError(f'{path}: not a readable PLY file ({_one_line(error)})') from error
-    if 'vertex' not in ply:
-        raise ValueError(f'{path}: the PLY file has no element "vertex"')
-    return np.asarray(ply['vertex'].data)
-
-
 def _columns(table: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     return np.stack([table[name] for name in names], axis=1)
-
-
-def _one_line(error: Exception) -> str:
-    return ' '.join(str(error).split()) or type(error).__name__
 
 
 _READERS: dict[str, Callable[[Path], tuple[np.ndarray, np.ndarray | None]]] = {

@@ -1,7 +1,8 @@
 """Superpoints: over-segmentation of a point cloud or mesh into small homogeneous patches.
 
-In: points (N, 3) in metres, optional colours (N, 3) in 0-255; or vertices (N, 3) and faces (F, 3).
-Out: superpoint ids (N,) int64, dense 0...S-1, numbered by first appearance.
+Enters: points (N, 3) in metres, optional colours (N, 3) in 0-255; or vertices (N, 3) and faces (F,
+    3).
+Leaves: superpoint ids (N,) int64, dense 0...S-1, numbered by first appearance.
 
 Letters: N points, M cells of the thinned cloud, k neighbours, E edges, F faces, S superpoints.
 
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from oneformer3d.data.local_surfaces import (
+from .local_surfaces import (
     Surfaces,
     checked_rows,
     local_surfaces,

@@ -1,13 +1,13 @@
 """Which way is up in a scan, and how to turn it so that z is up.
 
-In: the name of an axis, camera poses (F, 4, 4), points (N, 3). Out: a unit vector (3,) or a
+Enters: the name of an axis, camera poses (F, 4, 4), points (N, 3). Leaves: a unit vector (3,) or a
 rotation (3, 3). Networks are trained on scans whose z axis points up; a hand-held RGB-D camera
 calls its first frame the world.
 """
 
 import numpy as np
 
-from oneformer3d.data.local_surfaces import estimate_normals
+from .local_surfaces import estimate_normals
 
 AXES = ('x', 'y', 'z', '-x', '-y', '-z')
 
@@ -49,7 +49,7 @@ def refine_up(points: np.ndarray, up: np.ndarray, max_points: int = 20_000) -> n
     Args:
         points: (N, 3) metres.
         up: (3,) unit vector, right to about 25 degrees.
-        max_points: An even selection of so many points is enough.
+        max_points: an even selection of so many points is enough.
 
     Returns:
         (3,) unit vector; ``up`` itself where too few surfaces agree.

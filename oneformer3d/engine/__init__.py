@@ -1,1 +1,1 @@
-"""What mmengine's runner needs beside the model: checkpoints, precision, processes."""
+"""What drives training and testing beyond mmengine: launching, precision, checkpoints, pictures."""

@@ -12,7 +12,7 @@ from mmengine.config import ConfigDict
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from oneformer3d.precision import warn_of_emulated_bfloat16
+from oneformer3d.files.devices import warn_of_emulated_bfloat16
 from oneformer3d.registry import OPTIM_WRAPPERS
 
 
@@ -35,7 +35,7 @@ def enable_amp(optim_wrapper: ConfigDict) -> ConfigDict:
 
     Returns:
         A copy with ``AmpOptimWrapper`` and dynamic loss scale on CUDA,
-        :class:`CPUAmpOptimWrapper` elsewhere.
+        ``CPUAmpOptimWrapper`` elsewhere.
 
     Raises:
         ValueError: if the config names another wrapper.

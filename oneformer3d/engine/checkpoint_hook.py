@@ -1,8 +1,8 @@
 """Checkpoints that load with ``weights_only=True``, resume exactly and are never half-written.
 
-In: the checkpoint dictionary that mmengine's runner saves (weights, optimiser,
+Enters: the checkpoint dictionary that mmengine's runner saves (weights, optimiser,
 schedulers, message hub with ``HistoryBuffer`` and numpy values).
-Out: the same dictionary made of tensors, numbers, strings and containers only,
+Leaves: the same dictionary made of tensors, numbers, strings and containers only,
 with the states of the random generators beside it; and back again on loading.
 """
 
@@ -56,7 +56,7 @@ def plain_from_checkpoint(value: Any) -> Any:
 
 
 def checkpoint_from_plain(value: Any) -> Any:
-    """Inverse of :func:`plain_from_checkpoint` (mappings come back as ``dict``)."""
+    """Inverse of ``plain_from_checkpoint`` (mappings come back as ``dict``)."""
     if isinstance(value, Mapping):
         if set(value) == {_HISTORY_KEY}:
             state = value[_HISTORY_KEY]
@@ -92,7 +92,7 @@ def random_states() -> dict:
 
 
 def set_random_states(states: Mapping) -> None:
-    """Put the generators back to what :func:`random_states` read."""
+    """Put the generators back to what ``random_states`` read."""
     python, numpy = states['python'], states['numpy']
     random.setstate((python['version'], tuple(python['internal']), python['gauss']))
     keys = numpy['keys'].cpu().numpy().astype(np.uint32)
@@ -169,7 +169,7 @@ class AtomicLocalBackend(LocalBackend):
             raise
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
-        """Write text like :meth:`put`."""
+        """Write text like ``put``."""
         self.put(obj.encode(encoding), filepath)
 
 

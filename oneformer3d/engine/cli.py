@@ -1,6 +1,6 @@
 """What the command-line tools share: configs with overrides, and errors of one line.
 
-In: parsed arguments. Out: a checked mmengine ``Config``; a process exit status.
+Enters: parsed arguments. Leaves: a checked mmengine ``Config``; a process exit status.
 """
 
 import inspect
@@ -84,7 +84,7 @@ def add_common_arguments(parser) -> None:
     """Arguments that training and testing share (mmdet3d's names)."""
     from mmengine.config import DictAction
 
-    from oneformer3d.engine.launch import LAUNCHERS
+    from .launch import LAUNCHERS
 
     parser.add_argument('--work-dir', help='where logs, checkpoints and results go')
     parser.add_argument(

@@ -15,14 +15,14 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from oneformer3d.data.class_tables import ClassTable, get_class_table
-from oneformer3d.data.infos import validate_scene_name
-from oneformer3d.data.loading import read_points
+from oneformer3d.data.samples.loading import read_points
+from oneformer3d.files.images import write_png
+from oneformer3d.files.names import validate_scene_name
+from oneformer3d.files.ply import write_ply
 from oneformer3d.registry import HOOKS
 from oneformer3d.visualization.figure import segmentation_figure
-from oneformer3d.visualization.image_files import write_png
 from oneformer3d.visualization.labels import annotated_labels, predicted_labels, to_array
 from oneformer3d.visualization.palette import class_colors
-from oneformer3d.visualization.ply import write_ply
 
 
 @HOOKS.register_module()
@@ -30,10 +30,10 @@ class SegVisualizationHook(Hook):
     """Write a PNG and a PLY for the scenes of a test run.
 
     Args:
-        out_dir: Folder for the files.
-        score_thr: Instances with a lower score are not drawn.
-        interval: Draw the first of every so many batches.
-        class_table: Name of the class table; by default the tested dataset's own.
+        out_dir: folder for the files.
+        score_thr: instances with a lower score are not drawn.
+        interval: draw the first of every so many batches.
+        class_table: name of the class table; by default the tested dataset's own.
         size: (H, W) of each panel.
     """
 
@@ -75,10 +75,10 @@ class SegVisualizationHook(Hook):
         """Write one scene.
 
         Args:
-            name: Stem of the file names.
+            name: stem of the file names.
             points: (N, 6) xyz in metres, rgb 0–255.
             sample: Det3DDataSample with ``pred_pts_seg`` and perhaps ``eval_ann_info``.
-            table: Names and colours of the classes.
+            table: names and colours of the classes.
         """
         prediction = predicted_labels(sample.pred_pts_seg, self.score_thr)
         truth = annotated_labels(getattr(sample, 'eval_ann_info', None))

@@ -1,36 +1,37 @@
 """Neural fields: one scene's colour, semantics, instances, features and language at any point.
 
-In: posed RGB-D images of a scene, with labels or features where there are any. Out: a field that
-answers at world points and along rays. Knows cameras and the feature store, not the segmentor.
+Enters: posed RGB-D images of a scene, with labels or features where there are any. Leaves: a field
+that answers at world points and along rays. Knows cameras and the feature store, not the segmentor.
 """
 
-from .encodings import FrequencyEncoding, PositionalEncoding, SphericalHarmonics, contract
-from .field import Field
-from .fit import train_semantic_nerf
-from .hash_field import HashGridField
-from .hash_grid import HashGrid
-from .heads import FeatureField
-from .instance_losses import (
+from .asking.query import query_lerf_with_text, query_nerf_at_points, relevancy
+from .asking.segment import segment_scan_with_field
+from .fitting.fit import train_semantic_nerf
+from .losses.instance_losses import (
     contrastive_instance_loss,
     linear_assignment_loss,
     slow_fast_contrastive_loss,
 )
-from .losses import SemanticNeRFLoss, clip_feature_loss, total_loss
-from .mlp_field import LERF, PanopticNeRF, SemanticNeRF
-from .occupancy import OccupancyGrid, OccupancySampler
-from .proposals import ProposalNetwork, ProposalSampler
-from .query import query_lerf_with_text, query_nerf_at_points, relevancy
-from .rays import Rays, SceneBox, clip_to_box, pixel_rays, sample_rays, scene_normalisation
-from .render import FeatureRenderer, render_image, render_rays, render_semantic_rays
-from .samplers import (
+from .losses.losses import SemanticNeRFLoss, clip_feature_loss, total_loss
+from .networks.encodings import FrequencyEncoding, PositionalEncoding, SphericalHarmonics, contract
+from .networks.field import Field
+from .networks.hash_field import HashGridField
+from .networks.hash_grid import HashGrid
+from .networks.heads import FeatureField
+from .networks.mlp_field import LERF, PanopticNeRF, SemanticNeRF
+from .networks.scene_box import SceneBox
+from .rendering.occupancy import OccupancyGrid, OccupancySampler
+from .rendering.proposals import ProposalNetwork, ProposalSampler
+from .rendering.rays import Rays, clip_to_box, pixel_rays, sample_rays, scene_normalisation
+from .rendering.render import FeatureRenderer, render_image, render_rays, render_semantic_rays
+from .rendering.samplers import (
     HierarchicalSampler,
     UniformSampler,
     hierarchical_sampling,
     inverse_cdf_edges,
     stratified_edges,
 )
-from .segment import segment_scan_with_field
-from .volume import composite, weights_from_density
+from .rendering.volume import composite, weights_from_density
 
 __all__ = [
     'LERF',

@@ -1,1 +1,1 @@
-"""Parts of the inferencer: thinning dense clouds, tiling large ones, writing the results."""
+"""A scan in, labelled points out."""

@@ -1,10 +1,10 @@
 """The result of an inference on disk.
 
-In: the dictionary of :class:`~oneformer3d.inferencer.OneFormer3DInferencer`. Out, in one folder:
+Enters: the dictionary of ``oneformer3d.inferencer.OneFormer3DInferencer``. Out, in one folder:
 
 - ``segmentation.ply``: the scan coloured by class; properties semantic, instance, panoptic
 - ``instances.ply``: the same coloured by instance
-- ``predictions.npz``: see :func:`prediction_arrays`
+- ``predictions.npz``: see ``prediction_arrays``
 - ``segmentation.png``: input | semantic | instances from an oblique view, ``top.png`` from above
 - ``summary.json``: counts, instances with class, score, size and box, times, model; written last
 
@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from oneformer3d.data.infos import atomic_path, atomic_write_bytes
+from oneformer3d.files.atomic import atomic_path, atomic_write_bytes
+from oneformer3d.files.images import write_png
+from oneformer3d.files.ply import write_ply
 from oneformer3d.version import __version__
 from oneformer3d.visualization.figure import segmentation_figure
-from oneformer3d.visualization.image_files import write_png
 from oneformer3d.visualization.labels import PointLabels
 from oneformer3d.visualization.palette import class_colors, instance_colors
-from oneformer3d.visualization.ply import write_ply
 
 FILES = (
     'segmentation.ply',
@@ -46,10 +46,10 @@ def save_segmentation(
     """Write all files; each appears whole or not at all, the summary after all others.
 
     Args:
-        out_dir: Folder, made if missing.
-        result: Of the inferencer.
-        source: What was segmented, for the summary.
-        model_info: Of ``OneFormer3DInferencer.describe_model``, for the summary.
+        out_dir: folder, made if missing.
+        result: of the inferencer.
+        source: what was segmented, for the summary.
+        model_info: of ``OneFormer3DInferencer.describe_model``, for the summary.
         size: (H, W) of each panel of the pictures.
 
     Returns:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from oneformer3d.data.posed_rgbd import load_posed_rgbd, read_images
+from oneformer3d.fusion.online_clip import OnlineClip
 from oneformer3d.lifting.camera import Camera
 from oneformer3d.lifting.pairs import project_pairs
-from oneformer3d.online_clip import OnlineClip
 from oneformer3d.structures import PosedViews
 
 

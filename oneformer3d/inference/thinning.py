@@ -1,7 +1,7 @@
 """Dense clouds → the spacing a model was trained on, and labels back again.
 
-In: points (N, 6), xyz in metres and rgb. Out: M ≤ N points, one in each occupied cube, and the
-cube of every point.
+Enters: points (N, 6), xyz in metres and rgb. Leaves: M ≤ N points, one in each occupied cube, and
+the cube of every point.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def thin_points(points: np.ndarray, voxel_size: float) -> ThinnedCloud:
 
     Args:
         points: (N, 6) float32.
-        voxel_size: Edge of the cubes in metres.
+        voxel_size: edge of the cubes in metres.
 
     Returns:
         The thinned cloud, cubes in ascending x, y, z.
@@ -60,7 +60,7 @@ def carry_back(result: Mapping[str, Any], thinned: ThinnedCloud) -> dict[str, An
     Args:
         result: ``semantic``, ``panoptic_semantic``, ``panoptic`` (M,); ``instance_points``, K
             arrays of indices into M; ``instance_classes``, ``instance_scores`` (K,) descending.
-        thinned: The M points and who they stand for.
+        thinned: the M points and who they stand for.
 
     Returns:
         The same for N, and ``instance`` (N,) int64: the best-scored instance of each point, -1

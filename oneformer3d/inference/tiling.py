@@ -1,6 +1,6 @@
 """Large scenes in pieces: overlapping tiles, and one result from the tiles' results.
 
-In: points (N, 3) in metres, z up. Out: tiles whose cores part the scene in plan, each with a
+Enters: points (N, 3) in metres, z up. Leaves: tiles whose cores part the scene in plan, each with a
 margin of context; later, from every tile's instance masks, masks of the whole scene. N points,
 T tiles, M members of a tile, K instances of a tile, G instances of the scene, P shared points.
 
@@ -38,8 +38,8 @@ def split_tiles(points: np.ndarray, max_points: int, margin: float) -> list[Tile
 
     Args:
         points: (N, 3) metres.
-        max_points: Most points of a tile, margin included.
-        margin: Context around a core in metres.
+        max_points: most points of a tile, margin included.
+        margin: context around a core in metres.
 
     Returns:
         Tiles; one that holds everything when the scene is small enough.
@@ -87,9 +87,9 @@ def match_across_tiles(
 
     Args:
         tiles: T tiles.
-        masks: For each tile (K, M) bool over its members.
-        labels: For each tile (K,) class of each instance.
-        min_iou: Least agreement on shared points.
+        masks: for each tile (K, M) bool over its members.
+        labels: for each tile (K,) class of each instance.
+        min_iou: least agreement on shared points.
 
     Returns:
         For each tile (K,) int64 the number of the scene's instance, and how many these are (G).
@@ -122,10 +122,10 @@ def merge_masks(
 
     Args:
         tiles: T tiles.
-        masks: For each tile (K, M) bool.
-        labels: For each tile (K,) integer.
-        scores: For each tile (K,).
-        min_iou: See :func:`match_across_tiles`.
+        masks: for each tile (K, M) bool.
+        labels: for each tile (K,) integer.
+        scores: for each tile (K,).
+        min_iou: see ``match_across_tiles``.
 
     Returns:
         G point-index arrays, ascending; labels (G,) int64; scores (G,) float32, the best of an
@@ -166,11 +166,11 @@ def merge_predictions(
 
     Args:
         tiles: T tiles.
-        predictions: For each tile ``semantic``, ``panoptic_semantic``, ``panoptic`` (M,);
+        predictions: for each tile ``semantic``, ``panoptic_semantic``, ``panoptic`` (M,);
             ``masks`` (K, M) bool, ``classes``, ``scores`` (K,). Panoptic ids above the last
             stuff class are things.
         num_points: N.
-        stuff: Classes that are stuff.
+        stuff: classes that are stuff.
 
     Returns:
         ``semantic``, ``panoptic_semantic``, ``panoptic``, ``instance_points``,

@@ -1,6 +1,6 @@
 """Many views of a point → one feature: every way to combine them behind one interface.
 
-In: features (N, V, C), confidence (N, V) not negative, perhaps a mask (N, V). Out: (N, C).
+Enters: features (N, V, C), confidence (N, V) not negative, perhaps a mask (N, V). Leaves: (N, C).
 N points, V views (any number, also 0, and another one than in training), C channels.
 
     aggregator(features, confidence=None, mask=None, points=None, view_ids=None)

@@ -1,9 +1,9 @@
 """Image features on a grid seen from above: splat them where depth puts them, read at points.
 
-In: feature maps (V, C, h, w), cameras, and a depth: maps, a z-buffer of the points, or any
-function of the images. Out: a grid (C, Y, X) and how much of it was hit, or rows (N, C) read back
-at points. z is up; row y and column x grow with the world's y and x.
-V views, C channels, N points, P lifted cells of the feature maps.
+Enters: feature maps (V, C, h, w), cameras, and a depth: maps, a z-buffer of the points, or any
+function of the images. Leaves: a grid (C, Y, X) and how much of it was hit, or rows (N, C) read
+back at points. z is up; row y and column x grow with the world's y and x. V views, C channels, N
+points, P lifted cells of the feature maps.
 
 Every cell of a feature map is one sample: its depth is read at its centre, it is lifted to the
 world, and falls into the column of the grid below it ("lift, splat", Philion and Fidler, 2020,

@@ -1,7 +1,8 @@
 """Pinhole camera: world points to pixels and depth maps back to world points.
 
-In: points (..., N, 3) in metres, intrinsics (..., 3, 3), poses ``world_from_cam`` (..., 4, 4).
-Out: pixels (..., N, 2) as (u, v) = (column, row) with z-depth (..., N), or points (..., H, W, 3).
+Enters: points (..., N, 3) in metres, intrinsics (..., 3, 3), poses ``world_from_cam`` (..., 4, 4).
+Leaves: pixels (..., N, 2) as (u, v) = (column, row) with z-depth (..., N), or points (..., H, W,
+    3).
 
 OpenCV axes: x right, y down, z forward. The centre of the top-left pixel is (0, 0), so an image
 covers [-0.5, W - 0.5) x [-0.5, H - 0.5). ``intrinsics`` always belong to the image they are given

@@ -1,7 +1,7 @@
 """Working in pieces: how many rows fit a byte budget, and the ranges to walk.
 
-In: a number of rows, the bytes that one row needs while it is worked on, a budget in bytes.
-Out: ranges (begin, end). Every function that takes a ``byte_budget`` gives the same values
+Enters: a number of rows, the bytes that one row needs while it is worked on, a budget in bytes.
+Leaves: ranges (begin, end). Every function that takes a ``byte_budget`` gives the same values
 whatever the budget, since no result depends on which rows are worked on together.
 """
 

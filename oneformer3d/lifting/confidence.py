@@ -1,8 +1,8 @@
 """How far a view's feature at a point is to be trusted, and how far the views agree.
 
-In: points (N, 3) in metres, cameras, normals, depth maps; or features and class scores (N, V, C)
-with weights (N, V). Out: numbers in [0, 1], 0 where nothing is known, never not-a-number.
-N points, V views, C channels or classes.
+Enters: points (N, 3) in metres, cameras, normals, depth maps; or features and class scores (N, V,
+C) with weights (N, V). Leaves: numbers in [0, 1], 0 where nothing is known, never not-a-number. N
+points, V views, C channels or classes.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Depth maps drawn from the cloud itself, for scans whose images come without any.
 
-In: points (N, 3) in metres or a mapping that holds them under 'pos', cameras of images of
-``image_shape`` (H, W). Out: z-depth (H, W) or (V, H, W) in metres, 0 where no point falls.
+Enters: points (N, 3) in metres or a mapping that holds them under 'pos', cameras of images of
+``image_shape`` (H, W). Leaves: z-depth (H, W) or (V, H, W) in metres, 0 where no point falls.
 """
 
 from collections.abc import Mapping

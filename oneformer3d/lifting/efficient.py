@@ -1,8 +1,8 @@
 """Clouds of millions of points: lift in chunks under a byte budget, look at every image once.
 
-In: points (N, 3) in metres, images (V, 3, H, W) or feature maps, cameras, an aggregator. Out: one
-feature (N, C) for every point, or the labels that a point network gives them.
-N points, V views, C channels, P visible (point, view) pairs of a chunk.
+Enters: points (N, 3) in metres, images (V, 3, H, W) or feature maps, cameras, an aggregator.
+Leaves: one feature (N, C) for every point, or the labels that a point network gives them. N points,
+V views, C channels, P visible (point, view) pairs of a chunk.
 
 Each image goes through the extractor once; its maps are kept in memory, the least recently used
 going first, and in a store if one is handed over. Lifting and aggregation treat every point on its
@@ -20,13 +20,7 @@ from torch import Tensor
 from .camera import Camera
 from .chunks import DEFAULT_BYTE_BUDGET, check_byte_budget, join, ranges
 from .confidence import DECAY
-from .inputs import (
-    camera_views,
-    check_points,
-    depth_views,
-    feature_views,
-    own_depth_camera,
-)
+from .inputs import camera_views, check_points, depth_views, feature_views, own_depth_camera
 from .lift import visible_pairs
 from .map_cache import Key, MapCache, Maps, MapStore, from_arrays, image_digest, to_arrays
 from .normals import estimate_normals

@@ -1,7 +1,8 @@
 """``grid_sample``'s own coordinates and shapes.
 
-In: pixels (..., 2) of an image of (H, W), whose top-left pixel has its centre at (0, 0); shapes of
-an input and a grid. Out: coordinates in [-1, 1] from border to border, the shape of the output.
+Enters: pixels (..., 2) of an image of (H, W), whose top-left pixel has its centre at (0, 0); shapes
+of an input and a grid. Leaves: coordinates in [-1, 1] from border to border, the shape of the
+output.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """What callers hand over, checked and brought into one form: views, feature maps, points.
 
-In: points, intrinsics, camera-to-world poses and feature maps of one view, without a leading
-dimension, or of V views. Out: a ``Camera`` of V views and maps (V, C, h, w), or a ValueError that
-names the fault.
+Enters: points, intrinsics, camera-to-world poses and feature maps of one view, without a leading
+dimension, or of V views. Leaves: a ``Camera`` of V views and maps (V, C, h, w), or a ValueError
+that names the fault.
 """
 
 from collections.abc import Mapping

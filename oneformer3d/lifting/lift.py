@@ -1,9 +1,9 @@
 """Feature maps of any number of views and scales to the points they see.
 
-In: points (N, 3) in metres, ``features`` {name: (C, h, w)} of one view or {name: (V, C, h, w)} of
-V views, the cameras of images of ``image_shape`` (H, W), depth maps or none. Out: one row of all
-scales' channels for every point (and view), and which of them are seen.
-N points, V views, ΣC channels of all scales, P visible (point, view) pairs.
+Enters: points (N, 3) in metres, ``features`` {name: (C, h, w)} of one view or {name: (V, C, h, w)}
+of V views, the cameras of images of ``image_shape`` (H, W), depth maps or none. Leaves: one row of
+all scales' channels for every point (and view), and which of them are seen. N points, V views, ΣC
+channels of all scales, P visible (point, view) pairs.
 
 The points are projected once for all views and scales, and only visible pairs are read; the rows
 of the others are zeros. Back-projection of image features as in MVPNet (Jaritz, Gu and Su, 2019),
@@ -18,13 +18,7 @@ from torch import Tensor
 
 from .camera import Camera
 from .chunks import DEFAULT_BYTE_BUDGET, check_byte_budget, num_rows, ranges
-from .inputs import (
-    camera_views,
-    check_points,
-    depth_views,
-    feature_views,
-    own_depth_camera,
-)
+from .inputs import camera_views, check_points, depth_views, feature_views, own_depth_camera
 from .pairs import PixelPairs, project_pairs, reproject_pairs, zbuffer_views
 from .sampling import gather_pairs, sample_map
 from .visibility import ABS_TOL, NEAR, REL_TOL

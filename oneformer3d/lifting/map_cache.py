@@ -1,7 +1,8 @@
 """Feature maps of images, kept so that no image is looked at twice.
 
-In: maps {name: (C, h, w)} of an image, and what names it. Out: the same maps, from memory or as the
-arrays that a feature store takes. Which stores, their owner decides: nothing is imported here.
+Enters: maps {name: (C, h, w)} of an image, and what names it. Leaves: the same maps, from memory or
+as the arrays that a feature store takes. Which stores, their owner decides: nothing is imported
+here.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Multi-scale image features as the documented dictionary.
 
-In: images (B, 3, H, W) and a backbone that returns ``res2`` … ``res5``, or maps in order of their
-stride. Out: ``{'feat_1/4': (B, C, H/4, W/4), …}``, finest first.
+Enters: images (B, 3, H, W) and a backbone that returns ``res2`` … ``res5``, or maps in order of
+their stride. Leaves: ``{'feat_1/4': (B, C, H/4, W/4), …}``, finest first.
 """
 
 from collections.abc import Mapping

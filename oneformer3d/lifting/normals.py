@@ -1,6 +1,6 @@
 """Surface normals of a bare cloud: one plane per voxel and its neighbours.
 
-In: points (N, 3) in metres. Out: unit normals (N, 3) without a side, zeros where no plane is
+Enters: points (N, 3) in metres. Leaves: unit normals (N, 3) without a side, zeros where no plane is
 known. N points, M voxels. Time and memory grow with N alone, as no point looks for neighbours.
 """
 

@@ -1,7 +1,7 @@
 """Aggregation of sparse pairs: only points with views, and no place for views that do not see.
 
-In: one feature (P, C) and confidence (P,) for each pair of a point and a view that sees it.
-Out: (N, C). A room's point is seen by a quarter of the views, so a table (N, V, C) would mostly
+Enters: one feature (P, C) and confidence (P,) for each pair of a point and a view that sees it.
+Leaves: (N, C). A room's point is seen by a quarter of the views, so a table (N, V, C) would mostly
 hold nothing; points are grouped by their number of views instead, and each group is a full
 (n, k, C) table without padding. Any ``ViewAggregator`` works on it, with the same values.
 """

@@ -1,8 +1,8 @@
 """Visible (point, view) pairs: the sparse form in which many views of many points are kept.
 
-In: points (N, 3) in metres, a ``Camera`` with V views, depth maps (V, h, w) in metres.
-Out: ``PixelPairs``, one row for each of the P pairs in which a view sees a point, sorted by point
-and then by view. A view of a room sees a fifth of it, so everything downstream touches P rows
+Enters: points (N, 3) in metres, a ``Camera`` with V views, depth maps (V, h, w) in metres.
+Leaves: ``PixelPairs``, one row for each of the P pairs in which a view sees a point, sorted by
+point and then by view. A view of a room sees a fifth of it, so everything downstream touches P rows
 instead of N x V.
 """
 

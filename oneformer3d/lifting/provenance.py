@@ -1,7 +1,7 @@
 """Where a point's lifted feature came from: which views and pixels, and why not the others.
 
-In: points (N, 3) in metres, V cameras, depth maps or none, weights (V, N). Out: ``Provenance``, for
-every point and view its pixel, depth, weight and one named reason.
+Enters: points (N, 3) in metres, V cameras, depth maps or none, weights (V, N). Leaves:
+``Provenance``, for every point and view its pixel, depth, weight and one named reason.
 
 The tests are those of ``visible_mask``, told apart: what counts here as ``SEEN`` is what lifting
 reads.

@@ -1,8 +1,8 @@
 """Reading feature maps at pixels: dense for every point, or sparse for visible pairs only.
 
-In: feature maps (V, C, h, w) of any stride that cover the whole image, pixels (u, v) of an image
-of ``image_size`` (H, W). Out: one row of C channels for every pixel or every point.
-V views, C channels, N points, P (view, point) pairs.
+Enters: feature maps (V, C, h, w) of any stride that cover the whole image, pixels (u, v) of an
+image of ``image_size`` (H, W). Leaves: one row of C channels for every pixel or every point. V
+views, C channels, N points, P (view, point) pairs.
 
 Pixel u lies at ``(u + 0.5) w / W - 0.5`` among the w cell centres of a map, at every stride.
 Between centres the reading is bilinear; beyond the outermost centres, up to half a cell inside

@@ -1,6 +1,6 @@
 """What tells views and places apart: sinusoids of view numbers and of positions.
 
-In: view numbers (...) or points (..., 3) in metres. Out: encodings (..., channels).
+Enters: view numbers (...) or points (..., 3) in metres. Leaves: encodings (..., channels).
 """
 
 import math

@@ -1,8 +1,8 @@
 """Which points an image sees: frustum, depth test, depth edges, z-buffer, 2D instance masks.
 
-In: pixels ``uv`` (..., N, 2) and z-depth ``z`` (..., N) from ``project``, ``image_size`` (H, W),
-depth maps (..., h, w) in metres with 0 for missing. Out: boolean masks (..., N), never sentinels.
-Leading dimensions are views or batches. N points, P (view, point) pairs.
+Enters: pixels ``uv`` (..., N, 2) and z-depth ``z`` (..., N) from ``project``, ``image_size`` (H,
+W), depth maps (..., h, w) in metres with 0 for missing. Leaves: boolean masks (..., N), never
+sentinels. Leading dimensions are views or batches. N points, P (view, point) pairs.
 
 A point is visible when it lies in front (``z > near``), inside the image [-0.5, W - 0.5) x
 [-0.5, H - 0.5), and, where a depth map is given, within ``abs_tol + rel_tol * d`` of the depth d

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oneformer3d.clip.store_manifest import read_manifest
 from oneformer3d.registry import MODELS
+from oneformer3d.store.manifest import read_manifest
 from oneformer3d.structures import PosedViews
 
 from .sampling import LevelTable, level_table

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oneformer3d.query_decoder import QueryDecoder, collate_samples
 from oneformer3d.registry import MODELS
+from oneformer3d.segmentor.query_decoder import QueryDecoder, collate_samples
 from oneformer3d.structures import DecoderScene, QueryOutput
 
 from .pyramids import ViewPyramid

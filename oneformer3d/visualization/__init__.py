@@ -1,1 +1,1 @@
-"""Pictures and labelled clouds, drawn and written without a display."""
+"""Arrays to pictures, without a display."""

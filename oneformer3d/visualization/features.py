@@ -1,7 +1,7 @@
 """Colours of features: rows of numbers that mean nothing to the eye → RGB.
 
-In: features (N, C), or similarities (N,). Out: (N, 3) uint8. Principal components, t-SNE, and a
-colour scale for one number.
+Enters: features (N, C), or similarities (N,). Leaves: (N, 3) uint8. Principal components, t-SNE,
+and a colour scale for one number.
 """
 
 import cv2
@@ -95,7 +95,7 @@ def tsne_colors(features: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def similarity_colors(values: np.ndarray, low: float = 0.0, high: float = 1.0) -> np.ndarray:
-    """Numbers (N,) → colours (N, 3) uint8, dark blue for `low` to bright yellow for `high`."""
+    """Numbers (N,) → colours (N, 3) uint8, dark blue for ``low`` to bright yellow for ``high``."""
     if not high > low:
         raise ValueError(f'expected low below high, got {low} and {high}')
     levels = to_bytes(np.asarray(values, dtype=np.float32)[:, None], low, high)
@@ -125,7 +125,7 @@ def usable_rows(features: np.ndarray) -> np.ndarray:
 
 
 def to_bytes(values: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
-    """Values between `low` and `high` as 0–255."""
+    """Values between ``low`` and ``high`` as 0–255."""
     span = np.maximum(np.asarray(high) - low, 1e-12)
     return np.rint(np.clip((values - low) / span, 0, 1) * 255).astype(np.uint8)
 

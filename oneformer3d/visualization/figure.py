@@ -1,6 +1,6 @@
 """Panels side by side, with a legend: one prediction of a scene, or several and their errors.
 
-In: points (N, 3) metres, rgb (N, 3) uint8 and per-point labels (N,). Out: one image
+Enters: points (N, 3) metres, rgb (N, 3) uint8 and per-point labels (N,). Leaves: one image
 (H', W', 3) uint8. All panels show the same points from the same camera.
 """
 
@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from oneformer3d.visualization.labels import PointLabels
-from oneformer3d.visualization.palette import UNLABELED, class_colors, instance_colors
-from oneformer3d.visualization.render import PointRaster
-from oneformer3d.visualization.views import ViewCamera
+from .labels import PointLabels
+from .palette import UNLABELED, class_colors, instance_colors
+from .render import PointRaster
+from .views import ViewCamera
 
 _TITLE_SIZE, _LEGEND_SIZE, _PAD = 18, 15, 12
 _INK = (40, 40, 40)
@@ -36,12 +36,12 @@ def segmentation_figure(
     Args:
         points: (N, 3) metres, z up.
         rgb: (N, 3) uint8 colours of the scan.
-        prediction: What to show in the first row.
+        prediction: what to show in the first row.
         classes: C class names.
         palette: (C, 3) uint8 class colours.
-        ground_truth: What to show in the second row.
+        ground_truth: what to show in the second row.
         size: (H, W) of each panel.
-        camera: See :func:`oneformer3d.visualization.render.render_points`.
+        camera: see ``oneformer3d.visualization.render.render_points``.
 
     Returns:
         (H', W', 3) uint8.
@@ -70,12 +70,12 @@ def comparison_figure(
 
     Args:
         points: (N, 3) metres, z up.
-        predictions: Title → (N,) classes.
+        predictions: title → (N,) classes.
         ground_truth: (N,) classes; what is no class counts as unlabeled.
         classes: C class names.
         palette: (C, 3) uint8 class colours.
         size: (H, W) of each panel.
-        camera: See :func:`oneformer3d.visualization.render.render_points`.
+        camera: see ``oneformer3d.visualization.render.render_points``.
 
     Returns:
         (H', W', 3) uint8.

@@ -1,7 +1,7 @@
 """What a sample predicts or is annotated with → labels to draw.
 
-In: ``pred_pts_seg`` (PointData) and ``eval_ann_info`` as the segmentor and the dataset leave
-them, arrays or tensors. Out: :class:`PointLabels`. N points, K instances.
+Enters: ``pred_pts_seg`` (PointData) and ``eval_ann_info`` as the segmentor and the dataset leave
+them, arrays or tensors. Leaves: ``PointLabels``. N points, K instances.
 """
 
 from collections.abc import Mapping

@@ -18,18 +18,14 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from oneformer3d.data.infos import read_infos, resolve_in_root
+from oneformer3d.data.infos import read_infos
 from oneformer3d.data.readers import read_point_cloud
-from oneformer3d.lifting import (
-    BEVFeatureLifting,
-    Camera,
-    Reason,
-    lift_mean_features,
-    trace_sources,
-)
-from oneformer3d.visualization.image_files import write_png
-from oneformer3d.visualization.palette import UNLABELED
-from oneformer3d.visualization.render import PointRaster
+from oneformer3d.files.images import write_png
+from oneformer3d.files.names import resolve_in_root
+from oneformer3d.lifting import BEVFeatureLifting, Camera, Reason, lift_mean_features, trace_sources
+
+from .palette import UNLABELED
+from .render import PointRaster
 
 _INK = (40, 40, 40)
 _BAR = 26  # pixels of a title's line

@@ -1,6 +1,6 @@
 """Colours of labels: one for each class, one for each instance.
 
-In: integer labels (N,), -1 or an id outside the table for "none". Out: (N, 3) uint8 RGB.
+Enters: integer labels (N,), -1 or an id outside the table for "none". Leaves: (N, 3) uint8 RGB.
 """
 
 import colorsys

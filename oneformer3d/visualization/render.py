@@ -1,8 +1,8 @@
 """Point clouds to pictures without a screen: z-buffered splats with eye-dome lighting.
 
-In: points (N, 3) in metres, z up, colors (N, 3) uint8. Out: images (H, W, 3) uint8 on white.
+Enters: points (N, 3) in metres, z up, colors (N, 3) uint8. Leaves: images (H, W, 3) uint8 on white.
 
-Drawing is split in two: :class:`PointRaster` finds once which point every pixel shows, then any
+Drawing is split in two: ``PointRaster`` finds once which point every pixel shows, then any
 number of colourings of the same points are a lookup. N points,
 H×W the image.
 """
@@ -11,13 +11,7 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
-from oneformer3d.visualization.views import (
-    ViewCamera,
-    behind_near_walls,
-    below_ceiling,
-    dollhouse_camera,
-    top_camera,
-)
+from .views import ViewCamera, behind_near_walls, below_ceiling, dollhouse_camera, top_camera
 
 BACKGROUND = 255
 MAX_RADIUS = 24  # pixels of the supersampled image
@@ -57,8 +51,8 @@ class PointRaster:
     Args:
         points: (N, 3) metres, z up.
         size: (H, W).
-        camera: See :func:`render_points`.
-        supersampling: Rows and columns drawn for each one shown.
+        camera: see ``render_points``.
+        supersampling: rows and columns drawn for each one shown.
     """
 
     def __init__(
@@ -107,7 +101,7 @@ def rasterise(
     Args:
         points: (N, 3) metres.
         radii: (N,) disc radii in metres.
-        camera: The view; points nearer than 1 cm or behind it are left out.
+        camera: the view; points nearer than 1 cm or behind it are left out.
 
     Returns:
         index (H, W) int64 of the visible point, -1 where there is none; depth (H, W) float32 of
@@ -151,7 +145,7 @@ def fill_gaps(index: np.ndarray, depth: np.ndarray, radius: int) -> tuple[np.nda
     Args:
         index: (H, W) point of each pixel, -1 = none.
         depth: (H, W) its depth, inf = none.
-        radius: Pixels.
+        radius: pixels.
 
     Returns:
         New index and depth.
@@ -183,9 +177,9 @@ def eye_dome_shade(
 
     Args:
         depth: (H, W) z-depth in metres, inf where there is nothing.
-        noise: Steps in depth below this, in metres, come from the splats and stay unseen.
-        pixel_radius: Distance of the neighbours.
-        strength: How dark.
+        noise: steps in depth below this, in metres, come from the splats and stay unseen.
+        pixel_radius: distance of the neighbours.
+        strength: how dark.
 
     Returns:
         (H, W) float32 in (0, 1]; 1 where there is nothing.

@@ -1,6 +1,6 @@
 """Where to look from: cameras that show an indoor scan whole, and what to leave out of sight.
 
-In: points (N, 3) in metres, z up. Out: a :class:`ViewCamera` (OpenCV axes, x right, y down,
+Enters: points (N, 3) in metres, z up. Leaves: a ``ViewCamera`` (OpenCV axes, x right, y down,
 z forward) and masks (N,) of the points worth drawing.
 """
 
@@ -53,8 +53,8 @@ def fit_camera(
         direction: (3,) viewing direction, any length.
         up: (3,) which way is up in the image, not parallel to ``direction``.
         size: (H, W) of the image.
-        fov_degrees: Full opening angle across the image's width.
-        margin: Part of the width and height left free at each border.
+        fov_degrees: full opening angle across the image's width.
+        margin: part of the width and height left free at each border.
 
     Returns:
         The camera.

@@ -14,10 +14,10 @@ from oneformer3d.backbones.res16unet import (
     UpConvolution,
     weight_from_minkowski_kernel,
 )
-from oneformer3d.backbones.sparse_conv import SparseTensor, SubMConv3d
+from oneformer3d.backbones.sparse_conv import SubMConv3d
+from oneformer3d.backbones.sparse_tensor import SparseTensor
 from oneformer3d.registry import MODELS
-
-from .dense_twin import assert_equal, gradients, random_tensor
+from tests.helpers.dense_twin import assert_equal, gradients, random_tensor
 
 SETTINGS = {
     'type': 'Res16UNet34C',

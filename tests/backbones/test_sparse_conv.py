@@ -11,12 +11,18 @@ from oneformer3d.backbones.sparse_conv import (
     SparseConv3d,
     SparseInverseConv3d,
     SparseSequential,
-    SparseTensor,
     SubMConv3d,
     concatenate,
 )
-
-from .dense_twin import assert_equal, dense_of, dense_weight, gradients, random_tensor, rows_of
+from oneformer3d.backbones.sparse_tensor import SparseTensor
+from tests.helpers.dense_twin import (
+    assert_equal,
+    dense_of,
+    dense_weight,
+    gradients,
+    random_tensor,
+    rows_of,
+)
 
 
 @pytest.mark.parametrize('num_voxels', [0, 1, 2, 60, 700])

@@ -13,12 +13,11 @@ from oneformer3d.backbones.sparse_conv import (
     SparseConv3d,
     SparseInverseConv3d,
     SparseSequential,
-    SparseTensor,
     SubMConv3d,
 )
+from oneformer3d.backbones.sparse_tensor import SparseTensor
 from oneformer3d.backbones.spconv_unet import SpConvUNet
-
-from .dense_twin import assert_equal, gradients, random_tensor
+from tests.helpers.dense_twin import assert_equal, gradients, random_tensor
 
 
 @pytest.fixture

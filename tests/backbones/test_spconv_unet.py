@@ -10,14 +10,13 @@ from oneformer3d.backbones.sparse_conv import (
     BatchNorm1d,
     SparseModule,
     SparseSequential,
-    SparseTensor,
     SubMConv3d,
 )
+from oneformer3d.backbones.sparse_tensor import SparseTensor
 from oneformer3d.backbones.spconv_unet import SpConvUNet
-from oneformer3d.checkpoints import adapt_sparse_conv_layout, load_checkpoint
 from oneformer3d.registry import MODELS
-
-from .dense_twin import gradients, random_tensor
+from oneformer3d.segmentor.weights import adapt_sparse_conv_layout, load_checkpoint
+from tests.helpers.dense_twin import gradients, random_tensor
 
 PREFIXES = ('input_conv.', 'unet.', 'output_layer.')
 

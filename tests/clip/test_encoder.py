@@ -11,10 +11,10 @@ from PIL import Image
 
 from oneformer3d.clip.attention import neighbourhood_window
 from oneformer3d.clip.encoder import ClipEncoder, prepare_images
-from oneformer3d.clip.head import pixel_shuffle_features
 from oneformer3d.clip.towers import position_table, resize_positions
 from oneformer3d.clip.weights import find_tag, weights_digest
-from tests.clip.small_clips import SMALL_RESNET, SMALL_VIT, random_images, small_encoder
+from oneformer3d.fusion.image_branch import pixel_shuffle_features
+from tests.helpers.small_clips import SMALL_RESNET, SMALL_VIT, random_images, small_encoder
 
 
 def normalised(images: torch.Tensor, encoder: ClipEncoder) -> torch.Tensor:

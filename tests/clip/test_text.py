@@ -14,7 +14,7 @@ from oneformer3d.clip.text import (
     pairwise_relevancy,
     softmax_relevancy,
 )
-from tests.clip.small_clips import random_images, small_encoder
+from tests.helpers.small_clips import random_images, small_encoder
 
 
 def test_an_ensemble_is_the_normalised_mean_of_its_sentences() -> None:

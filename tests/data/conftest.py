@@ -14,7 +14,7 @@ SceneTree = Callable[..., Path]
 
 @pytest.fixture
 def make_scene_tree(tmp_path: Path) -> SceneTree:
-    """Factory: `make_scene_tree(class_table='scannet', num_scenes=2, num_points=240)` → root.
+    """Factory: ``make_scene_tree(class_table='scannet', num_scenes=2, num_points=240)`` → root.
 
     Every scene has a floor, a wall, unlabeled clutter and three things with instance ids; floor
     and wall have instance ids on disk, too. Superpoints are runs of six points.

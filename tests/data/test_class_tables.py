@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 from mmdet3d.datasets import S3DISSegDataset, ScanNetSegDataset
 
-from oneformer3d.data.class_tables import ClassTable, distinct_colors, get_class_table
-from oneformer3d.data.scannet200_classes import SCANNET200_NAMES, SCANNET200_RAW_IDS
+from oneformer3d.data.class_tables import (
+    SCANNET200_NAMES,
+    SCANNET200_RAW_IDS,
+    ClassTable,
+    distinct_colors,
+    get_class_table,
+)
 
 NAMES = ('scannet', 'scannet200', 's3dis', 'synthetic')
 

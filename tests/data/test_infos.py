@@ -10,15 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oneformer3d.data.infos import (
-    atomic_path,
-    atomic_write_bytes,
-    read_infos,
-    resolve_in_root,
-    validate_relative_path,
-    validate_scene_name,
-    write_infos,
-)
+from oneformer3d.data.infos import read_infos, write_infos
+from oneformer3d.files.atomic import atomic_path, atomic_write_bytes
+from oneformer3d.files.names import resolve_in_root, validate_relative_path, validate_scene_name
 from tests.data.conftest import scene_infos
 
 
@@ -195,7 +189,7 @@ def test_plain_pickle(tmp_path: Path, protocol: int) -> None:
 
 
 class Evil:
-    """Pickles as a call of `function(*arguments)`."""
+    """Pickles as a call of ``function(*arguments)``."""
 
     def __init__(self, function: object, *arguments: object) -> None:
         self.reduced = function, arguments

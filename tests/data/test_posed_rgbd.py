@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from oneformer3d.data.conversion import write_cloud
+from oneformer3d.data.convert.conversion import write_cloud
+from oneformer3d.data.convert.posed_rgbd_dataset import convert_posed_rgbd
 from oneformer3d.data.fusion import VoxelCloud, colored_points, depth_edges
 from oneformer3d.data.infos import read_infos
 from oneformer3d.data.posed_rgbd import fuse_folder, fuse_posed_rgbd, load_posed_rgbd
-from oneformer3d.data.posed_rgbd_dataset import convert_posed_rgbd
 from oneformer3d.lifting.camera import project
-from tests.data.rgbd_scenes import (
+from tests.helpers.rgbd_scenes import (
     ROOM,
     SIZE,
     WALL_COLORS,
@@ -219,7 +219,7 @@ def test_dataset_reruns_and_refuses_other_options(tmp_path, monkeypatch):
     (out / 'meta_data' / 'scenes' / 'b.json').unlink()  # as if the run had been killed in b
     converted = []
     monkeypatch.setattr(
-        'oneformer3d.data.posed_rgbd_dataset.write_cloud',
+        'oneformer3d.data.convert.posed_rgbd_dataset.write_cloud',
         lambda out, scene, *args, **kwargs: (
             converted.append(scene) or write_cloud(out, scene, *args, **kwargs)
         ),

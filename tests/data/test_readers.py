@@ -10,8 +10,8 @@ import pytest
 import trimesh
 from mmengine.logging import MMLogger
 
-from oneformer3d.data.pcd import lzf_decompress
 from oneformer3d.data.readers import as_point_cloud, read_point_cloud
+from oneformer3d.files.pcd import lzf_decompress
 
 XYZ = np.array([[0.5, 1.0, -2.0], [3.0, 4.25, 5.0], [-1.0, 0.0, 0.125]], dtype=np.float32)
 RGB = np.array([[255, 0, 7], [1, 2, 3], [128, 64, 200]], dtype=np.uint8)

@@ -5,7 +5,6 @@ import torch
 from mmengine.config import ConfigDict
 from torch import nn
 
-import oneformer3d  # noqa: F401
 from oneformer3d.engine.amp import CPUAmpOptimWrapper, enable_amp
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from oneformer3d.data.class_tables import get_class_table
 from oneformer3d.engine.visualization_hook import SegVisualizationHook
+from oneformer3d.files.ply import read_ply
 from oneformer3d.registry import HOOKS
-from oneformer3d.visualization.ply import read_ply
 
 NUM_POINTS = 300
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from oneformer3d.files.ply import read_ply
 from oneformer3d.inference.files import FILES, save_segmentation
-from oneformer3d.visualization.ply import read_ply
 
 
 def small_result() -> dict:

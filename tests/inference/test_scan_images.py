@@ -6,13 +6,13 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from oneformer3d.clip.extraction import extract_features
-from oneformer3d.clip.extraction_settings import make_settings
 from oneformer3d.data.infos import read_infos
+from oneformer3d.extraction.run import extract_features
+from oneformer3d.extraction.settings import make_settings
+from oneformer3d.inference.inferencer import OneFormer3DInferencer
 from oneformer3d.inference.scan_images import ScanImageReader
-from oneformer3d.inferencer import OneFormer3DInferencer
 from oneformer3d.registry import DATASETS, MODELS
-from tests.clip_files import CHANNELS, write_small_clip
+from tests.helpers.clip_files import CHANNELS, write_small_clip
 
 CONFIG = 'configs/bifusion_synthetic.py'
 SCENE = 'room5000_00'

@@ -5,8 +5,7 @@ import torch
 
 from oneformer3d.lifting import BEVFeatureLifting, Camera, drop_depth_edges, zbuffer_views
 from oneformer3d.lifting.bev import lift_cells
-
-from .scenes import make_camera, room_depth, room_points
+from tests.helpers.lifting_scenes import make_camera, room_depth, room_points
 
 DOUBLE = torch.float64
 IMAGE = (48, 64)

@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from oneformer3d.lifting import (
-    invert_pose,
-    is_valid_pose,
-    project,
-    resize_intrinsics,
-    unproject,
-)
+from oneformer3d.lifting import invert_pose, is_valid_pose, project, resize_intrinsics, unproject
 
 K = torch.tensor([[500.0, 0.0, 319.5], [0.0, 510.0, 239.5], [0.0, 0.0, 1.0]], dtype=torch.float64)
 

@@ -13,8 +13,7 @@ from oneformer3d.lifting import (
     view_agreement,
     vote_agreement,
 )
-
-from .scenes import make_camera, room_depth, room_points
+from tests.helpers.lifting_scenes import make_camera, room_depth, room_points
 
 DOUBLE = torch.float64
 IMAGE = (48, 64)

@@ -9,8 +9,7 @@ from oneformer3d.lifting import (
     project,
     render_depth_from_pointcloud,
 )
-
-from .scenes import make_camera, room_depth, room_points
+from tests.helpers.lifting_scenes import make_camera, room_depth, room_points
 
 IMAGE = (48, 64)
 

@@ -7,8 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from oneformer3d.clip.store import FeatureStore, FeatureStoreWriter
-from oneformer3d.clip.store_format import StoreStamp
 from oneformer3d.lifting import (
     EfficientFeatureLifting,
     MapCache,
@@ -16,9 +14,10 @@ from oneformer3d.lifting import (
     compute_feature_confidence,
     lift_features_to_points,
 )
-
-from .scenes import make_camera, room_depth, room_points
-from .test_memory import _temporary_bytes
+from oneformer3d.store.format import StoreStamp
+from oneformer3d.store.reader import FeatureStore, FeatureStoreWriter
+from tests.helpers.lifting_scenes import make_camera, room_depth, room_points
+from tests.lifting.test_memory import _temporary_bytes
 
 IMAGE = (48, 64)
 SINGLE = torch.float32

@@ -13,9 +13,8 @@ from oneformer3d.lifting import (
     pixel_to_grid_coords,
     zbuffer_views,
 )
-
-from .scenes import column_row_maps, make_camera, room_depth, room_points
-from .test_memory import _temporary_bytes
+from tests.helpers.lifting_scenes import column_row_maps, make_camera, room_depth, room_points
+from tests.lifting.test_memory import _temporary_bytes
 
 IMAGE = (48, 64)
 SCALES = {'feat_1/1': (48, 64), 'feat_1/4': (12, 16), 'feat_1/8': (6, 8), 'odd': (5, 9)}

@@ -15,8 +15,7 @@ from oneformer3d.lifting import (
     sample_map,
     zbuffer_views,
 )
-
-from .scenes import make_camera, room_points
+from tests.helpers.lifting_scenes import make_camera, room_points
 
 NUM_VIEWS, NUM_POINTS, NUM_CHANNELS = 8, 20_000, 64
 # Whole-cloud vectors of a few bytes per point or pair that are not cut.

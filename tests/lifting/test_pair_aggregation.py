@@ -16,8 +16,7 @@ from oneformer3d.lifting.pair_aggregation import (
     strongest_pairs,
 )
 from oneformer3d.lifting.pairs import PixelPairs
-
-from .test_aggregation import SETTINGS, C, scene
+from tests.lifting.test_aggregation import SETTINGS, C, scene
 
 NAMES = [name for name in sorted(AGGREGATORS) if name != 'learnable']
 

@@ -15,8 +15,7 @@ from oneformer3d.lifting import (
     zbuffer,
     zbuffer_views,
 )
-
-from .scenes import make_camera, room_depth, room_points
+from tests.helpers.lifting_scenes import make_camera, room_depth, room_points
 
 BUDGETS = [1, 5000, 100_000]
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from oneformer3d.lifting import Reason, lift_features_to_points, trace_sources
-
-from .scenes import make_camera, room_depth, room_points
+from tests.helpers.lifting_scenes import make_camera, room_depth, room_points
 
 IMAGE = (48, 64)
 

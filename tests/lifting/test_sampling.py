@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from oneformer3d.lifting import PixelPairs, gather_pairs, project_pairs, sample_map
-
-from .scenes import column_row_maps, make_camera, room_depth, room_points
+from tests.helpers.lifting_scenes import column_row_maps, make_camera, room_depth, room_points
 
 IMAGE_SIZE = (48, 64)
 STRIDES = [(48, 64), (24, 32), (12, 16), (3, 4), (14, 14), (96, 128), (5, 7)]

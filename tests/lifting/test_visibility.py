@@ -5,15 +5,8 @@ import math
 import pytest
 import torch
 
-from oneformer3d.lifting import (
-    drop_depth_edges,
-    majority_instance,
-    project,
-    visible_mask,
-    zbuffer,
-)
-
-from .scenes import make_camera, room_depth, room_points
+from oneformer3d.lifting import drop_depth_edges, majority_instance, project, visible_mask, zbuffer
+from tests.helpers.lifting_scenes import make_camera, room_depth, room_points
 
 NAN, INF = math.nan, math.inf
 

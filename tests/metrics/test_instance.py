@@ -15,8 +15,7 @@ from oneformer3d.metrics.instance import (
     instance_scores,
     match_instances,
 )
-
-from .random_scenes import Scene, random_scene
+from tests.helpers.random_scenes import Scene, random_scene
 
 NUM_CLASSES = 4
 # The reference encodes void as ids below 1000, so its class ids start at 1.

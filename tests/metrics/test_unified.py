@@ -12,11 +12,7 @@ from mmdet3d.structures import Det3DDataSample, PointData
 from mmengine.evaluator import Evaluator
 
 from oneformer3d.data.class_tables import ClassTable, get_class_table
-from oneformer3d.metrics.unified import (
-    UnifiedSegMetric,
-    dense_instances,
-    panoptic_ground_truth,
-)
+from oneformer3d.metrics.unified import UnifiedSegMetric, dense_instances, panoptic_ground_truth
 from oneformer3d.registry import METRICS
 
 TABLE = ClassTable(

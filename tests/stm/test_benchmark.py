@@ -5,7 +5,7 @@ import argparse
 import pytest
 import torch
 
-from tests.stm.described import benchmark
+from tests.helpers.described_stm import benchmark
 
 SIZES = {
     'batch_size': 2,

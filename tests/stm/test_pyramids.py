@@ -9,9 +9,8 @@ from oneformer3d.registry import MODELS
 from oneformer3d.stm.image_pyramids import ClipPyramid, FPNPyramid, stack_images
 from oneformer3d.stm.pyramids import MapPyramid, pad_even, stack_maps
 from oneformer3d.stm.sampling import corners, gather_rows
-from tests.fusion_scenes import CHANNELS, IMAGE_SIZE, batch
-
-from .scenes import open_gates, posed_scene, stm_segmentor
+from tests.helpers.fusion_scenes import CHANNELS, IMAGE_SIZE, batch
+from tests.helpers.stm_scenes import open_gates, posed_scene, stm_segmentor
 
 TINY_RESNET = {
     'embed_dim': 16,

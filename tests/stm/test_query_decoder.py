@@ -8,10 +8,9 @@ import torch
 from oneformer3d.registry import MODELS
 from oneformer3d.stm.query_decoder import STMQueryDecoder, anchor_weights
 from oneformer3d.structures import DecoderScene
-from tests.fusion_scenes import batch, segmentor_settings
-from tests.small_models import small_s3dis_settings, small_settings
-
-from .scenes import (
+from tests.helpers.fusion_scenes import batch, segmentor_settings
+from tests.helpers.small_models import small_s3dis_settings, small_settings
+from tests.helpers.stm_scenes import (
     PYRAMID,
     decoder_settings,
     fused_segmentor,

@@ -11,7 +11,7 @@ from oneformer3d.stm.sampling import (
     make_sample_points,
     translate_to_linear_weight,
 )
-from tests.stm.described import described_mhaq3d, described_sample4d
+from tests.helpers.described_stm import described_mhaq3d, described_sample4d
 
 STRIDES = (4, 8, 16)
 

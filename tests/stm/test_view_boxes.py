@@ -10,7 +10,7 @@ from oneformer3d.stm.boxes import xyxy_from_xyzr
 from oneformer3d.stm.view_boxes import encode_boxes, query_boxes, superpoint_views
 from oneformer3d.stm.view_mixing import best_views
 from oneformer3d.structures import DecoderScene, PosedViews
-from tests.fusion_scenes import IMAGE_SIZE, INTRINSICS, poses
+from tests.helpers.fusion_scenes import IMAGE_SIZE, INTRINSICS, poses
 
 FOCAL = 100.0
 K = torch.tensor([[FOCAL, 0, 79.5], [0, FOCAL, 59.5], [0, 0, 1.0]])

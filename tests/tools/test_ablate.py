@@ -7,10 +7,10 @@ import pytest
 import torch
 import yaml
 
-from oneformer3d.engine.ablation import cell_digest, in_order, read_table, result_path
-from oneformer3d.engine.ablation_report import group_iou, mean_and_deviation, update_report
+from oneformer3d.experiments.ablation import cell_digest, in_order, read_table, result_path
+from oneformer3d.experiments.ablation_report import group_iou, mean_and_deviation, update_report
+from tests.helpers.load_tool import load_tool
 from tests.tools.conftest import REPOSITORY
-from tests.tools.load_tool import load_tool
 from tests.tools.test_train import CONFIG, SMALL_MODEL, assert_same_weights, weights
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clip_files import write_small_clip
+from tests.helpers.clip_files import write_small_clip
 
 FILE = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks' / 'clip.py'
 SPEC = importlib.util.spec_from_file_location('clip_benchmark', FILE)

@@ -6,7 +6,7 @@ import importlib.util
 import pytest
 import torch
 
-from ..conftest import REPOSITORY
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture(scope='module')

@@ -10,17 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from oneformer3d.clip.extraction_frames import list_frames
-from oneformer3d.clip.extraction_settings import make_settings
-from oneformer3d.clip.uv_index import (
+from oneformer3d.extraction.frames import list_frames
+from oneformer3d.extraction.settings import make_settings
+from oneformer3d.extraction.uv_index import (
     UvTolerances,
     build_scene_index,
     build_uv_indices,
     by_scene,
     read_uv_index,
 )
-from oneformer3d.clip_utils import build_uv_index
-from tests.tools.load_tool import load_tool
+from oneformer3d.lifting.uv import build_uv_index
+from tests.helpers.load_tool import load_tool
 
 
 @pytest.fixture

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from oneformer3d.engine.compose import (
+from oneformer3d.experiments.compose import (
     StageFailedError,
     finished_stages,
     read_composition,
     run_stage,
     select_stages,
 )
+from tests.helpers.load_tool import load_tool
 from tests.tools.conftest import REPOSITORY
-from tests.tools.load_tool import load_tool
 
 # Appends its first word to a log, and fails while a file "broken" is there.
 SCRIPT = """

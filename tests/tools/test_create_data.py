@@ -9,8 +9,8 @@ import pytest
 
 from oneformer3d.data.infos import read_infos
 from oneformer3d.engine.cli import run_tool
-from tests.data.rgbd_scenes import render_views, write_seven_scenes
-from tests.data.scannet_tree import write_tree
+from tests.helpers.rgbd_scenes import render_views, write_seven_scenes
+from tests.helpers.scannet_tree import write_tree
 from tools import create_data
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oneformer3d.data.doctor import diagnose
-from oneformer3d.data.doctor_frames import choose_frames, implied_size, resized
+from oneformer3d.data.doctor.diagnose import diagnose
+from oneformer3d.data.doctor.frames import choose_frames, implied_size, resized
 from oneformer3d.data.posed_rgbd import read_matrix
-from tests.tools.load_tool import load_tool
+from tests.helpers.load_tool import load_tool
 
 FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 WORLD_TO_CAMERA, OPENGL = 'world to camera', 'OpenGL'

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oneformer3d.clip.extraction_settings import make_settings, read_yaml
-from oneformer3d.clip.store import FeatureStore, verify_store
-from tests.clip_files import write_small_clip
+from oneformer3d.extraction.settings import make_settings, read_yaml
+from oneformer3d.store.reader import FeatureStore, verify_store
+from tests.helpers.clip_files import write_small_clip
+from tests.helpers.load_tool import load_tool
 from tests.tools.conftest import ENVIRONMENT, REPOSITORY
-from tests.tools.load_tool import load_tool
 
 TOOL = 'tools/extract_clip_feat.py'
 KINDS = (('frame_', 'npz'), ('vis_', 'png'))
@@ -22,8 +22,8 @@ KINDS = (('frame_', 'npz'), ('vis_', 'png'))
 # The tool, which sends a signal to itself after some frames; two records make a batch.
 INTERRUPTED = """
 import functools, os, runpy, sys
-import oneformer3d.clip.extraction as extraction
-import oneformer3d.clip.store_writer as writer
+import oneformer3d.extraction.run as extraction
+import oneformer3d.store.writer as writer
 writer.BatchCommit = functools.partial(writer.BatchCommit, records=2)
 put = writer.FeatureStoreWriter.put
 count = 0

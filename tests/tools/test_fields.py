@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from oneformer3d.clip.store import FeatureStoreWriter, StampMismatchError
-from oneformer3d.clip.tiny import build_tiny_clip, save_tiny_clip
-from oneformer3d.fields.fitted import load_field
-from oneformer3d.visualization.ply import read_ply
-from tests.clip_files import SETTINGS, write_small_clip
-from tests.fields.test_scene import STAMP
-from tests.tools.load_tool import load_tool
+from oneformer3d.fields.fitting.fitted import load_field
+from oneformer3d.files.ply import read_ply
+from oneformer3d.store.reader import FeatureStoreWriter, StampMismatchError
+from oneformer3d.tiny_clip.train import build_tiny_clip, save_tiny_clip
+from tests.fields.scene.test_scene import STAMP
+from tests.helpers.clip_files import SETTINGS, write_small_clip
+from tests.helpers.load_tool import load_tool
 
 QUICK = [
     'steps=3', 'batch_rays=64', 'surface_pixels=64', 'holdout_every=4', 'occupancy_resolution=24',

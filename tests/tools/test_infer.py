@@ -13,7 +13,7 @@ import torch
 
 from oneformer3d.engine.cli import run_tool
 from oneformer3d.inference.files import FILES
-from tests.color_segmentor import two_block_scene, write_checkpoint, write_config
+from tests.helpers.color_segmentor import two_block_scene, write_checkpoint, write_config
 
 ROOT = Path(__file__).resolve().parents[2]
 

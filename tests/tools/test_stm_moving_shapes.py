@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.tools.load_tool import load_tool
+from tests.helpers.load_tool import load_tool
 
 
 def test_writes_what_it_measured(tmp_path, capsys):

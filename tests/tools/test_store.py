@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from oneformer3d.clip.store import FeatureStore, FeatureStoreWriter, open_store
-from tests.clip.store_samples import STAMP, frame_names, put_all
+from oneformer3d.store.reader import FeatureStore, FeatureStoreWriter, open_store
+from tests.helpers.store_samples import STAMP, frame_names, put_all
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'store.py'
 NAMES = frame_names(2, 4)

@@ -76,7 +76,7 @@ def test_two_processes_equal_one(run_tool, tiny_rooms, tmp_path):
     config = tmp_path / 'frozen_norms.py'
     config.write_text(
         f"_base_ = ['{Path(CONFIG).resolve()}']\n"
-        "custom_imports = dict(imports=['oneformer3d', 'tests.tools.freeze_norms'])\n"
+        "custom_imports = dict(imports=['oneformer3d', 'tests.helpers.freeze_norms'])\n"
     )
     options = (
         'train_cfg.max_epochs=1',

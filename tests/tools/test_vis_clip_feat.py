@@ -6,23 +6,23 @@ import torch
 from PIL import Image
 
 from oneformer3d.clip.encoder import ClipEncoder
-from oneformer3d.clip.extraction import extract_features
-from oneformer3d.clip.extraction_frames import list_frames
-from oneformer3d.clip.extraction_settings import make_settings
-from oneformer3d.clip.store import FeatureStore
 from oneformer3d.clip.text import CANONICAL_PHRASES, pairwise_relevancy
-from oneformer3d.clip.uv_index import build_scene_index
+from oneformer3d.extraction.frames import list_frames
+from oneformer3d.extraction.pictures import TextRelevancy, draw_scene, lift_features
+from oneformer3d.extraction.run import extract_features
+from oneformer3d.extraction.settings import make_settings
+from oneformer3d.extraction.uv_index import build_scene_index
+from oneformer3d.files.ply import read_ply
 from oneformer3d.lifting.sampling import sample_map
-from oneformer3d.visualization.clip_features import TextRelevancy, draw_scene, lift_features
+from oneformer3d.store.reader import FeatureStore
 from oneformer3d.visualization.features import (
     PcaColors,
     feature_colors,
     resize_colors,
     similarity_colors,
 )
-from oneformer3d.visualization.ply import read_ply
-from tests.clip_files import write_small_clip
-from tests.tools.load_tool import load_tool
+from tests.helpers.clip_files import write_small_clip
+from tests.helpers.load_tool import load_tool
 
 
 @pytest.fixture(scope='module')

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from oneformer3d.visualization.ply import write_ply
-from tests.tools.load_tool import load_tool
+from oneformer3d.files.ply import write_ply
+from tests.helpers.load_tool import load_tool
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import cv2
 import pytest
 import torch
 
-from oneformer3d.clip.store import FeatureStoreWriter, StoreStamp
-from tests.data.test_views import infos_of
-from tests.tools.load_tool import load_tool
+from oneformer3d.store.reader import FeatureStoreWriter, StoreStamp
+from tests.helpers.load_tool import load_tool
+from tests.helpers.view_samples import infos_of
 
 STAMP = StoreStamp(
     encoder='test',

@@ -6,8 +6,8 @@ import torch
 from mmdet3d.structures import PointData
 
 from oneformer3d.data.class_tables import get_class_table
+from oneformer3d.files.images import write_png
 from oneformer3d.visualization.figure import comparison_figure, segmentation_figure
-from oneformer3d.visualization.image_files import write_png
 from oneformer3d.visualization.labels import (
     PointLabels,
     annotated_labels,

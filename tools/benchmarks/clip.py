@@ -17,15 +17,10 @@ import torch
 from PIL import Image
 
 from oneformer3d.clip.encoder import ClipEncoder
-from oneformer3d.clip.extraction import (
-    build_encoder,
-    encode_batch,
-    extract_features,
-    shuffle_factor,
-)
-from oneformer3d.clip.extraction_report import ExtractionReport
-from oneformer3d.clip.extraction_settings import DTYPES, ExtractionSettings, make_settings
 from oneformer3d.data.infos import write_infos
+from oneformer3d.extraction.report import ExtractionReport
+from oneformer3d.extraction.run import build_encoder, encode_batch, extract_features, shuffle_factor
+from oneformer3d.extraction.settings import DTYPES, ExtractionSettings, make_settings
 
 CEILING_FLOP = 35.13e9  # of one image through ViT-B/16 at 224 pixels, open_clip's profile
 

@@ -2,8 +2,8 @@
 
 A synthetic room is made, views held out, and the same settings fit
 
-    hash   `HashGridField`
-    mlp    `SemanticNeRF`, four layers of 256 on encoded positions
+    hash   ``HashGridField``
+    mlp    ``SemanticNeRF``, four layers of 256 on encoded positions
 
 with the same pixels, samples and losses. Quality is that of the views held out and of the room's
 own points; seconds are those of the steps, and processor seconds stand beside the clock's, since
@@ -26,11 +26,15 @@ from tqdm import tqdm
 
 from oneformer3d.data.synthetic.generate import generate_dataset
 from oneformer3d.data.synthetic.settings import RoomSettings
-from oneformer3d.fields.evaluate import evaluate_points, evaluate_views, nearest_view_baseline
-from oneformer3d.fields.fit import fit_field
-from oneformer3d.fields.fit_settings import FitSettings, make_fit_settings
-from oneformer3d.fields.fitted import FittedField
-from oneformer3d.fields.scene import FieldScene, load_field_scene
+from oneformer3d.fields.asking.evaluate import (
+    evaluate_points,
+    evaluate_views,
+    nearest_view_baseline,
+)
+from oneformer3d.fields.fitting.fit import fit_field
+from oneformer3d.fields.fitting.fit_settings import FitSettings, make_fit_settings
+from oneformer3d.fields.fitting.fitted import FittedField
+from oneformer3d.fields.scene.scene import FieldScene, load_field_scene
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'fields' / 'semantic_nerf.yaml'
 SIDES = {
@@ -63,7 +67,7 @@ def run(args: argparse.Namespace) -> dict:
 
     Returns:
         Per side 'seconds', 'cpu_seconds', 'pixels_per_second' that are learnt from, 'history' (PSNR
-        of held-out rays) and 'time_to' each of `LEVELS` dB, and of the hash grids also
+        of held-out rays) and 'time_to' each of ``LEVELS`` dB, and of the hash grids also
         'rendered_rays_per_second', 'held_out', 'points', 'nearest_view'; 'psnr_both' with
         'speedup' of the processor (or clock) time to it; 'peak_mb' of the process; 'arguments'.
 

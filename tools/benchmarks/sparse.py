@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from oneformer3d.backbones.rulebook import submanifold_rulebook
-from oneformer3d.backbones.sparse_conv import SparseTensor, SubMConv3d
+from oneformer3d.backbones.sparse_conv import SubMConv3d
+from oneformer3d.backbones.sparse_tensor import SparseTensor
 
 VOXEL_SIZE = 0.02
 POINTS_PER_SQUARE_METRE = 5000

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from oneformer3d.clip.store import BatchCommit, FeatureStore, FeatureStoreWriter, StoreStamp
+from oneformer3d.store.reader import BatchCommit, FeatureStore, FeatureStoreWriter, StoreStamp
 
 GLOBAL_DIM = 512
 Frame = dict[str, np.ndarray]
@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> dict:
     """Measure all sides, print a table and return the numbers.
 
     Returns:
-        Per side `write_ms`, `cold_ms`, `warm_ms` (per frame) and `megabytes`; `ratios` of each
-        peer's milliseconds over the store's; `checksum_ms`, which is part of the store's
-        reading; `arguments`.
+        Per side ``write_ms``, ``cold_ms``, ``warm_ms`` (per frame) and ``megabytes``; ``ratios`` of
+        each peer's milliseconds over the store's; ``checksum_ms``, which is part of the store's
+        reading; ``arguments``.
 
     Raises:
         ValueError: sizes below 1, or a side gives back other numbers than it was given.

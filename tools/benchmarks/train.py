@@ -18,16 +18,11 @@ from mmdet3d.structures import Det3DDataSample, PointData
 from mmengine.config import Config
 from torch import Tensor
 
-import oneformer3d.backbones.res16unet
-import oneformer3d.backbones.spconv_unet
-import oneformer3d.criterion
-import oneformer3d.published
-import oneformer3d.query_decoder  # noqa: F401 (these register)
-from oneformer3d.oneformer3d import OneFormer3D
+from oneformer3d.backbones.voxelize import pool_superpoints
 from oneformer3d.registry import MODELS
+from oneformer3d.segmentor.oneformer3d import OneFormer3D
+from oneformer3d.segmentor.voxel_encoder import VoxelEncoder
 from oneformer3d.structures import QueryOutput, map_outputs
-from oneformer3d.voxel_encoder import VoxelEncoder
-from oneformer3d.voxelize import pool_superpoints
 
 STAGES = ('voxelise', 'backbone', 'pool', 'decoder', 'criterion', 'post-process')
 NUM_CLASSES, NUM_STUFF = 20, 2

@@ -1,7 +1,7 @@
 """Synthetic rooms: procedural scenes scanned into posed RGB-D images and labelled clouds.
 
-In: a seed. Out: ``generate_scene`` gives one room as arrays, ``generate_dataset`` a data set on
-disk in the ScanNet layout.
+Enters: a seed. Leaves: ``generate_scene`` gives one room as arrays, ``generate_dataset`` a data set
+on disk in the ScanNet layout.
 
 The way through the files: ``layout`` furnishes a room (``furniture`` builds, ``placement`` finds
 places), ``mesh`` joins the shapes, ``render`` walks a camera through them (``textures`` colours

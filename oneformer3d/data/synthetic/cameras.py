@@ -29,7 +29,7 @@ def pixel_rays(
     Args:
         intrinsics: (3, 3).
         image_size: (H, W).
-        offset: Added to each pixel's (u, v).
+        offset: added to each pixel's (u, v).
 
     Returns:
         (H·W, 3) float64, row by row.
@@ -50,10 +50,10 @@ def walk(
     edge across the room. Positions closer than ``MIN_CLEARANCE`` to a surface are drawn again.
 
     Args:
-        rng: Source of randomness.
-        scene: The mesh, ready for rays.
-        room: The room.
-        num_views: How many.
+        rng: source of randomness.
+        scene: the mesh, ready for rays.
+        room: the room.
+        num_views: how many.
 
     Returns:
         (4, 4) ``world_from_cam`` matrices.
@@ -96,9 +96,9 @@ def look(position: np.ndarray, heading: float, pitch: float, roll: float) -> np.
 
     Args:
         position: (3,) metres.
-        heading: Radians about the vertical, 0 = +x.
-        pitch: Radians, positive upwards.
-        roll: Radians about the viewing direction.
+        heading: radians about the vertical, 0 = +x.
+        pitch: radians, positive upwards.
+        roll: radians about the viewing direction.
 
     Returns:
         (4, 4) ``world_from_cam``, x right, y down, z forward.

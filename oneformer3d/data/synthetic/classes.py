@@ -56,7 +56,7 @@ def raw_id(name: str) -> int:
     """Id of a class on disk.
 
     Args:
-        name: One of ``SYNTHETIC_CLASSES``.
+        name: one of ``SYNTHETIC_CLASSES``.
 
     Returns:
         1…C.

@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from oneformer3d.data.infos import atomic_write_bytes
+from oneformer3d.files.atomic import atomic_write_bytes
 
 from .render import Frame
 from .scan import RoomScan
@@ -27,9 +27,9 @@ def write_scan(root: Path, scene: str, scan: RoomScan, jpeg_quality: int) -> Non
     """Writes all files of a scene; a killed writer leaves the scene incomplete, never half.
 
     Args:
-        root: Data root.
-        scene: Scene name.
-        scan: What to write.
+        root: data root.
+        scene: scene name.
+        scan: what to write.
         jpeg_quality: 1–100.
     """
     write_frames(root / 'posed_images' / scene, scan, jpeg_quality)
@@ -87,8 +87,8 @@ def scene_info(root: Path, scene: str, image_size: tuple[int, int]) -> dict[str,
     """The entry of a written scene in the infos file.
 
     Args:
-        root: Data root.
-        scene: Scene name.
+        root: data root.
+        scene: scene name.
         image_size: (H, W) of colour and depth.
 
     Returns:

@@ -12,13 +12,7 @@ import numpy as np
 import trimesh
 
 from .mesh import Part, box, frustum
-from .textures import (
-    Material,
-    Pattern,
-    class_material,
-    plain_material,
-    soft_material,
-)
+from .textures import Material, Pattern, class_material, plain_material, soft_material
 
 
 @dataclass(frozen=True)
@@ -26,9 +20,9 @@ class Blueprint:
     """An object before it is placed.
 
     Attributes:
-        name: Class name, None for clutter.
-        parts: Meshes and materials.
-        size: Width, depth and height in metres.
+        name: class name, None for clutter.
+        parts: meshes and materials.
+        size: width, depth and height in metres.
     """
 
     name: str | None

@@ -45,7 +45,7 @@ def fuse_frames(
     """Fuses all views of a room.
 
     Args:
-        rng: Source of randomness.
+        rng: source of randomness.
         frames: V frames.
         intrinsics: (3, 3) of all of them.
         settings: ``point_spacing``, ``color_misalignment``, ``min_instance_points``.
@@ -77,7 +77,7 @@ def candidates(frame: Frame, intrinsics: np.ndarray) -> tuple[np.ndarray, ...]:
     """All points of one depth image.
 
     Args:
-        frame: The frame.
+        frame: the frame.
         intrinsics: (3, 3).
 
     Returns:
@@ -101,9 +101,9 @@ def one_per_cell(rng: np.random.Generator, xyz: np.ndarray, size: float) -> np.n
     """One random candidate of each occupied cubic cell.
 
     Args:
-        rng: Source of randomness.
+        rng: source of randomness.
         xyz: (M, 3) metres.
-        size: Cell size in metres.
+        size: cell size in metres.
 
     Returns:
         (P,) indices in random order.
@@ -124,7 +124,7 @@ def thin(xyz: np.ndarray, spacing: float) -> np.ndarray:
 
     Args:
         xyz: (P, 3) metres; earlier ones come first.
-        spacing: Metres.
+        spacing: metres.
 
     Returns:
         (N,) indices.
@@ -139,7 +139,7 @@ def first_in_neighborhood(num: int, pairs: np.ndarray) -> np.ndarray:
     In rounds, all nodes that come before their remaining neighbours at a time (Luby, 1986).
 
     Args:
-        num: Number of nodes.
+        num: number of nodes.
         pairs: (E, 2) edges with the smaller index first.
 
     Returns:

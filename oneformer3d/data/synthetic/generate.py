@@ -18,8 +18,9 @@ import cv2
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from oneformer3d.data.infos import atomic_write_bytes, write_infos
+from oneformer3d.files.atomic import atomic_write_bytes
 
+from ..infos import write_infos
 from .files import is_complete, scene_info, write_scan
 from .scan import generate_scene
 from .settings import GENERATOR_VERSION, RoomSettings
@@ -54,12 +55,12 @@ def generate_dataset(
     ``meta_data/synthetic_{train,val,train_debug}.txt`` and the settings they were made with.
 
     Args:
-        out: Data root, made if missing.
+        out: data root, made if missing.
         num_train, num_val: Scenes per split; more can be added later.
-        seed: Not negative.
-        num_workers: Processes; None = one per core.
-        progress: Show a progress bar.
-        settings: Sizes, counts and noise of the rooms.
+        seed: not negative.
+        num_workers: processes; None = one per core.
+        progress: show a progress bar.
+        settings: sizes, counts and noise of the rooms.
 
     Returns:
         Counts and time.
@@ -174,10 +175,10 @@ def make_scene(root: Path, scene: str, seed: int, settings: RoomSettings) -> str
     """Makes and writes one scene.
 
     Args:
-        root: Data root.
-        scene: Scene name.
-        seed: Seed of the set.
-        settings: Settings of the set.
+        root: data root.
+        scene: scene name.
+        seed: seed of the set.
+        settings: settings of the set.
 
     Returns:
         The scene's name.
@@ -193,9 +194,9 @@ def write_splits(root: Path, splits: dict[str, list[str]], settings: RoomSetting
     """Writes scene lists and infos of written scenes.
 
     Args:
-        root: Data root.
-        splits: Scene names of 'train' and 'val'.
-        settings: Settings of the set.
+        root: data root.
+        splits: scene names of 'train' and 'val'.
+        settings: settings of the set.
     """
     lists = {**splits, 'train_debug': splits['train'][:NUM_DEBUG_SCENES]}
     for split, scenes in lists.items():

@@ -27,7 +27,7 @@ class Room:
 
     Attributes:
         low, high: (3,) corners of the room's box in metres.
-        objects: Walls, floor, ceiling and furniture.
+        objects: walls, floor, ceiling and furniture.
     """
 
     low: np.ndarray
@@ -42,8 +42,8 @@ def make_room(rng: np.random.Generator, settings: RoomSettings) -> Room:
     with most classes.
 
     Args:
-        rng: Source of randomness.
-        settings: Ranges of sizes and counts.
+        rng: source of randomness.
+        settings: ranges of sizes and counts.
 
     Returns:
         The room.
@@ -105,9 +105,9 @@ def furnish(rng: np.random.Generator, plan: FloorPlan, names: list[str | None]) 
     """Builds and places objects one after the other.
 
     Args:
-        rng: Source of randomness.
-        plan: An empty floor; filled.
-        names: Classes in order, None for clutter.
+        rng: source of randomness.
+        plan: an empty floor; filled.
+        names: classes in order, None for clutter.
 
     Returns:
         Those that fitted, with their (4, 4) ``world_from_object``.

@@ -29,9 +29,9 @@ class SceneObject:
     """A placed object.
 
     Attributes:
-        raw_id: Class on disk, 0 = unlabeled.
+        raw_id: class on disk, 0 = unlabeled.
         instance_id: 1…, 0 = no instance (stuff, clutter).
-        parts: What it consists of.
+        parts: what it consists of.
         world_from_object: (4, 4) pose.
     """
 
@@ -69,7 +69,7 @@ def join_objects(objects: list[SceneObject]) -> RoomMesh:
     """Places all parts in the world and joins them.
 
     Args:
-        objects: Placed objects, at least one part in total.
+        objects: placed objects, at least one part in total.
 
     Returns:
         The mesh of the room.
@@ -142,9 +142,9 @@ def frustum(
 
     Args:
         radius_low, radius_high: Radii in metres at the two heights.
-        z: Lower and upper height.
+        z: lower and upper height.
         center: x, y of the axis.
-        num_sides: Facets around.
+        num_sides: facets around.
     """
     mesh = trimesh.creation.cylinder(radius=1.0, height=1.0, sections=num_sides)
     vertices = np.array(mesh.vertices)
@@ -158,8 +158,8 @@ def pose(yaw: float, translation: tuple[float, float, float]) -> np.ndarray:
     """Pose of an object turned about the vertical.
 
     Args:
-        yaw: Radians.
-        translation: Metres.
+        yaw: radians.
+        translation: metres.
 
     Returns:
         (4, 4) float64 ``world_from_object``.

@@ -22,7 +22,7 @@ class FloorPlan:
     Attributes:
         low, high: (2,) corners of the floor.
         footprints: (x0, y0, x1, y1) of objects that stand on the floor.
-        intervals: Per wall, (start, end, lowest z, highest z) of what stands or hangs there.
+        intervals: per wall, (start, end, lowest z, highest z) of what stands or hangs there.
     """
 
     low: np.ndarray
@@ -35,11 +35,11 @@ def wall_pose(plan: FloorPlan, wall: int, along: float, z: float, gap: float = 0
     """Pose of an object whose back is at a wall.
 
     Args:
-        plan: The floor.
+        plan: the floor.
         wall: 0…3 for the walls at y0, x1, y1, x0.
-        along: World x (walls 0, 2) or y (walls 1, 3) of the object's middle.
-        z: Height of its origin.
-        gap: Distance from the wall.
+        along: world x (walls 0, 2) or y (walls 1, 3) of the object's middle.
+        z: height of its origin.
+        gap: distance from the wall.
 
     Returns:
         (4, 4) ``world_from_object`` with +y pointing into the room.
@@ -55,10 +55,10 @@ def place_against_wall(
     """Finds room for an object with its back to a wall and takes it.
 
     Args:
-        rng: Source of randomness.
-        plan: Changed when a place is found.
-        blueprint: The object.
-        clearance: Metres to keep free before it.
+        rng: source of randomness.
+        plan: changed when a place is found.
+        blueprint: the object.
+        clearance: metres to keep free before it.
 
     Returns:
         (4, 4) ``world_from_object``, or None when there is no room.

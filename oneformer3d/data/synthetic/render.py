@@ -68,10 +68,10 @@ def render_room(
     """Walks through a room and takes images.
 
     Args:
-        rng: Source of randomness.
-        room: The room, for where the cameras may be.
-        mesh: Its surfaces.
-        settings: Number and size of images, noise.
+        rng: source of randomness.
+        room: the room, for where the cameras may be.
+        mesh: its surfaces.
+        settings: number and size of images, noise.
 
     Returns:
         V frames and their common (3, 3) float64 intrinsics.
@@ -100,13 +100,13 @@ def render_view(
     """Takes one image.
 
     Args:
-        rng: Source of randomness (exposure, noise).
-        scene: The mesh, ready for rays.
-        mesh: Its labels and materials.
+        rng: source of randomness (exposure, noise).
+        scene: the mesh, ready for rays.
+        mesh: its labels and materials.
         light: (3,) position of the lamp in metres.
         intrinsics: (3, 3).
         world_from_cam: (4, 4).
-        settings: Image size and noise.
+        settings: image size and noise.
 
     Returns:
         The frame.
@@ -146,8 +146,8 @@ def cast(scene: EmbreeScene, mesh: RoomMesh, origin: np.ndarray, rays: np.ndarra
     """First hits of rays from one point.
 
     Args:
-        scene: The mesh, ready for rays.
-        mesh: The same mesh.
+        scene: the mesh, ready for rays.
+        mesh: the same mesh.
         origin: (3,) metres.
         rays: (N, 3) directions whose length is one metre of depth.
 
@@ -170,7 +170,7 @@ def plane_depth(
     """Where rays meet the planes of faces.
 
     Args:
-        mesh: The room.
+        mesh: the room.
         face: (M,) faces.
         origin: (3,) metres.
         rays: (M, 3) directions.
@@ -203,7 +203,7 @@ def average_fine_texture(
     """Texture colour of each pixel, over four samples where the pattern is fine.
 
     Args:
-        mesh: The room.
+        mesh: the room.
         hits: M pixels.
         at_center: (M, 3) their colour at the pixel's centre.
         world_from_cam: (4, 4).

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from oneformer3d.data.superpoints import superpoints_from_points
-
+from ..superpoints import superpoints_from_points
 from .fuse import LabelledCloud, fuse_frames
 from .layout import make_room
 from .mesh import join_objects
@@ -23,7 +22,7 @@ class RoomScan:
         superpoints: (N,) int64 dense ids.
         semantic: (N,) int64 raw class ids, 0 = unlabeled.
         instance: (N,) int64, 0 = none.
-        frames: Posed images.
+        frames: posed images.
         intrinsics: (3, 3) float64 of all frames.
     """
 
@@ -41,9 +40,9 @@ def generate_scene(
     """Makes and scans one room.
 
     Args:
-        seed: Seed of the whole set, not negative.
-        settings: Sizes, counts and noise; ``tiny_settings()`` for a room within a second.
-        scene: Scene name; with the seed it decides everything random.
+        seed: seed of the whole set, not negative.
+        settings: sizes, counts and noise; ``tiny_settings()`` for a room within a second.
+        scene: scene name; with the seed it decides everything random.
 
     Returns:
         The scan.
@@ -75,9 +74,9 @@ def grow_superpoints(
     """Superpoints of a cloud from positions, colours and noisy sensor normals; no labels used.
 
     Args:
-        rng: Source of randomness.
+        rng: source of randomness.
         cloud: N points.
-        settings: Threshold and noise of the normals.
+        settings: threshold and noise of the normals.
 
     Returns:
         (N,) int64 dense ids.

@@ -16,20 +16,20 @@ class RoomSettings:
     Attributes:
         room_width, room_depth, room_height: Extents in metres.
         num_doors … num_clutter: How many of each are tried per room (what does not fit is left).
-        num_panels: Pictures, windows and whiteboards together.
-        num_boxes: Cabinets and refrigerators together.
-        num_tables: Tables and desks together.
-        num_views: Posed images per room.
+        num_panels: pictures, windows and whiteboards together.
+        num_boxes: cabinets and refrigerators together.
+        num_tables: tables and desks together.
+        num_views: posed images per room.
         image_size: (H, W) pixels.
-        field_of_view: Horizontal field of view in degrees.
-        point_spacing: Least distance between two points of the cloud in metres.
-        color_misalignment: Standard deviation, per axis in metres, of the distance between a point
+        field_of_view: horizontal field of view in degrees.
+        point_spacing: least distance between two points of the cloud in metres.
+        color_misalignment: standard deviation, per axis in metres, of the distance between a point
             and the place it has its colour from.
-        min_instance_points: Objects seen with fewer points stay unlabeled.
-        superpoint_threshold: Larger makes larger superpoints.
-        normal_noise: Standard deviation added to the unit normals that superpoints are grown with.
-        depth_noise: Standard deviation of depth at 1 m in metres; grows with depth squared.
-        color_noise: Standard deviation of colour, 0–255.
+        min_instance_points: objects seen with fewer points stay unlabeled.
+        superpoint_threshold: larger makes larger superpoints.
+        normal_noise: standard deviation added to the unit normals that superpoints are grown with.
+        depth_noise: standard deviation of depth at 1 m in metres; grows with depth squared.
+        color_noise: standard deviation of colour, 0–255.
         jpeg_quality: 1–100, chroma not subsampled.
     """
 

@@ -45,11 +45,11 @@ class Material:
     """One texture.
 
     Attributes:
-        pattern: Kind of texture.
+        pattern: kind of texture.
         color_a, color_b: The two colours, RGB in [0, 1].
-        period: Metres after which the pattern repeats.
-        angle: Radians by which the pattern is turned in the surface.
-        phase: Shift of the pattern in periods.
+        period: metres after which the pattern repeats.
+        angle: radians by which the pattern is turned in the surface.
+        phase: shift of the pattern in periods.
     """
 
     pattern: Pattern
@@ -75,7 +75,7 @@ def surface_color(table: MaterialTable, material: np.ndarray, uv: np.ndarray) ->
     """Colour of surface samples before lighting.
 
     Args:
-        table: Materials.
+        table: materials.
         material: (M,) int, row of each sample's material.
         uv: (M, 2) float32 surface coordinates in metres.
 
@@ -101,7 +101,7 @@ def pattern_value(kind: Pattern, s: np.ndarray, t: np.ndarray) -> np.ndarray:
     """Share of the second colour.
 
     Args:
-        kind: Kind of texture.
+        kind: kind of texture.
         s, t: (M,) coordinates in periods, turned and shifted.
 
     Returns:
@@ -141,8 +141,8 @@ def class_material(rng: np.random.Generator, name: str) -> Material:
     the kind and the direction of the pattern belong to the class.
 
     Args:
-        rng: Source of randomness; the same number of draws is made for every class.
-        name: Key of ``CLASS_PATTERNS``.
+        rng: source of randomness; the same number of draws is made for every class.
+        name: key of ``CLASS_PATTERNS``.
 
     Returns:
         The material.
@@ -181,12 +181,12 @@ def soft_material(
     """Two shades of one colour: wood, fabric, plaster.
 
     Args:
-        rng: Source of randomness.
-        pattern: Kind of texture.
-        value: Range of brightness.
-        period: Range of the period in metres.
-        contrast: How much darker the second shade is, 0–1.
-        saturation: Range of saturation.
+        rng: source of randomness.
+        pattern: kind of texture.
+        value: range of brightness.
+        period: range of the period in metres.
+        contrast: how much darker the second shade is, 0–1.
+        saturation: range of saturation.
     """
     color = random_color(rng, value, saturation)
     return Material(

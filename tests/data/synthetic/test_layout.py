@@ -5,11 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from oneformer3d.data.synthetic.classes import (
-    SYNTHETIC_CLASSES,
-    SYNTHETIC_PATTERN_GROUPS,
-    raw_id,
-)
+from oneformer3d.data.synthetic.classes import SYNTHETIC_CLASSES, SYNTHETIC_PATTERN_GROUPS, raw_id
 from oneformer3d.data.synthetic.furniture import BUILDERS
 from oneformer3d.data.synthetic.layout import draw_group, make_room
 from oneformer3d.data.synthetic.settings import RoomSettings

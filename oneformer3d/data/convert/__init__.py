@@ -1,0 +1,1 @@
+"""Datasets as they are downloaded to the layout of docs/data.md."""

@@ -1,0 +1,120 @@
+"""The images of one ScanNet scene, from exported folders or straight from its ``.sens`` file.
+
+Enters: ``scans/<scene>``. Leaves: ``posed_images/<scene>`` and the scene's cameras and poses.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.logging import MMLogger
+from numpy.typing import NDArray
+from PIL import Image
+
+from oneformer3d.lifting.camera import is_valid_pose
+
+from ..posed_rgbd import check_intrinsics, find_layout, load_posed_rgbd, read_images
+from .conversion import Record, ViewWriter, view_writer
+from .sens import read_sens, read_sens_header
+
+
+def write_views(
+    folder: Path, out: str | Path, scene: str, frame_step: int, new_from_world: NDArray
+) -> Record:
+    """Convert a scene's images; return the part of its infos that is about them.
+
+    Args:
+        folder: ``scans/<scene>``, with folders ``color``, ``depth``, ``pose``, ``intrinsic`` or
+            the file ``<scene>.sens``; without both nothing is written.
+        out: data root.
+        scene: scene name.
+        frame_step: keep every so many-th frame.
+        new_from_world: (4, 4) applied to all poses.
+
+    Raises:
+        ValueError: Broken files; names them.
+    """
+    sens = folder / f'{scene}.sens'
+    if (folder / 'depth').is_dir() and find_layout(folder) is not None:
+        with view_writer(out, scene) as views:
+            about_images = _add_exported(views, folder, frame_step, new_from_world)
+    elif sens.is_file():
+        with view_writer(out, scene) as views:
+            about_images = _add_recorded(views, sens, frame_step, new_from_world)
+    else:
+        MMLogger.get_current_instance().warning(
+            '%s: no images, neither folders color, depth, pose, intrinsic nor %s', folder, sens.name
+        )
+        return {}
+    return about_images
+
+
+def _add_exported(
+    views: ViewWriter, folder: Path, frame_step: int, new_from_world: NDArray
+) -> Record:
+    sequence = load_posed_rgbd(folder, frame_step)
+    sizes, num_unreadable = None, 0
+    for frame in sequence.frames:
+        images = read_images(frame)
+        if images is None:
+            num_unreadable += 1
+            continue
+        color, depth = images
+        sizes = sizes or (color.shape[:2], depth.shape)
+        if sizes != (color.shape[:2], depth.shape):
+            raise ValueError(
+                f'{frame.depth_path}: colour and depth are {color.shape[:2]} and {depth.shape} '
+                f'pixels, in the frames before {sizes[0]} and {sizes[1]}'
+            )
+        image = frame.color_path if frame.color_path.suffix == '.jpg' else color
+        views.add(
+            frame.name.zfill(5),
+            new_from_world @ frame.world_from_cam,
+            image,
+            np.round(depth * 1000),
+        )
+    if sizes is None:
+        raise ValueError(f'{folder}: none of {num_unreadable} frames can be read')
+    return views.finish(
+        sequence.color_intrinsics, sequence.depth_intrinsics, *sizes, sequence.num_dropped_poses
+    ) | {'num_unreadable_images': num_unreadable}
+
+
+def _add_recorded(
+    views: ViewWriter, sens: Path, frame_step: int, new_from_world: NDArray
+) -> Record:
+    header, num_dropped = read_sens_header(sens), 0
+    check_intrinsics(header.color_intrinsics, f'{sens}: colour')
+    check_intrinsics(header.depth_intrinsics, f'{sens}: depth')
+    for frame in read_sens(sens, frame_step):
+        if not is_valid_pose(torch.from_numpy(frame.world_from_cam)):
+            num_dropped += 1
+            continue
+        _check_jpeg(frame.jpeg, header.image_size, f'{sens}: frame {frame.index}')
+        views.add(
+            f'{frame.index:05d}', new_from_world @ frame.world_from_cam, frame.jpeg, frame.depth
+        )
+    if num_dropped:
+        MMLogger.get_current_instance().warning(
+            '%s: left out %d frames without a finite rigid pose', sens, num_dropped
+        )
+    if not views.images:
+        raise ValueError(f'{sens}: no frame with a valid pose')
+    return views.finish(
+        header.color_intrinsics,
+        header.depth_intrinsics,
+        header.image_size,
+        header.depth_size,
+        num_dropped,
+    )
+
+
+def _check_jpeg(content: bytes, size: tuple[int, int], where: str) -> None:
+    try:
+        with Image.open(io.BytesIO(content), formats=('JPEG',)) as image:
+            found = image.size[::-1]
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f'{where}: colour is no JPEG image') from error
+    if found != size:
+        raise ValueError(f'{where}: colour is {found} pixels, the header says {size}')

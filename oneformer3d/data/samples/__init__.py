@@ -1,0 +1,1 @@
+"""One sample for the network: loading, transforms, views, packing."""

@@ -1,0 +1,183 @@
+"""Indoor scenes on disk → samples for training and testing.
+
+Enters: a data root in the layout of docs/data.md and the infos of one split. Leaves, per index:
+what the pipeline makes of `dict(scene_id, class_table, lidar_path, super_pts_path,
+pts_semantic_mask_path, pts_instance_mask_path, axis_align_matrix, images, ...)`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.dataset import BaseDataset
+
+from oneformer3d.files.names import resolve_in_root, validate_scene_name
+from oneformer3d.registry import DATASETS, TRANSFORMS
+
+from ..class_tables import get_class_table
+from ..infos import read_infos
+
+# Which folder each path of the infos belongs to.
+_PREFIX_OF = {
+    'lidar_path': 'pts',
+    'super_pts_path': 'sp_pts_mask',
+    'pts_semantic_mask_path': 'pts_semantic_mask',
+    'pts_instance_mask_path': 'pts_instance_mask',
+}
+_DEFAULT_PREFIX = {
+    'pts': 'points',
+    'sp_pts_mask': 'super_points',
+    'pts_semantic_mask': 'semantic_mask',
+    'pts_instance_mask': 'instance_mask',
+    'img': 'posed_images',
+}
+_CAMERA_KEYS = ('cam2img', 'depth2img', 'image_size', 'depth_size', 'axis_align_matrix')
+_MAX_LISTED = 20
+
+
+@DATASETS.register_module()
+class IndoorSegDataset(BaseDataset):
+    """Scenes with points, superpoints, masks and posed images.
+
+    Args:
+        data_root: folder that ``ann_file``, ``scene_list`` and the prefixes are relative to.
+        ann_file: infos of the split (``.json``; ``.pkl`` with ``allow_pickle``).
+        class_table: name of the class table, or the path of a JSON one.
+        pipeline: transforms, as configurations or callables.
+        data_prefix: sub-folders by kind (``pts``, ``sp_pts_mask``, ``pts_semantic_mask``,
+            ``pts_instance_mask``, ``img``); what is not given has the layout's own name.
+        scene_list: text file with one scene per line; only these are kept, in this order.
+        allow_pickle: read pickled infos through the restricted reader.
+        test_mode: samples carry ``eval_ann_info`` for the metric.
+        metainfo: further meta information.
+        indices: only the first so many scenes, or these.
+        serialize_data: keep the list of scenes as one buffer that worker processes share.
+        lazy_init: do not read the infos yet.
+
+    Raises:
+        FileNotFoundError: infos, scene list or scene files are missing; all missing files are
+            named at once, before any training step.
+        ValueError: faulty infos, or infos of another class table.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        ann_file: str,
+        class_table: str,
+        pipeline: Sequence[dict | Callable] = (),
+        data_prefix: Mapping[str, str] | None = None,
+        scene_list: str | None = None,
+        allow_pickle: bool = False,
+        test_mode: bool = False,
+        metainfo: Mapping[str, Any] | None = None,
+        indices: int | Sequence[int] | None = None,
+        serialize_data: bool = True,
+        lazy_init: bool = False,
+    ) -> None:
+        unknown = set(data_prefix or {}) - set(_DEFAULT_PREFIX)
+        if unknown:
+            raise ValueError(
+                f'data_prefix: unknown {sorted(unknown)}, expected some of {list(_DEFAULT_PREFIX)}'
+            )
+        table = get_class_table(class_table)
+        self.class_table = class_table
+        self.scene_list = scene_list
+        self.allow_pickle = allow_pickle
+        super().__init__(
+            ann_file=ann_file,
+            metainfo={
+                'classes': table.classes,
+                'palette': table.palette.tolist(),
+                'ignore_index': table.ignore_index,
+                'label2cat': dict(enumerate(table.classes)),
+                **(metainfo or {}),
+            },
+            data_root=data_root,
+            data_prefix={**_DEFAULT_PREFIX, **(data_prefix or {})},
+            indices=indices,
+            serialize_data=serialize_data,
+            # Built here, so that names resolve without any default scope being set.
+            pipeline=[TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline],
+            test_mode=test_mode,
+            lazy_init=lazy_init,
+            max_refetch=0,
+        )
+        # Not above: mmengine takes text among the meta information for names of files to read.
+        self._metainfo['class_table'] = class_table
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Read the infos, join the paths and make sure that every file is there."""
+        infos = read_infos(self.ann_file, allow_pickle=self.allow_pickle)
+        written_for = infos['metainfo'].get('dataset')
+        # Only our own infos name a class table there.
+        if 'schema_version' in infos['metainfo'] and written_for is not None:
+            expected = get_class_table(self.class_table).name
+            if written_for != expected:
+                raise ValueError(
+                    f'{self.ann_file}: written for class table {written_for!r}, '
+                    f'expected {expected!r}'
+                )
+        scenes = [self.parse_data_info(scene) for scene in infos['data_list']]
+        if self.scene_list is not None:
+            scenes = self._only_listed(scenes)
+        if not scenes:
+            raise ValueError(f'{self.ann_file}: holds no scenes')
+        self._check_files(scenes)
+        return scenes
+
+    def parse_data_info(self, raw_data_info: dict[str, Any]) -> dict[str, Any]:
+        """Infos of one scene → what the pipeline starts from; paths of scene files absolute.
+
+        Image paths stay relative to ``img_prefix``: whoever opens one resolves it there.
+        """
+        info: dict[str, Any] = {
+            'scene_id': raw_data_info['scene_id'],
+            'class_table': self.class_table,
+            'test_mode': self.test_mode,
+            'img_prefix': self.data_prefix['img'],
+        }
+        paths = {**raw_data_info, 'lidar_path': raw_data_info['lidar_points']['lidar_path']}
+        for key, prefix in _PREFIX_OF.items():
+            if paths.get(key) is not None:
+                try:
+                    info[key] = str(resolve_in_root(self.data_prefix[prefix], paths[key]))
+                except ValueError as error:
+                    raise ValueError(f'{self.ann_file}: {info["scene_id"]}: {error}') from error
+        for key in _CAMERA_KEYS:
+            if raw_data_info.get(key) is not None:
+                info[key] = raw_data_info[key]
+        images = raw_data_info.get('images')
+        info['images'] = images if isinstance(images, list) else []
+        return info
+
+    def _only_listed(self, scenes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        path = Path(self.data_root or '') / self.scene_list
+        if not path.is_file():
+            raise FileNotFoundError(f'{path}: no such scene list')
+        by_name = {scene['scene_id']: scene for scene in scenes}
+        try:
+            names = [validate_scene_name(n) for n in path.read_text(encoding='utf-8').split()]
+        except ValueError as error:
+            raise ValueError(f'{path}: {error}') from error
+        absent = [name for name in names if name not in by_name]
+        if absent:
+            raise ValueError(f'{path}: not in {self.ann_file}: {_listed(absent)}')
+        return [by_name[name] for name in names]
+
+    def _check_files(self, scenes: list[dict[str, Any]]) -> None:
+        missing = [
+            scene[key]
+            for scene in scenes
+            for key in _PREFIX_OF
+            if key in scene and not Path(scene[key]).is_file()
+        ]
+        if missing:
+            raise FileNotFoundError(
+                f'{self.ann_file}: {len(missing)} of its files are missing: {_listed(missing)}'
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f' and {len(names) - _MAX_LISTED} more' if len(names) > _MAX_LISTED else ''
+    return ', '.join(names[:_MAX_LISTED]) + more

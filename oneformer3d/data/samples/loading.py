@@ -1,0 +1,258 @@
+"""Scene files → arrays of N points.
+
+Enters: ``results`` with the paths of a scene. Leaves: ``results`` with
+points (N, 6) float32 (xyz in metres, rgb 0–255), augmented_from_original (4, 4) float64,
+sp_pts_mask (N,) int64 dense, pts_semantic_mask (N,) int64 (0…C−1, C unlabeled) and
+pts_instance_mask (N,) int64 (−1 none, 0…I−1 dense). Every fault is named with its file.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oneformer3d.registry import TRANSFORMS
+
+from ..class_tables import ClassTable, get_class_table
+
+NUM_FEATURES = 6  # xyz, rgb
+
+# Beyond this float32 no longer keeps a millimetre: another unit, or another dtype.
+MAX_COORDINATE = 8192.0
+
+
+@TRANSFORMS.register_module()
+class LoadScenePoints:
+    """Load a scene's points; see ``read_points`` for what is checked."""
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add ``points`` and the identity ``augmented_from_original``."""
+        return {
+            **results,
+            'points': read_points(results['lidar_path']),
+            'augmented_from_original': np.eye(4),
+        }
+
+
+@TRANSFORMS.register_module()
+class LoadSceneAnnotations:
+    """Load superpoints and masks and bring their ids to the program's.
+
+    Class ids that the table does not know become unlabeled (ScanNet has hundreds of them);
+    ids that cannot be class ids are an error. Instances keep their id only where the class has
+    instances (``ClassTable.instance_classes``).
+
+    Args:
+        with_superpoints: load ``sp_pts_mask``.
+        with_semantic: load ``pts_semantic_mask``.
+        with_instance: load ``pts_instance_mask``; needs the semantic mask.
+        class_table: name of the class table; the dataset's own by default.
+    """
+
+    def __init__(
+        self,
+        with_superpoints: bool = True,
+        with_semantic: bool = True,
+        with_instance: bool = True,
+        class_table: str | None = None,
+    ) -> None:
+        if with_instance and not with_semantic:
+            raise ValueError('instances need the semantic mask: with_semantic=True')
+        self.with_superpoints = with_superpoints
+        self.with_semantic = with_semantic
+        self.with_instance = with_instance
+        self.class_table = class_table
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add the masks; in test mode also ``eval_ann_info`` with copies for the metric."""
+        results = dict(results)
+        num_points = len(results['points'])
+        masks: dict[str, np.ndarray] = {}
+        if self.with_superpoints:
+            path = _path_of(results, 'super_pts_path')
+            masks['sp_pts_mask'] = dense_superpoints(read_labels(path, num_points), path)
+        if self.with_semantic:
+            table = get_class_table(self.class_table or results['class_table'])
+            path = _path_of(results, 'pts_semantic_mask_path')
+            semantic = contiguous_semantic(read_labels(path, num_points), table, path)
+            masks['pts_semantic_mask'] = semantic
+        if self.with_instance:
+            path = _path_of(results, 'pts_instance_mask_path')
+            masks['pts_instance_mask'] = contiguous_instances(
+                read_labels(path, num_points), semantic, table, path
+            )
+        if results.get('test_mode'):
+            results['eval_ann_info'] = {key: mask.copy() for key, mask in masks.items()}
+        return {**results, **masks}
+
+
+@TRANSFORMS.register_module()
+class SamplePoints:
+    """Keep at most so many points, drawn at random; superpoints and instances stay dense.
+
+    Args:
+        num_points: how many to draw, at most as many as there are.
+        replace: draw with replacement, as the published S3DIS pipeline does. Without, a cloud
+            that is small enough stays whole.
+    """
+
+    def __init__(self, num_points: int, replace: bool = True) -> None:
+        if num_points < 1:
+            raise ValueError(f'num_points must be positive, got {num_points}')
+        self.num_points = num_points
+        self.replace = replace
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Return ``results`` with the drawn points and their labels."""
+        num_points = len(results['points'])
+        if not self.replace and num_points <= self.num_points:
+            return results
+        chosen = np.random.choice(
+            num_points, min(num_points, self.num_points), replace=self.replace
+        )
+        results = dict(results)
+        for key in ('points', 'elastic_coords', 'pts_semantic_mask'):
+            if key in results:
+                results[key] = results[key][chosen]
+        for key in ('sp_pts_mask', 'pts_instance_mask'):
+            if key in results:
+                results[key] = densify(results[key][chosen])
+        return results
+
+
+def read_points(path: str | Path) -> np.ndarray:
+    """Read a scene's points.
+
+    Args:
+        path: float32 file of N×6 values: xyz in metres, rgb 0–255.
+
+    Returns:
+        (N, 6) float32, N ≥ 1.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: empty, not N×6 float32, not finite, coordinates beyond 8192 m (float64
+            read as float32 mostly ends here), or colours outside 0–255.
+    """
+    content = _read_bytes(path)
+    row = NUM_FEATURES * 4
+    if not content or len(content) % row:
+        raise ValueError(
+            f'{path}: expected N×{NUM_FEATURES} float32 values ({row} bytes per point, N ≥ 1), '
+            f'got {len(content)} bytes'
+        )
+    points = np.frombuffer(content, dtype='<f4').reshape(-1, NUM_FEATURES).astype(np.float32)
+    finite = np.isfinite(points).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            f'{path}: {(~finite).sum()} of {len(points)} points are not finite, '
+            f'the first is point {np.argmin(finite)}'
+        )
+    largest = np.abs(points[:, :3]).max()
+    if largest > MAX_COORDINATE:
+        raise ValueError(
+            f'{path}: coordinates reach {largest:.4g}, expected float32 metres within '
+            f'{MAX_COORDINATE:g} of the origin'
+        )
+    low, high = points[:, 3:].min(), points[:, 3:].max()
+    if low < 0 or high > 255:
+        raise ValueError(f'{path}: colours range over {low:.4g}…{high:.4g}, expected 0…255')
+    return points
+
+
+def read_labels(path: str | Path, num_points: int) -> np.ndarray:
+    """Read one int64 label per point.
+
+    Args:
+        path: int64 file.
+        num_points: how many points the scene has.
+
+    Returns:
+        (num_points,) int64.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another number of labels, or labels of another width.
+    """
+    content = _read_bytes(path)
+    if len(content) == 8 * num_points:
+        return np.frombuffer(content, dtype='<i8').astype(np.int64)
+    for width, name in ((4, 'int32'), (2, 'int16'), (1, 'uint8')):
+        if len(content) == width * num_points:
+            raise ValueError(
+                f'{path}: expected int64 labels (8 bytes each), '
+                f'this looks like {name} ({len(content)} bytes for {num_points} points)'
+            )
+    raise ValueError(
+        f'{path}: holds {len(content) / 8:g} int64 labels, but the scene has {num_points} points'
+    )
+
+
+def dense_superpoints(ids: np.ndarray, source: str | Path = 'superpoints') -> np.ndarray:
+    """Superpoint ids (N,) → the same without gaps, 0…S−1 in ascending order.
+
+    Raises:
+        ValueError: negative ids.
+    """
+    if ids.min() < 0:
+        raise ValueError(f'{source}: superpoint id {ids.min()} is negative')
+    return densify(ids)
+
+
+def contiguous_semantic(
+    raw: np.ndarray, table: ClassTable, source: str | Path = 'labels'
+) -> np.ndarray:
+    """Class ids on disk (N,) → 0…C−1, C where the table does not know them.
+
+    Raises:
+        ValueError: ids outside 0…65535, naming ``source``.
+    """
+    try:
+        return table.contiguous_from_raw(raw)
+    except ValueError as error:
+        raise ValueError(f'{source}: {error}') from error
+
+
+def contiguous_instances(
+    raw: np.ndarray, semantic: np.ndarray, table: ClassTable, source: str | Path = 'instances'
+) -> np.ndarray:
+    """Instance ids on disk (N,) → 0…I−1 dense, −1 where there is no instance.
+
+    A point has one where the id is above 0 and its class is among the table's
+    ``instance_classes``: walls and unlabeled points lose theirs.
+
+    Args:
+        raw: (N,) 0 = none.
+        semantic: (N,) contiguous labels.
+        table: the class table.
+        source: what messages begin with.
+
+    Raises:
+        ValueError: negative ids.
+    """
+    if raw.min() < 0:
+        raise ValueError(f'{source}: instance id {raw.min()} is negative, 0 means no instance')
+    has_instances = np.zeros(table.num_classes + 1, dtype=bool)
+    has_instances[list(table.instance_classes)] = True
+    return densify(np.where((raw > 0) & has_instances[semantic], raw, -1))
+
+
+def densify(ids: np.ndarray) -> np.ndarray:
+    """Ids (N,) → 0…K−1 in the order of the old ids; negative ones become −1."""
+    kept = ids >= 0
+    dense = np.full(len(ids), -1, dtype=np.int64)
+    dense[kept] = np.unique(ids[kept], return_inverse=True)[1]
+    return dense
+
+
+def _read_bytes(path: str | Path) -> bytes:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such file')
+    return path.read_bytes()
+
+
+def _path_of(results: dict[str, Any], key: str) -> str:
+    if key not in results:
+        raise ValueError(f'{results.get("scene_id", "scene")}: its infos have no {key}')
+    return results[key]

@@ -1,0 +1,141 @@
+"""Images of a scene with the class of every pixel, for training a network on pictures alone.
+
+Enters: ``results`` with ``images``, ``img_prefix``, ``image_size`` and ``class_table``, as the
+dataset leaves them. Leaves, packed: ``inputs = dict(points=(0, 6), view_images=(V, 3, H, W) uint8,
+view_labels=(V, H, W) int64 in 0…C)`` and an empty data sample; points are not read.
+"""
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmdet3d.structures import Det3DDataSample
+
+from oneformer3d.files.images import read_image
+from oneformer3d.files.names import resolve_in_root
+from oneformer3d.registry import TRANSFORMS
+
+from ..class_tables import ClassTable, get_class_table
+from .views import SELECTIONS
+
+
+@TRANSFORMS.register_module()
+class LoadViewImages:
+    """Load some images of a scene with their classes.
+
+    Args:
+        num_views: at most so many, None for all.
+        select: 'random', 'even' or 'first'.
+        suffix: ending of the pictures of class ids beside the images.
+        flip: how often an image is mirrored.
+        image_size: (H, W) that images are squashed to, classes by nearest pixel; None keeps
+            their size.
+        crop: (H, W) of a random piece that is cut from each image; None takes all of it. Many
+            small pieces teach more than few whole images of as many pixels.
+
+    Raises:
+        ValueError: an unknown setting; a scene without images; a picture of another size or
+            kind than expected; a piece that does not fit in the images.
+        FileNotFoundError: a missing image or picture of classes.
+    """
+
+    def __init__(
+        self,
+        num_views: int | None = None,
+        select: str = 'random',
+        suffix: str = '.semantic.png',
+        flip: float = 0.5,
+        image_size: Sequence[int] | None = None,
+        crop: Sequence[int] | None = None,
+    ) -> None:
+        if select not in SELECTIONS:
+            raise ValueError(f'select: expected one of {SELECTIONS}, got {select!r}')
+        if num_views is not None and num_views < 1:
+            raise ValueError(f'num_views must be positive, got {num_views}')
+        if not 0 <= flip <= 1:
+            raise ValueError(f'flip must be within 0…1, got {flip}')
+        self.num_views = num_views
+        self.select = select
+        self.suffix = suffix
+        self.flip = flip
+        self.image_size = None if image_size is None else tuple(image_size)
+        self.crop = None if crop is None else tuple(crop)
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Return ``results`` with ``view_images`` and ``view_labels``."""
+        images = results.get('images') or []
+        if not images:
+            raise ValueError(f'{results.get("scene_id", "scene")}: has no images')
+        table = get_class_table(results['class_table'])
+        full_size = tuple(results['image_size'])
+        size = self.image_size or full_size
+        if self.crop is not None and not (
+            0 < self.crop[0] <= size[0] and 0 < self.crop[1] <= size[1]
+        ):
+            raise ValueError(f'crop {self.crop} does not fit in images of {size}')
+        pictures, labels = [], []
+        for index in self._draw(len(images)):
+            path = images[index]['img_path']
+            picture = read_image(resolve_in_root(results['img_prefix'], path), size, full_size)
+            label = self._read_labels(results['img_prefix'], path, full_size, table)
+            if size != full_size:
+                label = cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST)
+            if self.flip and np.random.rand() < self.flip:
+                picture, label = picture[:, ::-1], label[:, ::-1]
+            if self.crop is not None:
+                rows, columns = self._piece(size)
+                picture, label = picture[rows, columns], label[rows, columns]
+            pictures.append(picture)
+            labels.append(label)
+        return {
+            **results,
+            'view_images': np.stack(pictures).transpose(0, 3, 1, 2),
+            'view_labels': np.stack(labels),
+        }
+
+    def _draw(self, num_images: int) -> np.ndarray:
+        count = num_images if self.num_views is None else min(self.num_views, num_images)
+        if self.select == 'random':
+            return np.sort(np.random.choice(num_images, count, replace=False))
+        if self.select == 'even':
+            return np.linspace(0, num_images - 1, count).round().astype(np.int64)
+        return np.arange(count)
+
+    def _piece(self, size: tuple[int, int]) -> tuple[slice, slice]:
+        """Rows and columns of a random piece."""
+        begins = [np.random.randint(have - want + 1) for have, want in zip(size, self.crop)]
+        return tuple(slice(begin, begin + want) for begin, want in zip(begins, self.crop))
+
+    def _read_labels(
+        self, prefix: str, img_path: str, size: tuple[int, int], table: ClassTable
+    ) -> np.ndarray:
+        """(H, W) int16 labels 0…C."""
+        path = resolve_in_root(prefix, str(PurePosixPath(img_path).with_suffix('')) + self.suffix)
+        if not path.is_file():
+            raise FileNotFoundError(f'{path}: no such picture of classes')
+        ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if ids is None or ids.ndim != 2 or ids.shape != size:
+            got = 'nothing' if ids is None else f'{ids.dtype} {ids.shape}'
+            raise ValueError(f'{path}: expected class ids {size}, got {got}')
+        return table.contiguous_from_raw(ids.astype(np.int64)).astype(np.int16)
+
+
+@TRANSFORMS.register_module()
+class PackViewImages:
+    """Pack images and classes of pixels; there are no points."""
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Return the sample."""
+        images = np.ascontiguousarray(results['view_images'])
+        labels = np.ascontiguousarray(results['view_labels'], dtype=np.int64)
+        return {
+            'inputs': {
+                'points': torch.zeros(0, 6),
+                'view_images': torch.from_numpy(images),
+                'view_labels': torch.from_numpy(labels),
+            },
+            'data_samples': Det3DDataSample(metainfo={'scene_id': results.get('scene_id', '')}),
+        }

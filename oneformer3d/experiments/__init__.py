@@ -1,0 +1,1 @@
+"""Tables of trainings and chains of commands; nothing in the product imports them."""

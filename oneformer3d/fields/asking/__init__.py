@@ -1,0 +1,1 @@
+"""Questions to a fitted field: labels, text relevancy, pictures, scores."""

@@ -1,0 +1,314 @@
+"""What a fitted field says of points: classes, features, instances and text.
+
+Enters: a field and points (N, 3) in world metres; text as phrases or unit vectors. Leaves: one row
+per point. Points that no training view saw get no answer (``IGNORE``, confidence 0, not valid): the
+network has values there too, but nothing told it which.
+
+Letters: N points, C classes, D width of a feature, P positive and K negative phrases, S scales.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from oneformer3d.clip.text import CANONICAL_PHRASES, pairwise_relevancy
+from oneformer3d.lifting.chunks import DEFAULT_BYTE_BUDGET, ranges
+
+from ..fitting.fitted import FittedField
+from ..networks.field import Field
+from ..scene.label_maps import IGNORE
+
+# Opacity is that of so thick a layer of a point's density, metres.
+LAYER = 0.05
+# Patch sizes that a language field is searched over (LERF, section 3.4), metres.
+LANGUAGE_SIZES = tuple(1.5 * (k + 1) / 30 for k in range(30))
+_BYTES_PER_VALUE = 4 * 4  # of a float32 and what is worked out on the way
+
+EncodeText = Callable[[Sequence[str]], Tensor]
+
+
+def query_nerf_at_points(
+    nerf_model: FittedField | Field,
+    point_cloud: Tensor,
+    chunk_size: int = 100_000,
+    return_confidence: bool = True,
+    *,
+    byte_budget: int = DEFAULT_BYTE_BUDGET,
+) -> dict[str, Tensor]:
+    """Classes at points.
+
+    Args:
+        nerf_model: a fitted field; a bare ``Field`` answers everywhere.
+        point_cloud: (N, 3) world coordinates in metres.
+        chunk_size: points at a time, at most.
+        return_confidence: also return all but the labels.
+        byte_budget: bytes for temporary values, which may make chunks smaller.
+
+    Returns:
+        labels (N,) int64, ``IGNORE`` where nothing was observed; confidence (N,): how opaque 5 cm
+        of the point's density are, 0 where nothing was observed; semantic_confidence (N,): the
+        greatest class probability; density (N,) per metre; observed (N,) bool.
+
+    Raises:
+        ValueError: points that are not (N, 3), or a field without classes.
+    """
+    field, observed = _field_and_observed(nerf_model, point_cloud, byte_budget)
+    if 'semantics' not in field.head_nets:
+        raise ValueError('the field was fitted without labels and has no classes')
+    values = field_at_points(
+        field, point_cloud, ('semantics',), chunk_size=chunk_size, byte_budget=byte_budget
+    )
+    probabilities = values['semantics'].softmax(-1)
+    best, labels = probabilities.max(-1)
+    result = {'labels': torch.where(observed, labels, IGNORE)}
+    if return_confidence:
+        opacity = -torch.expm1(-values['density'] * LAYER)
+        result |= {
+            'confidence': torch.where(observed, opacity, 0.0),
+            'semantic_confidence': torch.where(observed, best, 0.0),
+            'density': values['density'],
+            'observed': observed,
+        }
+    return result
+
+
+def query_lerf_with_text(
+    lerf_model: FittedField | Field,
+    point_cloud: Tensor,
+    text_queries: Sequence[str] | Tensor,
+    threshold: float = 0.5,
+    *,
+    negatives: Sequence[str] | Tensor = CANONICAL_PHRASES,
+    encode_text: EncodeText | None = None,
+    temperature: float = 0.1,
+    sizes: Sequence[float] = LANGUAGE_SIZES,
+    byte_budget: int = DEFAULT_BYTE_BUDGET,
+) -> dict[str, Tensor]:
+    """Which of the phrases each point is about.
+
+    A field of language is asked at every size and the best size per point and phrase counts; a
+    field of features in CLIP's text space is asked once.
+
+    Args:
+        lerf_model: with a head 'language', or 'features' of mode 'clip'.
+        point_cloud: (N, 3) world coordinates in metres.
+        text_queries: P phrases, or their unit vectors (P, D).
+        threshold: relevancy from which a point counts as found; 0.5 is neutral.
+        negatives: K phrases that are nothing in particular, or their vectors.
+        encode_text: phrases → vectors; None asks the model, which LERF can.
+        temperature: of ``relevancy``.
+        sizes: S patch sizes in metres.
+        byte_budget: bytes for temporary values.
+
+    Returns:
+        labels (N,) int64 best phrase, confidence (N,) its relevancy, valid_mask (N,) whether that
+        is above the threshold and the point was observed, relevancy_matrix (N, P).
+    """
+    field, observed = _field_and_observed(lerf_model, point_cloud, byte_budget)
+    encode = encode_text or getattr(field, 'encode_text', None)
+    positives, negatives = (_vectors(texts, encode) for texts in (text_queries, negatives))
+    name = 'language' if 'language' in field.head_nets else 'features'
+    if name not in field.head_nets:
+        raise ValueError('the field has neither language nor features to compare text with')
+    found = None
+    for size in sizes if name == 'language' else (None,):
+        features = field_at_points(
+            field, point_cloud, (name,), patch_size=size, byte_budget=byte_budget
+        )[name]
+        score = relevancy(features, positives.to(features), negatives.to(features), temperature)
+        found = score if found is None else torch.maximum(found, score)
+    found = torch.where(observed[:, None], found, 0.0)
+    confidence, labels = found.max(-1)
+    return {
+        'labels': labels,
+        'confidence': confidence,
+        'valid_mask': (confidence > threshold) & observed,
+        'relevancy_matrix': found,
+    }
+
+
+def relevancy(
+    features: Tensor, positives: Tensor, negatives: Tensor, temperature: float = 0.1
+) -> Tensor:
+    """How much more a feature is about a phrase than about nothing in particular.
+
+    ``min_k e^{f·p/τ} / (e^{f·p/τ} + e^{f·n_k/τ})`` of unit vectors (LERF, ICCV 2023, eq. 4).
+
+    Args:
+        features: (N, D) of any length; zero and not finite ones are about nothing, 0.5 and 0.
+        positives: (P, D).
+        negatives: (K, D), at least one.
+        temperature: τ.
+
+    Returns:
+        (N, P) in 0…1; above 0.5 a feature is nearer to the phrase than to every negative.
+
+    Raises:
+        ValueError: widths that differ, no negatives, text that is not finite, or no temperature.
+    """
+    if not temperature > 0:
+        raise ValueError(f'temperature must be positive, got {temperature}')
+    if negatives.ndim != 2 or len(negatives) == 0:
+        raise ValueError(f'expected negatives (K, D) with K of 1 or more: {negatives.shape}')
+    if features.shape[-1] != negatives.shape[-1]:
+        raise ValueError(f'features of width {features.shape[-1]}, text of {negatives.shape[-1]}')
+    if not (torch.isfinite(positives).all() and torch.isfinite(negatives).all()):
+        raise ValueError('vectors of text must be finite')
+    finite = torch.isfinite(features).all(-1, keepdim=True)
+    rows = torch.where(finite, features, 0.0)
+    found = pairwise_relevancy(rows, positives, negatives, scale=1 / temperature)
+    return torch.where(finite, found, 0.0)
+
+
+@torch.no_grad()
+def field_at_points(
+    field: Field,
+    points: Tensor,
+    heads: Collection[str],
+    *,
+    patch_size: float | None = None,
+    chunk_size: int = 100_000,
+    byte_budget: int = DEFAULT_BYTE_BUDGET,
+) -> dict[str, Tensor]:
+    """Density per metre (N,) and heads' values (N, K) at world points, on the points' device.
+
+    Args:
+        field: any.
+        points: (N, 3) metres; those that are not finite are asked at the origin.
+        heads: names.
+        patch_size: metres, for language.
+        chunk_size: points at a time, at most.
+        byte_budget: bytes for temporary values.
+    """
+    check_points(points)
+    if chunk_size < 1 or byte_budget < 1:
+        raise ValueError(f'chunks of {chunk_size} points in {byte_budget} bytes hold nothing')
+    widest = sum(p.shape[0] for p in field.parameters() if p.ndim == 2 and len(p) < 4096)
+    rows = max(1, min(chunk_size, byte_budget // (max(widest, 64) * _BYTES_PER_VALUE)))
+    device, pieces = field.unit_from_world.device, {}
+    was_training = field.training
+    field.eval()
+    for begin, end in ranges(max(1, len(points)), rows):  # one empty piece gives empty values
+        part = torch.nan_to_num(points[begin:end], 0.0, 0.0, 0.0).to(device).float()
+        positions = field.scene_box.to_unit(part)
+        density, hidden = field.density(positions)
+        size = None if patch_size is None else torch.full(density.shape, patch_size).to(device)
+        values = field.heads(hidden, positions, names=heads, patch_size=size)
+        values['density'] = density * field.scene_box.scale
+        for name, value in values.items():
+            pieces.setdefault(name, []).append(value.float().to(points.device))
+    field.train(was_training)
+    return {name: torch.cat(values) for name, values in pieces.items()}
+
+
+def query_features_at_points(
+    nerf_model: FittedField | Field,
+    point_cloud: Tensor,
+    name: str = 'features',
+    *,
+    byte_budget: int = DEFAULT_BYTE_BUDGET,
+) -> dict[str, Tensor]:
+    """Distilled features at points, for a segmentor to learn from.
+
+    Args:
+        nerf_model: with a head of that name; a bare ``Field`` answers everywhere.
+        point_cloud: (N, 3) world coordinates in metres.
+        name: 'features', 'features_<type>' or 'language'.
+        byte_budget: bytes for temporary values.
+
+    Returns:
+        features (N, D), 0 where nothing was observed; confidence (N,) as of
+        ``query_nerf_at_points``; observed (N,) bool.
+    """
+    field, observed = _field_and_observed(nerf_model, point_cloud, byte_budget)
+    values = field_at_points(field, point_cloud, (name,), byte_budget=byte_budget)
+    opacity = -torch.expm1(-values['density'] * LAYER)
+    return {
+        'features': torch.where(observed[:, None], values[name], 0.0),
+        'confidence': torch.where(observed, opacity, 0.0),
+        'observed': observed,
+    }
+
+
+def instances_at_points(
+    fitted: FittedField,
+    points: Tensor,
+    min_size: int = 30,
+    max_clustered: int = 8000,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Class and instance of points: slots of a ``PanopticNeRF``, else clusters of instance vectors.
+
+    Vectors of one class are clustered by density (HDBSCAN); each cluster is an instance, and every
+    point of the class belongs to the cluster with the nearest mean vector.
+
+    Args:
+        fitted: with classes and instances.
+        points: (N, 3) metres.
+        min_size: of a cluster.
+        max_clustered: points per class that are clustered; the others only join.
+        seed: of their choice.
+
+    Returns:
+        What ``query_nerf_at_points`` returns, and instances (N,) int64, -1 for none.
+    """
+    result = query_nerf_at_points(fitted, points)
+    vectors = field_at_points(fitted.field, points, ('instances',))['instances']
+    instances = torch.full((len(points),), -1)
+    things = fitted.things or tuple(range(len(fitted.class_names)))
+    if hasattr(fitted.field, 'instance_logits'):
+        with torch.no_grad():
+            slots = fitted.field.instance_logits(vectors).argmax(-1)
+        is_thing = torch.isin(result['labels'], torch.tensor(things))
+        return {**result, 'instances': torch.where(is_thing, slots, instances)}
+    generator = torch.Generator().manual_seed(seed)
+    count = 0
+    for label in things:
+        rows = (result['labels'] == label).nonzero()[:, 0]
+        if len(rows) < min_size:
+            continue
+        chosen = rows[torch.randperm(len(rows), generator=generator)[:max_clustered]]
+        centres = _cluster_centres(vectors[chosen], min_size)
+        nearest = (vectors[rows] @ centres.t()).argmax(-1)
+        instances[rows] = count + nearest
+        count += len(centres)
+    return {**result, 'instances': instances}
+
+
+def check_points(points: Tensor) -> None:
+    """ValueError unless (N, 3) floating point."""
+    if points.ndim != 2 or points.shape[-1] != 3 or not points.is_floating_point():
+        raise ValueError(f'expected points (N, 3), got {points.dtype} {tuple(points.shape)}')
+
+
+def _cluster_centres(vectors: Tensor, min_size: int) -> Tensor:
+    """Unit means (K, D) of the clusters of unit vectors (M, D), at least one."""
+    from sklearn.cluster import HDBSCAN
+
+    clusters = HDBSCAN(min_cluster_size=min_size, allow_single_cluster=True, copy=True)
+    found = torch.from_numpy(clusters.fit_predict(vectors.double().numpy()))
+    means = [vectors[found == k].mean(0) for k in range(int(found.max()) + 1)]
+    return F.normalize(torch.stack(means or [vectors.mean(0)]), dim=-1)
+
+
+def _field_and_observed(
+    model: FittedField | Field, points: Tensor, byte_budget: int
+) -> tuple[Field, Tensor]:
+    check_points(points)
+    finite = torch.isfinite(points).all(-1)
+    if isinstance(model, Field):
+        return model, finite
+    if model.observations is None:
+        return model.field, finite
+    return model.field, model.observations.observed(points, byte_budget)
+
+
+def _vectors(texts: Any, encode: EncodeText | None) -> Tensor:
+    if isinstance(texts, Tensor):
+        return texts
+    if encode is None:
+        raise ValueError('phrases need an encoder of text; give encode_text, or vectors')
+    return encode(list(texts))

@@ -1,0 +1,236 @@
+"""Between a field and the segmentor: label a scan by a field, and hand labels over either way.
+
+- ``segment_scan_with_field``: images of a scan in, its points labelled.
+- ``write_pseudo_labels``: a field's labels as label files that the segmentor is trained with.
+- ``read_prior``: the segmentor's classes of points as what a field starts from.
+
+Letters: N points, C classes, V views.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from oneformer3d.data.class_tables import ClassTable
+from oneformer3d.files.atomic import atomic_write_bytes
+from oneformer3d.files.names import validate_scene_name
+from oneformer3d.lifting import invert_pose
+
+from ..fitting.fit import fit_field
+from ..fitting.fit_loss import PointPrior
+from ..fitting.fit_settings import FitSettings
+from ..fitting.fitted import FittedField
+from ..networks.field import Field
+from ..scene.label_maps import IGNORE, read_labelled_points
+from ..scene.scene import FieldScene, scene_from_arrays
+from .query import instances_at_points, query_nerf_at_points
+
+CONVENTIONS = ('world_from_cam', 'cam_from_world', 'opengl')
+_OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+_VIEW_KEYS = ('image', 'depth', 'semantics')
+
+
+def segment_scan_with_field(
+    pc_data: Mapping[str, Any],
+    images: Sequence[Tensor | Mapping[str, Tensor]],
+    camera_params: Sequence[tuple[Tensor, Tensor]],
+    nerf_model: FittedField | Field | None = None,
+    training_iterations: int = 10000,
+    convention: str = 'world_from_cam',
+    *,
+    num_classes: int | None = None,
+    settings: FitSettings | None = None,
+    device: torch.device | str = 'cpu',
+) -> dict[str, Any]:
+    """Fit a field to a scan's images, unless there is one, and label the scan's points by it.
+
+    Classes are learnt from label images, and from the points' own labels where ``pc_data`` has some
+    (255 = none): so a scan labelled in part becomes labelled where it was seen.
+
+    Args:
+        pc_data: 'pos' (N, 3) world coordinates in metres, perhaps 'labels' (N,); left as it is.
+        images: V of (H, W, 3), uint8 or floats 0–1, or mappings with 'image' and perhaps
+            'semantics' (H, W) with 255 for none and 'depth' (H, W) in metres. Not needed with a
+            model.
+        camera_params: V of intrinsics (3, 3) and a pose (4, 4).
+        nerf_model: a field fitted before.
+        training_iterations: steps of the optimiser.
+        convention: of the poses: 'world_from_cam' with OpenCV axes (x right, y down, z forward),
+            its inverse 'cam_from_world', or 'opengl': camera to world with y up, z backward.
+        num_classes: C; None takes as many as the labels show.
+        settings: of the fit; None takes the defaults.
+        device: to fit on.
+
+    Returns:
+        A copy of ``pc_data`` with 'labels' (N,) int64, 255 where no image saw the point, and
+        'label_confidence' (N,).
+
+    Raises:
+        ValueError: no labels to learn from, or images and cameras that do not belong together.
+    """
+    points = torch.as_tensor(pc_data['pos']).float()
+    if nerf_model is None:
+        labels = pc_data.get('labels')
+        scene = _scene(images, camera_params, convention, labels, num_classes)
+        settings = settings or FitSettings(holdout_every=0, labels='none')
+        settings = FitSettings(**{**settings.to_dict(), 'steps': training_iterations})
+        prior = _prior_of_labels(points, labels, len(scene.class_names))
+        if prior is None and not scene.class_names:
+            raise ValueError("no labels to learn from: neither 'semantics' of images nor 'labels'")
+        nerf_model = fit_field(scene, settings, prior=prior, device=device)
+    result = query_nerf_at_points(nerf_model, points)
+    return {
+        **pc_data,
+        'labels': result['labels'],
+        'label_confidence': result['confidence'] * result['semantic_confidence'],
+    }
+
+
+def world_from_cam(pose: Tensor, convention: str) -> Tensor:
+    """A pose (4, 4) of a convention → camera to world with OpenCV axes."""
+    if convention not in CONVENTIONS:
+        raise ValueError(f'convention: expected one of {CONVENTIONS}, got {convention!r}')
+    pose = torch.as_tensor(pose).float()
+    if convention == 'cam_from_world':
+        return invert_pose(pose)
+    return pose @ _OPENGL_FROM_OPENCV if convention == 'opengl' else pose
+
+
+def write_pseudo_labels(
+    fitted: FittedField,
+    points: Tensor,
+    root: str | Path,
+    scene: str,
+    table: ClassTable,
+    min_confidence: float = 0.5,
+) -> dict[str, float]:
+    """Write ``semantic_mask/<scene>.bin`` and ``instance_mask/<scene>.bin`` from a field.
+
+    Args:
+        fitted: with classes in the table's order.
+        points: (N, 3) in the order of the scene's point file.
+        root: data root that the files are written into.
+        scene: name.
+        table: its raw ids are written, 0 for points without a sure label.
+        min_confidence: least product of opacity and class probability.
+
+    Returns:
+        'labelled' and 'observed', shares of the points.
+
+    Raises:
+        ValueError: a field with other classes than the table.
+    """
+    if fitted.class_names != table.classes:
+        raise ValueError(
+            f'the field has classes {fitted.class_names[:3]}…, the table {table.name} has others'
+        )
+    validate_scene_name(scene)
+    has_instances = 'instances' in fitted.field.head_nets
+    result = (instances_at_points if has_instances else query_nerf_at_points)(fitted, points)
+    confidence = result['confidence'] * result['semantic_confidence']
+    sure = (confidence >= min_confidence) & (result['labels'] != IGNORE)
+    labels = torch.where(sure, result['labels'], table.ignore_index).numpy()
+    instances = torch.full((len(points),), -1)
+    if has_instances:
+        instances = torch.where(sure, result['instances'], -1)
+    raw = table.raw_from_contiguous(labels).astype(np.int64)
+    for folder, values in (('semantic_mask', raw), ('instance_mask', instances.numpy() + 1)):
+        content = np.ascontiguousarray(values.astype(np.int64)).tobytes()
+        atomic_write_bytes(Path(root) / folder / f'{scene}.bin', content)
+    return {
+        'labelled': float(sure.float().mean()),
+        'observed': float(result['observed'].float().mean()),
+    }
+
+
+def read_prior(path: str | Path, num_classes: int, certainty: float = 0.9) -> PointPrior:
+    """Classes of points as a prior.
+
+    Args:
+        path: ``.npz`` with points and 'logits' or 'probabilities' (N, C), or any file of labelled
+            points (``label_maps.read_labelled_points``), whose class then gets ``certainty``.
+        num_classes: C.
+        certainty: probability of a class that is only named.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another number of classes; names the file.
+    """
+    path = Path(path)
+    if path.suffix == '.npz' and path.is_file():
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                values = {key: arrays[key] for key in arrays.files}
+        except (ValueError, OSError, EOFError) as error:
+            raise ValueError(f'{path}: not a readable .npz file ({error})') from error
+        for name in ('logits', 'probabilities'):
+            if name in values and 'points' in values:
+                given = torch.from_numpy(values[name].astype(np.float32))
+                if given.ndim != 2 or given.shape[1] != num_classes:
+                    raise ValueError(
+                        f'{path}: {name} {tuple(given.shape)} of {num_classes} classes'
+                    )
+                if name == 'logits':
+                    given = given.softmax(-1)
+                return PointPrior(torch.from_numpy(values['points'][:, :3].astype('f4')), given)
+    points, semantic, _, _ = read_labelled_points(path)
+    known = semantic != IGNORE
+    if known.any() and semantic[known].max() >= num_classes:
+        raise ValueError(f'{path}: class {semantic[known].max()} of {num_classes} classes')
+    labels = torch.from_numpy(semantic[known].astype(np.int64))
+    return PointPrior(torch.from_numpy(points[known]), _smooth(labels, num_classes, certainty))
+
+
+def _scene(
+    images: Sequence[Tensor | Mapping[str, Tensor]],
+    camera_params: Sequence[tuple[Tensor, Tensor]],
+    convention: str,
+    labels: Tensor | None,
+    num_classes: int | None,
+) -> FieldScene:
+    if len(images) != len(camera_params):
+        raise ValueError(f'{len(images)} images, but {len(camera_params)} cameras')
+    views = [dict(v) if isinstance(v, Mapping) else {'image': v} for v in images]
+    for number, view in enumerate(views):
+        if set(view) - set(_VIEW_KEYS) or 'image' not in view or set(view) != set(views[0]):
+            raise ValueError(
+                f'image {number}: expected {_VIEW_KEYS}, the same of each: {set(view)}'
+            )
+    columns = {key: [view[key] for view in views] for key in (views[0] if views else ())}
+    if num_classes is None:
+        shown = [torch.as_tensor(values) for values in columns.get('semantics', [])]
+        if labels is not None:
+            shown.append(torch.as_tensor(labels))
+        known = [values[values != IGNORE] for values in shown]
+        num_classes = 1 + max((int(v.max()) for v in known if v.numel()), default=-1)
+    return scene_from_arrays(
+        columns.get('image', []),
+        [intrinsics for intrinsics, _ in camera_params],
+        [world_from_cam(pose, convention) for _, pose in camera_params],
+        depth=columns.get('depth'),
+        semantics=columns.get('semantics'),
+        class_names=tuple(map(str, range(num_classes))),
+        name='scan',
+    )
+
+
+def _prior_of_labels(points: Tensor, labels: Tensor | None, num_classes: int) -> PointPrior | None:
+    if labels is None:
+        return None
+    labels = torch.as_tensor(labels).long()
+    known = labels != IGNORE
+    if not known.any():
+        return None
+    if not 0 <= int(labels[known].min()) <= int(labels[known].max()) < num_classes:
+        raise ValueError(f'labels of points must be within 0…{num_classes - 1}, or {IGNORE}')
+    return PointPrior(points[known], _smooth(labels[known], num_classes, 1.0))
+
+
+def _smooth(labels: Tensor, num_classes: int, certainty: float) -> Tensor:
+    rest = (1 - certainty) / max(num_classes - 1, 1)
+    spread = torch.full((len(labels), num_classes), rest)
+    return spread.scatter(1, labels[:, None], certainty)

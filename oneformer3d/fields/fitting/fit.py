@@ -1,0 +1,299 @@
+"""Fit a field to one scene's posed images.
+
+Enters: a ``FieldScene`` and ``FitSettings``. Leaves: a ``FittedField``, its checkpoint on disk if a
+folder is given, and a report of what it shows in views that were held out.
+
+Every step draws its rays and samples from the seed and its own number. A fit that was interrupted
+and resumed therefore ends with the same numbers as one that was not.
+
+Letters: R rays, N points, C classes.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+from ..networks.field import Field
+from ..networks.hash_field import HashGridField
+from ..networks.mlp_field import SemanticNeRF
+from ..scene.batches import RayPool
+from ..scene.scene import FieldScene, scene_from_arrays
+from .extent import occupancy_of, scene_box_of
+from .fit_loss import PointPrior
+from .fit_settings import FitSettings
+from .fit_step import FitRun, psnr_of_batch
+from .fitted import CHECKPOINT_NAME, FittedField, build_field, load_field, make_recipe, save_field
+from .observation import observe
+
+# What may differ between a checkpoint and the fit that goes on from it.
+_FREE_SETTINGS = (
+    'save_seconds',
+    'pool_bytes',
+    'measure_every',
+    'measure_rays',
+    'view_coarse_samples',
+    'view_fine_samples',
+)
+
+OnStep = Callable[[int, Mapping[str, float]], None]
+
+
+def fit_field(
+    scene: FieldScene,
+    settings: FitSettings,
+    out: str | Path | None = None,
+    *,
+    resume: bool = True,
+    prior: PointPrior | None = None,
+    start: FittedField | None = None,
+    device: torch.device | str = 'cpu',
+    on_step: OnStep | None = None,
+) -> FittedField:
+    """Fit a field.
+
+    Args:
+        scene: what to fit.
+        settings: how.
+        out: folder of the checkpoint ``field.pth``; None keeps nothing.
+        resume: go on from the checkpoint there; a finished one is returned as it is.
+        prior: classes of points, for the term 'prior'.
+        start: a field to begin with, in place of random weights; only what of it needs gradients
+            is trained.
+        device: to fit on.
+        on_step: called with the number of finished steps and the step's values: 'loss', each
+            term, smoothed 'psnr', and where they were measured 'held_out_psnr' and
+            'held_out_psnr_aligned' (see ``fit_step.psnr_of_batch``).
+
+    Raises:
+        ValueError: a checkpoint of other settings or another scene, a scene that lacks what the
+            method learns from, or a loss that is not finite.
+        KeyboardInterrupt: after SIGINT or SIGTERM, when the checkpoint is written.
+    """
+    train_views, held_out = scene.split(settings.holdout_every)
+    if len(scene) == 1 and not scene.has_depth:
+        raise ValueError(f'{scene.name}: one image without depth says nothing about space')
+    pool = RayPool(scene, train_views, settings.seed, settings.pool_bytes, device)
+    path = None if out is None else Path(out) / CHECKPOINT_NAME
+    found = None
+    if path is not None and path.is_file() and resume:
+        found = _checkpoint(path, scene, settings, device)
+    if found is None:
+        fitted = _begin(scene, settings, train_views, held_out, pool, start, device)
+        training = None
+    else:
+        fitted, training = found
+        if fitted.step >= settings.steps:
+            return fitted
+    run = FitRun(fitted, settings, training, device, scene.has_depth)
+    measure = None
+    if held_out and settings.measure_every:
+        measure = RayPool(scene, held_out, settings.seed, settings.pool_bytes, device)
+    with stop_requests() as stop:
+        saved = time.monotonic()
+        while run.fitted.step < settings.steps:
+            step = run.fitted.step
+            with run.timed():
+                batch = pool.batch(step, run.pixels_per_step, not settings.consistent_instances)
+                values = run.step(batch, prior)
+            done = run.fitted.step
+            if measure is not None and (
+                done % settings.measure_every == 0 or done == settings.steps
+            ):
+                rays = measure.batch(0, settings.measure_rays, with_features=False)
+                found = psnr_of_batch(run.fitted, rays)
+                values['held_out_psnr'], values['held_out_psnr_aligned'] = found
+                run.note(values)
+            if on_step is not None:
+                on_step(done, values)
+            due = time.monotonic() - saved > settings.save_seconds
+            if path is not None and (stop.is_set() or due) and done < settings.steps:
+                save_field(path, run.fitted, run.state())
+                saved = time.monotonic()
+            if stop.is_set():
+                raise KeyboardInterrupt
+    fitted = replace(
+        run.fitted, observations=observe(scene, train_views, run.fitted.field, settings.far)
+    )
+    fitted.field.eval()
+    if path is not None:
+        save_field(path, fitted, run.state())
+    return fitted
+
+
+def train_semantic_nerf(
+    model: Field,
+    train_dataset: Sequence[Mapping[str, Tensor]],
+    num_iterations: int = 200000,
+    batch_size: int = 1024,
+    learning_rate: float = 5e-4,
+    *,
+    settings: FitSettings | None = None,
+    device: torch.device | str = 'cpu',
+    on_step: OnStep | None = None,
+) -> FittedField:
+    """Train a given field on posed images with labels (Semantic-NeRF, ICCV 2021).
+
+    Args:
+        model: trained in place; if its scene box is the identity, it gets the scene's.
+        train_dataset: items with 'image' (H, W, 3), 'semantics' (H, W) with 255 for none,
+            'intrinsics' (3, 3), 'extrinsics' (4, 4) ``world_from_cam`` in OpenCV axes, and perhaps
+            'depth' (H, W) in metres.
+        num_iterations, batch_size, learning_rate: of Adam; rays per step.
+        settings: everything else.
+        device: to train on.
+        on_step: see ``fit_field``.
+
+    Returns:
+        The field with what belongs to it; ``.field`` is the model.
+    """
+    items = [train_dataset[index] for index in range(len(train_dataset))]
+
+    def column(name: str) -> list[Tensor] | None:
+        return [item[name] for item in items] if items and name in items[0] else None
+
+    num_classes = getattr(model, 'num_classes', 0)
+    scene = scene_from_arrays(
+        column('image') or [],
+        column('intrinsics') or [],
+        column('extrinsics') or [],
+        depth=column('depth'),
+        semantics=column('semantics') if num_classes else None,
+        class_names=[str(label) for label in range(num_classes)],
+    )
+    settings = replace(
+        settings
+        or FitSettings(
+            field='mlp', final_rate=0.1, holdout_every=0, guided=False, surface_pixels=0
+        ),
+        steps=num_iterations,
+        batch_rays=batch_size,
+        learning_rate=learning_rate,
+    )
+    train_views, _ = scene.split(settings.holdout_every)
+    if torch.equal(model.unit_from_world.cpu(), torch.eye(4)):
+        model.scene_box = scene_box_of(scene, train_views, settings)
+    start = FittedField(model, settings, recipe={}, class_names=scene.class_names)
+    return fit_field(scene, settings, start=start, device=device, on_step=on_step)
+
+
+def _begin(
+    scene: FieldScene,
+    settings: FitSettings,
+    train_views: Sequence[int],
+    held_out: Sequence[int],
+    pool: RayPool,
+    start: FittedField | None,
+    device: torch.device | str,
+) -> FittedField:
+    """A field before its first step."""
+    occupancy = None
+    if start is None:
+        first = scene.read(train_views[0])
+        recipe = make_recipe(
+            settings,
+            len(scene.class_names),
+            0 if first.features is None else first.features.shape[-1],
+            0 if first.language is None else first.language[0].shape[-1],
+        )
+        box = scene_box_of(scene, train_views, settings, pool)
+        points = None if scene.points is None else scene.points.xyz
+        occupancy = occupancy_of(box, settings, pool, points)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            field = build_field(recipe, box)
+        if occupancy is not None:
+            start_opaque(field, settings.start_density)
+        if 'semantics' in field.head_nets:
+            field.set_gradient('semantics', settings.semantic_gradient)
+            field.head_nets['semantics'].mode = settings.semantic_mode
+    else:
+        field, recipe, occupancy = start.field, start.recipe, start.occupancy
+    return FittedField(
+        field=field.to(device),
+        settings=settings,
+        recipe=recipe,
+        scene=scene.name,
+        frames=tuple(scene.frames[view] for view in train_views),
+        held_out=tuple(scene.frames[view] for view in held_out),
+        class_names=scene.class_names or (start.class_names if start else ()),
+        palette=scene.palette,
+        things=scene.things,
+        stamp=scene.stamp,
+        language_stamp=scene.language_stamp,
+        language_scales=scene.language_scales,
+        observations=observe(scene, train_views),
+        occupancy=None if occupancy is None else occupancy.to(device),
+        exposure=None if start is None else start.exposure,
+    )
+
+
+@torch.no_grad()
+def start_opaque(field: Field, density: float) -> None:
+    """Begin with a density per metre, where an occupancy grid keeps empty space empty anyway.
+
+    A field that begins nearly empty needs hundreds of steps until walls are opaque.
+    """
+    positions = torch.zeros(1, 3)
+    wanted = density / float(field.scene_box.scale)
+    if isinstance(field, HashGridField):
+        now = float(field.density(positions)[0])
+        field.density_net[-1].bias[0] += math.log(wanted / now)
+    elif isinstance(field, SemanticNeRF):
+        field.density_head.bias.fill_(math.log(math.expm1(wanted)) if wanted < 20 else wanted)
+
+
+def _checkpoint(
+    path: Path, scene: FieldScene, settings: FitSettings, device: torch.device | str
+) -> tuple[FittedField, dict]:
+    """A fit to go on from, when it is one of this scene and these settings."""
+    fitted, training = load_field(path, device)
+    if training is None:
+        raise ValueError(f'{path}: keeps no training states to go on from')
+    old, new = fitted.settings.to_dict(), settings.to_dict()
+    differing = [
+        f'{name} was {old[name]!r}, now {value!r}'
+        for name, value in new.items()
+        if name not in _FREE_SETTINGS and old[name] != value
+    ]
+    train_views, _ = scene.split(settings.holdout_every)
+    frames = tuple(scene.frames[view] for view in train_views)
+    if fitted.scene != scene.name or fitted.frames != frames:
+        differing.append(f'scene {fitted.scene} of {len(fitted.frames)} views, now {scene.name}')
+    for name in ('stamp', 'language_stamp'):
+        if getattr(fitted, name) != getattr(scene, name):
+            differing.append(f'{name} {getattr(fitted, name)}, now {getattr(scene, name)}')
+    if differing:
+        raise ValueError(f'{path}: is a fit with other settings: {"; ".join(differing)}')
+    if fitted.step < settings.steps:
+        print_log(f'{path}: going on from step {fitted.step}', logger='current')
+    return replace(fitted, settings=settings), training
+
+
+@contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, so that a step is finished; a second one interrupts."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def request(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    kept = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

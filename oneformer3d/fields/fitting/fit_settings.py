@@ -1,0 +1,216 @@
+"""How a field is fitted: one flat set of settings, from a YAML file and overrides.
+
+Enters: a file of names and values, and a mapping that wins over it. Leaves: ``FitSettings``,
+    checked.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+from oneformer3d.extraction.settings import read_yaml
+
+from ..losses.losses import DEFAULT_WEIGHTS
+
+METHODS = ('semantic_nerf', 'panoptic', 'lerf', 'feature_field')
+FIELDS = ('hash', 'mlp')
+# Beside the terms of rays: classes of points, that rays with measured depth end somewhere, and all
+# that surfaces teach, a factor on the weights of the same terms of rays.
+LOSS_WEIGHTS = {**DEFAULT_WEIGHTS, 'prior': 0.05, 'opacity': 0.05, 'surface': 1.0}
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Settings of a fit; lengths in metres.
+
+    Attributes:
+        method: what besides colour and density: 'semantic_nerf' classes, 'panoptic' classes and
+            instances, 'lerf' language at any patch size, 'feature_field' features of the store.
+        field: 'hash' (grids) or 'mlp' (the perceptrons of the papers).
+        field_options: further arguments of the field.
+        steps, batch_rays: of the optimiser; rays rendered per step.
+        surface_pixels, surface_range: so many more pixels per step teach colours, classes, features
+            and language where the sensor met something, drawn within metres of it; see
+            ``surface_loss``. Scenes without depth have none.
+        coarse_samples, fine_samples: intervals along each ray, even (over occupied cells where they
+            are known) and where the matter is, while fitting.
+        view_coarse_samples, view_fine_samples: the same when views are rendered afterwards.
+        num_probes: places along each ray at which the occupancy grid is read.
+        head_min_weight: features, language and instances are asked only at samples of more weight.
+        guided: while fitting, put the fine samples around measured depth, within ``guide_range``.
+        guide_range: metres before and behind.
+        occupancy_resolution, occupancy_margin: cells along the box's longest side, and metres
+            around measured points, outside of which a scene with depth is empty; 0 cells for no
+            such grid.
+        start_density: per metre, in occupied cells before the first step.
+        learning_rate, grid_learning_rate: first rates of networks and of grids.
+        final_rate: share of them that is left at the end (exponential decay).
+        warmup_steps: with rising rates.
+        weight_decay: of networks.
+        exposure, exposure_learning_rate: learn a gain per view and colour, their mean held at 1,
+            for cameras that do not expose all views alike.
+        loss_weights: of ``LOSS_WEIGHTS``, those that differ.
+        near, far: z-depths between which views see.
+        holdout_every: every so many-th view is not trained on but measured; 0 for none.
+        max_side: images are resized so that no side is longer, None keeps them.
+        class_table, labels: see ``scene.load_field_scene``.
+        language_scales: crop sides of 'lerf', as shares of the height.
+        consistent_instances: an instance has the same id in all views; else the rays of a batch
+            are of one view and ids are compared within it.
+        semantic_mode: what is composited along rays, 'probabilities' or 'logits'.
+        semantic_gradient: whether classes shape density: 'density', 'trunk' or 'head'.
+        amp: mixed precision (float16 on CUDA, bfloat16 on a CPU).
+        seed: of weights, rays and samples.
+        pool_bytes: images kept in memory.
+        save_seconds: a checkpoint is written at least so often.
+        measure_every, measure_rays: how often, and on how many held-out rays, PSNR is measured
+            on the way; 0 for never.
+    """
+
+    method: str = 'semantic_nerf'
+    field: str = 'hash'
+    field_options: dict = dataclasses.field(default_factory=dict)
+    steps: int = 5000
+    batch_rays: int = 1024
+    surface_pixels: int = 2048
+    surface_range: float = 0.01
+    coarse_samples: int = 32
+    fine_samples: int = 32
+    view_coarse_samples: int = 32
+    view_fine_samples: int = 16
+    num_probes: int = 128
+    head_min_weight: float = 0.01
+    guided: bool = True
+    guide_range: float = 0.1
+    occupancy_resolution: int = 96
+    occupancy_margin: float = 0.1
+    start_density: float = 20.0
+    learning_rate: float = 5e-3
+    grid_learning_rate: float = 2e-2
+    final_rate: float = 0.03
+    warmup_steps: int = 20
+    weight_decay: float = 1e-6
+    exposure: bool = True
+    exposure_learning_rate: float = 3e-3
+    loss_weights: dict = dataclasses.field(default_factory=dict)
+    near: float = 0.05
+    far: float = 10.0
+    holdout_every: int = 8
+    max_side: int | None = None
+    class_table: str | None = None
+    labels: str = 'auto'
+    language_scales: list = dataclasses.field(default_factory=lambda: [0.15, 0.3, 0.45, 0.6])
+    consistent_instances: bool = True
+    semantic_mode: str = 'probabilities'
+    semantic_gradient: str = 'density'
+    amp: bool = False
+    seed: int = 0
+    pool_bytes: int = 2 << 30
+    save_seconds: float = 60.0
+    measure_every: int = 0
+    measure_rays: int = 2048
+
+    def __post_init__(self) -> None:
+        for name, known in (('method', METHODS), ('field', FIELDS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f'{name}: expected one of {known}, got {getattr(self, name)!r}')
+        for name in (
+            'steps',
+            'batch_rays',
+            'coarse_samples',
+            'num_probes',
+            'pool_bytes',
+            'measure_rays',
+            'view_coarse_samples',
+            'view_fine_samples',
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f'{name}: expected 1 or more, got {getattr(self, name)}')
+        for name in (
+            'surface_pixels',
+            'surface_range',
+            'fine_samples',
+            'warmup_steps',
+            'save_seconds',
+            'weight_decay',
+            'seed',
+        ):
+            if getattr(self, name) < 0:
+                raise ValueError(f'{name} must not be negative, got {getattr(self, name)}')
+        for name in (
+            'learning_rate',
+            'grid_learning_rate',
+            'final_rate',
+            'guide_range',
+            'start_density',
+        ):
+            if not getattr(self, name) > 0:
+                raise ValueError(f'{name} must be positive, got {getattr(self, name)}')
+        unknown = sorted(set(self.loss_weights) - set(LOSS_WEIGHTS))
+        if unknown:
+            raise ValueError(f'loss_weights: unknown {unknown}, expected of {list(LOSS_WEIGHTS)}')
+        if not 0 <= self.near < self.far:
+            raise ValueError(f'expected 0 <= near < far, got {self.near} and {self.far}')
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of every term."""
+        return {**LOSS_WEIGHTS, **self.loss_weights}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a file."""
+        return asdict(self)
+
+
+def make_fit_settings(
+    path: str | Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> FitSettings:
+    """Settings of a YAML file, with overrides; mappings in both are merged.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not YAML, an unknown name, or a value of another type; names the file.
+    """
+    values = read_yaml(path) if path is not None else {}
+    source = str(path) if path is not None else 'settings'
+    if values.get('field') != (overrides or {}).get('field', values.get('field')):
+        values.pop('field_options', None)  # they are of the other kind of field
+    for name, value in (overrides or {}).items():
+        merges = isinstance(value, Mapping) and isinstance(values.get(name), Mapping)
+        values[name] = {**values[name], **value} if merges else value
+    hints = typing.get_type_hints(FitSettings)
+    unknown = sorted(set(values) - {f.name for f in fields(FitSettings)})
+    if unknown:
+        raise ValueError(f'{source}: unknown settings {", ".join(map(str, unknown))}')
+    try:
+        return FitSettings(**{k: _checked(k, v, hints[k]) for k, v in values.items()})
+    except (ValueError, TypeError) as error:
+        raise ValueError(f'{source}: {error}') from error
+
+
+def _checked(name: str, value: Any, hint: Any) -> Any:
+    known = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if float in known and type(value) is int:
+        return float(value)
+    if float in known and isinstance(value, str):  # YAML reads 1e-3 as text
+        return float(value)
+    if type(value) not in known:
+        wanted = ' or '.join(kind.__name__ for kind in known)
+        raise ValueError(f'{name} should be {wanted}, got {value!r}')
+    if isinstance(value, dict):
+        return {key: _number(item) for key, item in value.items()}
+    return value
+
+
+def _number(value: Any) -> Any:
+    """Text that YAML should have read as a number, such as 1e-3."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

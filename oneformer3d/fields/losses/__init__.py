@@ -1,0 +1,1 @@
+"""Losses between rendered and observed values."""

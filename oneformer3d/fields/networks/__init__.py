@@ -1,0 +1,1 @@
+"""Encodings, hash grids and heads: position to density, colour and features."""

@@ -1,0 +1,152 @@
+"""A scene's field: density with hidden values, and heads that read them.
+
+Enters: unit-box positions (…, 3), unit directions. Leaves: density per unit length (…), hidden
+values (…, H), and a dict of the heads' values by name. Rendering, queries and all subclasses take
+this one path, so what was trained is what is asked.
+
+Heads are named 'rgb', 'semantics', 'instances', 'features' (or 'features_<type>' for several)
+and 'language'.
+
+Letters: H hidden width, C classes, D feature width, N points.
+"""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from .heads import GRADIENT_REACHES, Head
+from .scene_box import SceneBox
+
+# Beyond this a density is opaque at any resolution, and exp would overflow.
+_MAX_LOG_DENSITY = 15.0
+
+
+class Field(nn.Module):
+    """Base of all fields; a subclass writes ``density`` and fills ``head_nets``.
+
+    Args:
+        scene_box: the similarity into the unit box; None leaves coordinates as they are.
+    """
+
+    def __init__(self, scene_box: SceneBox | None = None) -> None:
+        super().__init__()
+        self.head_nets = nn.ModuleDict()
+        box = SceneBox.identity() if scene_box is None else scene_box
+        self.register_buffer('unit_from_world', box.unit_from_world.float().clone())
+        self.register_buffer('half_extent', box.half_extent.float().clone())
+
+    @property
+    def scene_box(self) -> SceneBox:
+        """The stored similarity; it is part of the state dict."""
+        return SceneBox(self.unit_from_world, self.half_extent)
+
+    @scene_box.setter
+    def scene_box(self, box: SceneBox) -> None:
+        self.unit_from_world.copy_(box.unit_from_world)
+        self.half_extent.copy_(box.half_extent)
+
+    def density(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit-box positions (…, 3) → density per unit length (…) ≥ 0, hidden (…, H)."""
+        raise NotImplementedError
+
+    def heads(
+        self,
+        hidden: Tensor,
+        positions: Tensor,
+        directions: Tensor | None = None,
+        names: Collection[str] | None = None,
+        patch_size: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Values of the heads at positions.
+
+        Args:
+            hidden: (…, H) from ``density``.
+            positions: (…, 3) in the unit box.
+            directions: (…, 3) unit; without them heads that need them are left out.
+            names: heads wanted; None = all that can be asked.
+            patch_size: (…) metres, for language.
+
+        Returns:
+            By name: rgb (…, 3) in 0–1, semantics (…, C) logits, instances (…, D) unit vectors,
+            features (…, D), language (…, D) unit vectors.
+
+        Raises:
+            ValueError: a head that the field does not have.
+        """
+        return {
+            name: head(self.reach(head, hidden), positions, directions, patch_size)
+            for name, head in self.select_heads(names, directions is not None).items()
+        }
+
+    def select_heads(
+        self, names: Collection[str] | None, with_directions: bool = True
+    ) -> dict[str, Head]:
+        """The named heads, or all that need no directions unless there are some."""
+        if names is not None:
+            unknown = sorted(set(names) - set(self.head_nets))
+            if unknown:
+                raise ValueError(f'the field has no head {unknown}, only {list(self.head_nets)}')
+        return {
+            name: head
+            for name, head in self.head_nets.items()
+            if (
+                name in names if names is not None else with_directions or not head.needs_directions
+            )
+        }
+
+    def forward(self, points: Tensor, directions: Tensor | None = None) -> dict[str, Tensor]:
+        """Density per metre (…) and all heads at world points (…, 3)."""
+        positions = self.scene_box.to_unit(points)
+        density, hidden = self.density(positions)
+        values = self.heads(hidden, positions, directions)
+        return {'density': density * self.scene_box.scale, **values}
+
+    def world_density(self, points: Tensor) -> Tensor:
+        """Density per metre (…) at world points (…, 3)."""
+        return self.density(self.scene_box.to_unit(points))[0] * self.scene_box.scale
+
+    def add_head(self, name: str, head: Head, freeze: bool = True) -> None:
+        """Add a head to a field that may be trained already.
+
+        Args:
+            name: of the head; it must be new.
+            head: its network.
+            freeze: leave everything else as it is: only the new head is trained.
+        """
+        if name in self.head_nets:
+            raise ValueError(f'the field has a head {name!r} already')
+        if freeze:
+            self.requires_grad_(False)
+            head.gradient = 'head'
+        self.head_nets[name] = head.to(self.unit_from_world.device)
+
+    def set_gradient(self, name: str, reach: str) -> None:
+        """How far the gradients of a head go: 'density', 'trunk' or 'head'."""
+        if reach not in GRADIENT_REACHES:
+            raise ValueError(f'reach must be of {GRADIENT_REACHES}, got {reach!r}')
+        self.select_heads([name])[name].gradient = reach
+
+    @staticmethod
+    def reach(head: Head, hidden: Tensor) -> Tensor:
+        """The hidden values a head reads, detached when only the head itself shall learn."""
+        return hidden.detach() if head.gradient == 'head' else hidden
+
+
+class _TruncatedExp(torch.autograd.Function):
+    """exp forward; backward the gradient times exp of the value held in ±15 (Instant NGP)."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(max=_MAX_LOG_DENSITY).exp()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return grad * x.clamp(-_MAX_LOG_DENSITY, _MAX_LOG_DENSITY).exp()
+
+
+def trunc_exp(x: Tensor) -> Tensor:
+    """exp in at least float32, at most e¹⁵, with a gradient that never vanishes or overflows."""
+    return _TruncatedExp.apply(x if x.dtype == torch.float64 else x.float())

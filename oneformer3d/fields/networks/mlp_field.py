@@ -1,0 +1,221 @@
+"""Fields that are perceptrons of encoded positions: SemanticNeRF and its two relatives.
+
+Enters: unit-box positions (…, 3). Leaves: as every field, see ``field``.
+
+One path leads from positions to every head: ``density_net`` gives h, ``density_head(h)`` the
+density and ``feature_head(h)`` the hidden values that colour, semantics, instances and language
+all read, while training, rendering and answering queries.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .encodings import PositionalEncoding
+from .field import Field
+from .heads import ColorHead, InstanceHead, LanguageHead, SemanticHead
+from .scene_box import SceneBox
+
+_NUM_LAYERS = 4
+# Least temperature of an instance softmax; smaller ones overflow its gradient.
+_MIN_TEMPERATURE = 0.01
+
+
+class SemanticNeRF(Field):
+    """A radiance field with class logits (Semantic-NeRF, ICCV 2021).
+
+    Args:
+        pos_encoding_dims: frequencies of positions.
+        view_encoding_dims: frequencies of directions.
+        hidden_dim: width H.
+        num_classes: C.
+        semantic_mode: what is composited along rays, 'probabilities' or 'logits'.
+        scene_box: similarity into the unit box; None takes positions as they are.
+    """
+
+    def __init__(
+        self,
+        pos_encoding_dims: int = 10,
+        view_encoding_dims: int = 4,
+        hidden_dim: int = 256,
+        num_classes: int = 20,
+        *,
+        semantic_mode: str = 'probabilities',
+        scene_box: SceneBox | None = None,
+    ) -> None:
+        super().__init__(scene_box)
+        self.hidden_dim = hidden_dim
+        self.pos_encoder = PositionalEncoding(3, pos_encoding_dims)
+        dims = [self.pos_encoder.output_dim] + [hidden_dim] * _NUM_LAYERS
+        layers = [(nn.Linear(a, b), nn.ReLU()) for a, b in pairwise(dims)]
+        self.density_net = nn.Sequential(*(module for layer in layers for module in layer))
+        self.density_head = nn.Linear(hidden_dim, 1)
+        self.feature_head = nn.Linear(hidden_dim, hidden_dim)
+        view_encoder = PositionalEncoding(3, view_encoding_dims)
+        self.head_nets['rgb'] = ColorHead(hidden_dim, view_encoder, hidden_dim // 2)
+        self.head_nets['semantics'] = SemanticHead(
+            hidden_dim, num_classes, hidden_dim, mode=semantic_mode
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.semantic_net[-1].out_features
+
+    @property
+    def view_encoder(self) -> nn.Module:
+        """Encoding of directions."""
+        return self.head_nets['rgb'].view_encoder
+
+    @property
+    def rgb_net(self) -> nn.Sequential:
+        """Network of hidden values and encoded directions to colour."""
+        return self.head_nets['rgb'].net
+
+    @property
+    def semantic_net(self) -> nn.Sequential:
+        """Network of hidden values to class logits."""
+        return self.head_nets['semantics'].net
+
+    def density(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Softplus density (…) in float32 and hidden values (…, H)."""
+        values = self.density_net(self.pos_encoder(positions))
+        raw = self.density_head(values).squeeze(-1)
+        density = F.softplus(raw if raw.dtype == torch.float64 else raw.float())
+        return density, self.feature_head(values)
+
+
+class PanopticNeRF(SemanticNeRF):
+    """SemanticNeRF with a unit instance vector and a slot for every instance.
+
+    Args:
+        num_semantic_classes: C.
+        max_instances: number of slots K.
+        instance_feature_dim: D of the instance vectors.
+        Others as ``SemanticNeRF``.
+    """
+
+    def __init__(
+        self,
+        num_semantic_classes: int = 20,
+        max_instances: int = 100,
+        instance_feature_dim: int = 64,
+        *,
+        hidden_dim: int = 256,
+        semantic_mode: str = 'probabilities',
+        scene_box: SceneBox | None = None,
+    ) -> None:
+        super().__init__(
+            hidden_dim=hidden_dim,
+            num_classes=num_semantic_classes,
+            semantic_mode=semantic_mode,
+            scene_box=scene_box,
+        )
+        self.head_nets['instances'] = InstanceHead(hidden_dim, instance_feature_dim)
+        self.instance_embeddings = nn.Embedding(max_instances, instance_feature_dim)
+        self.temperature = nn.Parameter(torch.tensor(0.07))
+
+    def forward(self, points: Tensor, directions: Tensor | None = None) -> dict[str, Tensor]:
+        """As ``Field.forward``, the instance vectors named 'instance_features'."""
+        outputs = super().forward(points, directions)
+        outputs['instance_features'] = outputs.pop('instances')
+        return outputs
+
+    def instance_logits(self, features: Tensor) -> Tensor:
+        """Instance vectors (…, D) → slots (…, K): cosine to each embedding over temperature."""
+        slots = F.normalize(self.instance_embeddings.weight, dim=-1)
+        temperature = self.temperature.clamp(min=_MIN_TEMPERATURE)
+        return F.normalize(features, dim=-1) @ slots.t() / temperature
+
+
+class LERF(SemanticNeRF):
+    """SemanticNeRF with unit language vectors in CLIP's space (LERF, ICCV 2023).
+
+    CLIP itself is no part of the field: it is loaded when a text is first encoded, and never
+    saved with the field.
+
+    Args:
+        clip_model: open_clip name, path of a checkpoint, or a model with ``encode_text``.
+        feature_dim: D of the text space.
+        hidden_dim: width H.
+        clip_weights: open_clip tag or file for a model given by name; None takes OpenAI's.
+        num_classes, scene_box: as ``SemanticNeRF``.
+    """
+
+    def __init__(
+        self,
+        clip_model: Any = 'ViT-B/32',
+        feature_dim: int = 512,
+        hidden_dim: int = 256,
+        *,
+        clip_weights: str | None = None,
+        num_classes: int = 20,
+        semantic_mode: str = 'probabilities',
+        scene_box: SceneBox | None = None,
+    ) -> None:
+        super().__init__(
+            hidden_dim=hidden_dim,
+            num_classes=num_classes,
+            semantic_mode=semantic_mode,
+            scene_box=scene_box,
+        )
+        self.head_nets['language'] = LanguageHead(hidden_dim, feature_dim, hidden_dim)
+        # temperature of the relevancy; LERF divides cosines by 0.1
+        self.scale = nn.Parameter(torch.full((1,), 0.1), requires_grad=False)
+        self._clip_source = (clip_model, clip_weights)
+        self._clip: list[Any] = []  # in a list, so that it is neither moved nor saved with us
+
+    def forward(
+        self,
+        points: Tensor,
+        directions: Tensor | None = None,
+        text_queries: Sequence[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """As ``Field.forward``, the language vectors named 'language_features'.
+
+        With text queries also 'relevancy' (…, P) against the canonical phrases.
+        """
+        outputs = super().forward(points, directions)
+        outputs['language_features'] = outputs.pop('language')
+        if text_queries is not None:
+            from oneformer3d.clip.text import CANONICAL_PHRASES, pairwise_relevancy
+
+            outputs['relevancy'] = pairwise_relevancy(
+                outputs['language_features'],
+                self.encode_text(text_queries),
+                self.encode_text(CANONICAL_PHRASES),
+                scale=1 / float(self.scale),
+            )
+        return outputs
+
+    def encode_text(self, text_queries: Sequence[str]) -> Tensor:
+        """Queries → (P, D) unit vectors on the field's device.
+
+        Raises:
+            FileNotFoundError: CLIP's weights are not on this machine.
+            ValueError: its text space has another width than the field.
+        """
+        from oneformer3d.clip.text import encode_text
+
+        if not self._clip:
+            self._clip.append(_load_clip(*self._clip_source))
+        vectors = encode_text(self._clip[0], text_queries).to(self.scale.device)
+        width = self.head_nets['language'].net[-1].out_features
+        if vectors.shape[-1] != width:
+            raise ValueError(f'CLIP has a text space of {vectors.shape[-1]}, the field of {width}')
+        return vectors
+
+
+def _load_clip(model: Any, weights: str | None) -> nn.Module:
+    """The open_clip model behind a name, a file, a ClipEncoder or a model."""
+    if isinstance(model, nn.Module):
+        return getattr(model, 'clip', model)
+    from oneformer3d.clip.weights import load_clip
+
+    if weights is None and str(model).endswith(('.pt', '.pth', '.safetensors')):
+        return load_clip('ViT-B-32', model).clip
+    return load_clip(str(model).replace('/', '-'), weights or 'openai').clip

@@ -1,0 +1,1 @@
+"""Rays, samples along them and their compositing."""

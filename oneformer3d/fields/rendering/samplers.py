@@ -1,0 +1,268 @@
+"""Where along its rays a field is asked: interval edges, evenly or where the matter is.
+
+Enters: rays in world metres; for the later rounds weights (R, S) of earlier intervals. Leaves:
+edges (R, S + 1) in metres, ascending. Every ray is jittered by itself, and nothing is jittered
+unless it is asked for.
+
+A sampler is called as ``sampler(field, rays, perturb, generator)`` and returns the edges and a
+list of (edges, weights) of the proposals it trains, mostly empty.
+
+Letters: R rays, S samples (intervals) per ray.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..networks.field import Field
+from .rays import Rays
+from .volume import weights_from_density
+
+Proposals = list[tuple[Tensor, Tensor]]
+Sampler = Callable[[Field, Rays, bool, torch.Generator | None], tuple[Tensor, Proposals]]
+
+
+def stratified_edges(
+    rays: Rays,
+    num_samples: int,
+    perturb: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Even intervals between near and far.
+
+    Args:
+        rays: R rays.
+        num_samples: S.
+        perturb: move each inner edge, per ray, uniformly between the middles beside it.
+        generator: for repeatable jitter.
+
+    Returns:
+        (R, S + 1) metres; the first edge is near, the last far.
+    """
+    if num_samples < 1:
+        raise ValueError(f'num_samples must be positive, got {num_samples}')
+    steps = torch.linspace(0, 1, num_samples + 1, dtype=rays.near.dtype, device=rays.near.device)
+    steps = steps.expand(len(rays), -1)
+    if perturb and num_samples > 1:
+        shape = (len(rays), num_samples - 1)
+        jitter = _uniform(shape, rays.near, generator) - 0.5
+        steps = torch.cat((steps[:, :1], steps[:, 1:-1] + jitter / num_samples, steps[:, -1:]), -1)
+    return rays.near[:, None] + steps * (rays.far - rays.near)[:, None]
+
+
+def inverse_cdf(
+    edges: Tensor,
+    weights: Tensor,
+    num_values: int,
+    perturb: bool = False,
+    generator: torch.Generator | None = None,
+    padding: float = 0.01,
+) -> Tensor:
+    """Ascending draws from the density that is constant within each interval.
+
+    Args:
+        edges: (R, S + 1) ascending.
+        weights: (R, S) not negative, of any sum.
+        num_values: draws per ray.
+        perturb: one random draw in each of equal shares of the probability, else its middle.
+        generator: for repeatable draws.
+        padding: added to every weight, so that all intervals stay reachable.
+
+    Returns:
+        (R, num_values), without gradient.
+    """
+    if edges.shape[-1] != weights.shape[-1] + 1:
+        raise ValueError(f'{weights.shape[-1]} weights need one edge more, got {edges.shape[-1]}')
+    edges, weights = edges.detach(), weights.detach().to(edges.dtype) + padding
+    total = weights.sum(-1, keepdim=True)
+    even = torch.full_like(weights, 1 / weights.shape[-1])
+    pdf = torch.where(total > 0, weights / total.clamp(min=torch.finfo(total.dtype).tiny), even)
+    cdf = pdf.cumsum(-1)
+    cdf = torch.cat((torch.zeros_like(cdf[:, :1]), cdf / cdf[:, -1:]), dim=-1)
+    shape = (len(edges), num_values)
+    within = _uniform(shape, edges, generator) if perturb else edges.new_full(shape, 0.5)
+    share = torch.arange(num_values, dtype=edges.dtype, device=edges.device)
+    u = ((share + within) / num_values).clamp(max=1 - torch.finfo(edges.dtype).eps)
+    above = torch.searchsorted(cdf, u, right=True).clamp(1, weights.shape[-1])
+    low_cdf, high_cdf = cdf.gather(-1, above - 1), cdf.gather(-1, above)
+    low, high = edges.gather(-1, above - 1), edges.gather(-1, above)
+    gap = high_cdf - low_cdf
+    fraction = torch.where(gap > 0, (u - low_cdf) / gap.clamp(min=1e-12), 0.5)
+    return low + fraction.clamp(0, 1) * (high - low)
+
+
+def inverse_cdf_edges(
+    edges: Tensor,
+    weights: Tensor,
+    num_samples: int,
+    perturb: bool = False,
+    generator: torch.Generator | None = None,
+    padding: float = 0.01,
+) -> Tensor:
+    """New intervals, narrow where the weights are: ``inverse_cdf`` with one value more.
+
+    Returns:
+        (R, num_samples + 1), without gradient.
+    """
+    return inverse_cdf(edges, weights, num_samples + 1, perturb, generator, padding)
+
+
+def hierarchical_sampling(
+    points: Tensor,
+    weights: Tensor,
+    num_samples: int,
+    perturb: bool = True,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Further points on rays, drawn where the weights are (NeRF, ECCV 2020, section 5.2).
+
+    Each point stands for the interval between the middles beside it.
+
+    Args:
+        points: (R, S, 3) along each ray in order, S ≥ 2.
+        weights: (R, S) not negative.
+        num_samples: draws per ray.
+        perturb: random draws, else evenly spread ones.
+        generator: for repeatable draws.
+
+    Returns:
+        Points (R, num_samples, 3) in order, and the weight of the interval each was drawn from
+        (R, num_samples); both without gradient.
+    """
+    if points.ndim != 3 or points.shape[1] < 2 or points.shape[:2] != weights.shape:
+        raise ValueError(
+            'expected points (R, S, 3) and weights (R, S) with S >= 2, got '
+            f'{tuple(points.shape)} and {tuple(weights.shape)}'
+        )
+    points, weights = points.detach(), weights.detach()
+    first, along = points[:, :1], points[:, -1:] - points[:, :1]
+    length = torch.linalg.vector_norm(along, dim=-1, keepdim=True)
+    distances = torch.linalg.vector_norm(points - first, dim=-1)
+    middles = (distances[:, 1:] + distances[:, :-1]) / 2
+    edges = torch.cat((distances[:, :1], middles, distances[:, -1:]), dim=-1)
+    drawn = inverse_cdf(edges, weights, num_samples, perturb, generator, padding=1e-5)
+    interval = torch.searchsorted(middles.contiguous(), drawn, right=True)
+    direction = along / length.clamp(min=torch.finfo(length.dtype).tiny)
+    return first + drawn[..., None] * direction, weights.gather(-1, interval)
+
+
+class UniformSampler:
+    """Even, or stratified, intervals.
+
+    Args:
+        num_samples: S.
+    """
+
+    def __init__(self, num_samples: int = 64) -> None:
+        self.num_samples = num_samples
+
+    def __call__(self, field, rays, perturb=False, generator=None) -> tuple[Tensor, Proposals]:
+        """Edges (R, S + 1) and no proposals."""
+        return stratified_edges(rays, self.num_samples, perturb, generator), []
+
+
+class HierarchicalSampler:
+    """Even intervals, split further where the field itself finds matter there.
+
+    Args:
+        num_coarse: intervals of the first round.
+        num_fine: edges added by the second.
+    """
+
+    def __init__(self, num_coarse: int = 64, num_fine: int = 128) -> None:
+        self.num_coarse, self.num_fine = num_coarse, num_fine
+
+    @torch.no_grad()
+    def __call__(self, field, rays, perturb=False, generator=None) -> tuple[Tensor, Proposals]:
+        """Edges (R, num_coarse + num_fine + 1) of both rounds together, and no proposals."""
+        edges = stratified_edges(rays, self.num_coarse, perturb, generator)
+        middles = (edges[:, 1:] + edges[:, :-1]) / 2
+        density = field.world_density(rays.positions(middles))
+        weights, _ = weights_from_density(density, edges)
+        spread = widened(weights)
+        fine = inverse_cdf(edges, spread, self.num_fine, perturb, generator, padding=1e-5)
+        return torch.cat((edges, fine), dim=-1).sort(dim=-1).values, []
+
+
+def widened(weights: Tensor) -> Tensor:
+    """Weights (R, S) spread to their neighbours (mip-NeRF, ICCV 2021, eq. 18).
+
+    An interval is judged by its middle, so a surface may also lie in the one before.
+    """
+    edge = torch.cat((weights[:, :1], weights, weights[:, -1:]), dim=-1)
+    largest = torch.maximum(edge[:, 1:], edge[:, :-1])
+    return (largest[:, 1:] + largest[:, :-1]) / 2
+
+
+def _uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Uniform draws on the generator's device, then moved, so that seeds mean the same."""
+    device = like.device if generator is None else generator.device
+    draws = torch.rand(shape, dtype=like.dtype, device=device, generator=generator)
+    return draws.to(like.device)
+
+
+class RefinedSampler:
+    """Another sampler's intervals, split further where the field itself finds matter there.
+
+    Args:
+        base: the other sampler.
+        num_fine: edges added by the field's own weights.
+    """
+
+    def __init__(self, base: Sampler, num_fine: int = 16) -> None:
+        self.base, self.num_fine = base, num_fine
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        field: Field,
+        rays: Rays,
+        perturb: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Proposals]:
+        """Edges (R, S + num_fine + 1), and the other sampler's proposals."""
+        edges, proposals = self.base(field, rays, perturb, generator)
+        density = field.world_density(rays.positions((edges[:, 1:] + edges[:, :-1]) / 2))
+        weights, _ = weights_from_density(density, edges)
+        fine = inverse_cdf(edges, weights, self.num_fine, perturb, generator, padding=1e-3)
+        return torch.cat((edges, fine), dim=-1).sort(dim=-1).values, proposals
+
+
+class GuidedSampler:
+    """Another sampler's intervals, split further around a known distance.
+
+    Args:
+        base: the other sampler.
+        distance: (R,) metres along each ray, 0 where it is not known: fine edges are even there.
+        num_fine: edges added around the distance.
+        reach: metres before and behind the distance.
+    """
+
+    def __init__(
+        self, base: Sampler, distance: Tensor, num_fine: int = 16, reach: float = 0.1
+    ) -> None:
+        self.base, self.distance, self.num_fine, self.reach = base, distance, num_fine, reach
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        field: Field,
+        rays: Rays,
+        perturb: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Proposals]:
+        """Edges (R, S + num_fine + 1), and the other sampler's proposals."""
+        edges, proposals = self.base(field, rays, perturb, generator)
+        known = self.distance > 0
+        low = torch.where(known, self.distance - self.reach, rays.near)
+        high = torch.where(known, self.distance + self.reach, rays.far)
+        shape = (len(rays), self.num_fine)
+        within = torch.full(shape, 0.5)
+        if perturb:
+            device = edges.device if generator is None else generator.device
+            within = torch.rand(shape, generator=generator, device=device)
+        steps = (torch.arange(self.num_fine, device=within.device) + within) / self.num_fine
+        fine = low[:, None] + steps.to(edges) * (high - low)[:, None]
+        fine = torch.minimum(torch.maximum(fine, rays.near[:, None]), rays.far[:, None])
+        return torch.cat((edges, fine), dim=-1).sort(dim=-1).values, proposals

@@ -1,0 +1,1 @@
+"""What a field is fitted to: images, poses, stored features, label maps."""

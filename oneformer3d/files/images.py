@@ -1,0 +1,93 @@
+"""Colour and depth images, read with their faults named and written atomically.
+
+Enters: JPEG or PNG files, arrays. Leaves: (H, W, 3) uint8 colours, (H, W) float32 metres, files.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .atomic import atomic_path
+
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # as PIL raises
+
+
+def read_image(
+    path: str | Path, size: tuple[int, int], expected_size: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """An image squashed to a size; a JPEG of twice the size or more is decoded at 1/2, 1/4 or 1/8.
+
+    Args:
+        path: JPEG or PNG.
+        size: (H, W) of the result.
+        expected_size: (H, W) that the file must have.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        OSError, ValueError: missing, damaged, cut short or of another size; names the file.
+    """
+    try:
+        with Image.open(path) as image:
+            _check_size(image, expected_size)
+            image.draft('RGB', (size[1], size[0]))
+            pixels = image.convert('RGB')
+            if pixels.size != (size[1], size[0]):
+                pixels = pixels.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+            return np.asarray(pixels)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{path}: no such image') from error
+    except UNREADABLE as error:
+        raise ValueError(f'{path}: {error}') from error
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(H, W) of an image file, from its header."""
+    with Image.open(path) as image:
+        return image.height, image.width
+
+
+def read_depth(
+    path: str | Path, expected_size: tuple[int, int] | None = None
+) -> NDArray[np.float32]:
+    """Depth (h, w) in metres, 0 for missing, from a 16-bit image in millimetres.
+
+    Raises:
+        OSError, ValueError: missing, damaged, of another kind or size; names the file.
+    """
+    try:
+        with Image.open(path) as image:
+            _check_size(image, expected_size)
+            depth = np.asarray(image)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{path}: no such depth image') from error
+    except UNREADABLE as error:
+        raise ValueError(f'{path}: {error}') from error
+    if depth.ndim != 2 or depth.dtype == np.uint8:
+        raise ValueError(f'{path}: expected 16-bit depth, got {depth.dtype} {depth.shape}')
+    return np.where(depth == MISSING_DEPTH, 0, depth).astype(np.float32) / 1000
+
+
+def _check_size(image: Image.Image, expected: tuple[int, int] | None) -> None:
+    if expected is not None and image.size != (expected[1], expected[0]):
+        raise ValueError(
+            f'is {image.height}×{image.width} pixels, the infos say {expected[0]}×{expected[1]}'
+        )
+
+
+MISSING_DEPTH = 65535  # what 7-Scenes writes where there is no depth
+
+
+def write_png(path: str | Path, image: np.ndarray) -> None:
+    """Write an RGB image.
+
+    Raises:
+        ValueError: Not (H, W, 3) uint8.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f'{path}: expected (H, W, 3) uint8, got {image.shape} {image.dtype}')
+    with atomic_path(path) as temporary:
+        Image.fromarray(image).save(temporary, format='PNG')

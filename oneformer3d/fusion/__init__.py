@@ -1,0 +1,1 @@
+"""The Bi-Fusion encoder: frozen image features brought to the points."""

@@ -1,0 +1,92 @@
+"""What the Bi-Fusion encoder returns: the segmentor's point features and all that fusion found.
+
+The dictionaries of ``FusedPoints.samples`` are the interface for whatever merges the points of
+several scans or frames later on: they say which scene a point is of and which frame shows it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oneformer3d.structures import PointFeatures, PosedViews
+
+from .image_branch import LiftedViews
+
+
+@dataclass(frozen=True)
+class FusedPoints(PointFeatures):
+    """Point features with what fusion found out.
+
+    Attributes:
+        fused: (sum N, 96) gated features.
+        gate: (sum N, 96), exactly 0 where no view sees the point.
+        geo: (sum N, 32) positional encoding.
+        lifted: what points see.
+        view_of_point: (sum N,) int64, the view of the sample that is nearest, −1 for none.
+        views: of each sample, or None.
+        scene_ids: of each sample, '' where unknown.
+        without_views: (sum N, D) the features as they are if no sample has views, for training,
+            or None.
+    """
+
+    fused: Tensor
+    gate: Tensor
+    geo: Tensor
+    lifted: LiftedViews
+    view_of_point: Tensor
+    views: tuple[PosedViews | None, ...]
+    scene_ids: tuple[str, ...]
+    without_views: Tensor | None = None
+
+    def samples(self) -> list[dict[str, Any]]:
+        """The documented outputs, one dictionary per sample.
+
+        ``feat_fusion`` (N, D), ``conf_2d`` (N,) 0…1, ``pe_xyz`` (N, 32), ``gate`` (N, 96),
+        ``valid`` (N,) bool, ``clip_global`` (V, D') or None, ``scene_id``, ``frame_ids`` (V names)
+        and ``frame_of_point`` (N,) int64, the index in ``frame_ids`` of the view that sees the
+        point from nearest, −1 for none.
+        """
+        rows = {
+            'feat_fusion': self.features,
+            'conf_2d': self.lifted.conf,
+            'pe_xyz': self.geo,
+            'gate': self.gate,
+            'valid': self.lifted.valid,
+            'frame_of_point': self.view_of_point,
+        }
+        split = {name: value.split(list(self.num_points)) for name, value in rows.items()}
+        return [
+            {
+                **{name: parts[i] for name, parts in split.items()},
+                'clip_global': None if seen is None else seen.clip_global,
+                'scene_id': self.scene_ids[i],
+                'frame_ids': () if seen is None else seen.frames,
+            }
+            for i, seen in enumerate(self.views)
+        ]
+
+
+@torch.no_grad()
+def fusion_statistics(points: FusedPoints) -> dict[str, Tensor]:
+    """Metrics of a batch, scalars; none has "loss" in its name, so none is added to the loss.
+
+    ``gate_mean`` and ``gate_std`` over seen points, ``coverage`` (seen points / points),
+    ``views_per_point`` (over seen points), ``valid_rate`` (pairs seen / pairs of a point and a
+    view), ``conf_mean`` over seen points.
+    """
+    lifted, batch = points.lifted, points.lifted.batch
+    num_seen = lifted.valid.sum().clamp(min=1)
+    gate = points.gate.float().mean(1)[lifted.valid]
+    mean = gate.sum() / num_seen
+    possible = sum(n * v for n, v in zip(batch.num_points, batch.num_views))
+    num_pairs = mean.new_tensor(float(len(batch.pairs)))
+    return {
+        'gate_mean': mean,
+        'gate_std': ((gate - mean).square().sum() / num_seen).sqrt(),
+        'coverage': lifted.valid.float().mean(),
+        'valid_rate': num_pairs / max(1, possible),
+        'views_per_point': num_pairs / num_seen,
+        'conf_mean': lifted.conf.sum() / num_seen,
+    }

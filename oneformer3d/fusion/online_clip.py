@@ -1,0 +1,139 @@
+"""CLIP within the network: images of a batch → their maps, kept in a feature store.
+
+Enters: ``PosedViews`` with images. Leaves: the same views with ``feat`` and ``clip_global``. The
+first time a frame is met its features are computed and written, later they are read.
+"""
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import torch
+from mmengine.dist import get_rank
+from torch import Tensor, nn
+
+from oneformer3d.clip.encoder import ClipEncoder
+from oneformer3d.clip.freezing import freeze_clip_except_last_blocks
+from oneformer3d.store.format import StoreStamp
+from oneformer3d.store.reader import FeatureStoreWriter
+from oneformer3d.structures import PosedViews
+
+from .image_branch import pixel_shuffle_features
+
+SMALL_GPU_BYTES = 8 << 30
+
+
+class OnlineClip(nn.Module):
+    """A CLIP tower that serves the image branch.
+
+    Args:
+        encoder: settings of ``ClipEncoder``; its map is float16 unless said otherwise.
+        num_train_blocks: last residual blocks that train; 0 keeps all of it frozen.
+        store: folder of a feature store that is filled on first use, None for none. Names of
+            scenes and frames are its keys; views without names are always computed.
+        pixel_shuffle: factor.
+        batch_size: images at a time.
+        memory_budget: bytes; on a GPU with less memory in all, CLIP waits on the CPU and is
+            moved over for each use.
+
+    Raises:
+        ValueError: a store for features that change while they train.
+    """
+
+    def __init__(
+        self,
+        encoder: dict[str, Any] | None = None,
+        num_train_blocks: int = 0,
+        store: str | os.PathLike | None = None,
+        pixel_shuffle: int = 2,
+        batch_size: int = 32,
+        memory_budget: int = SMALL_GPU_BYTES,
+    ) -> None:
+        super().__init__()
+        if num_train_blocks and store is not None:
+            raise ValueError('features that train cannot be kept in a store: freeze_blocks=0')
+        self.clip = ClipEncoder(**{'dtype': 'fp16', **(encoder or {})})
+        freeze_clip_except_last_blocks(self.clip.visual, num_train_blocks)
+        for name, parameter in self.clip.named_parameters():
+            if not name.startswith('clip.visual.'):
+                parameter.requires_grad_(False)
+        self.num_train_blocks = num_train_blocks
+        self.store_path = store
+        self.pixel_shuffle = pixel_shuffle
+        self.batch_size = batch_size
+        self.memory_budget = memory_budget
+        self._writer: FeatureStoreWriter | None = None
+
+    @property
+    def stamp(self) -> StoreStamp:
+        """What makes these features."""
+        return self.clip.stamp(self.pixel_shuffle)
+
+    @property
+    def num_channels(self) -> int:
+        """C of the map after the pixel shuffle."""
+        return self.stamp.channels
+
+    def forward(self, views: PosedViews) -> PosedViews:
+        """The views with features.
+
+        Raises:
+            ValueError: views without images.
+        """
+        if views.images is None:
+            raise ValueError(f'{views.scene_id}: views have neither feature maps nor images')
+        if self.store_path is None or not (views.scene_id and views.frames):
+            feat, embedding = self.encode(views.images)
+        else:
+            feat, embedding = self._stored(views)
+        return replace(views, feat=feat, clip_global=embedding)
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(V, 3, H, W) images, uint8 or 0–1 → maps (V, C, h, w) and embeddings (V, D)."""
+        grid = self.stamp.grid
+        if len(images) == 0:
+            return (
+                images.new_zeros(0, self.num_channels, *grid, dtype=torch.float32),
+                images.new_zeros(0, self.clip.embed_dim, dtype=torch.float32),
+            )
+        home = next(self.clip.parameters()).device
+        offload = self._offloads(images.device)
+        if home != images.device:
+            self.clip.to(images.device)
+        pieces = [self.clip(piece) for piece in images.split(self.batch_size)]
+        if offload:
+            self.clip.to('cpu')
+        feat = pixel_shuffle_features(torch.cat([p.feat for p in pieces]), self.pixel_shuffle)
+        return feat, torch.cat([p.clip_global for p in pieces])
+
+    def _stored(self, views: PosedViews) -> tuple[Tensor, Tensor]:
+        """Features read from the store; those that are missing are computed and written first."""
+        if self._writer is None:
+            self._writer = FeatureStoreWriter(self.store_path, self.stamp, rank=get_rank())
+        keys = [(views.scene_id, frame) for frame in views.frames]
+        missing = [i for i, key in enumerate(keys) if not self._writer.has(*key)]
+        if missing:
+            feat, embedding = self.encode(views.images[missing])
+            for i, map_, vector in zip(missing, feat.cpu().numpy(), embedding.cpu().numpy()):
+                self._writer.put(*keys[i], {'feat': map_, 'clip_global': vector})
+            self._writer.flush()
+        records = [self._writer.get(*key) for key in keys]
+        device = views.images.device
+        return tuple(
+            torch.stack([torch.from_numpy(record[name]) for record in records]).to(device)
+            for name in ('feat', 'clip_global')
+        )
+
+    def _offloads(self, device: torch.device) -> bool:
+        if device.type != 'cuda' or self.num_train_blocks:
+            return False
+        return torch.cuda.get_device_properties(device).total_memory < self.memory_budget
+
+    def close(self) -> None:
+        """Give the store's shard back to other writers."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, '_writer': None}

@@ -1,0 +1,110 @@
+"""From a stored map to 128 numbers per point: the trained layers, or a fixed projection.
+
+Enters: a map (C, h, w) and pixels (P, 2) of the image it covers. Leaves: (P, 128) float32. The
+trained layers are the whole image branch of the fusion encoder.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from oneformer3d.files.checkpoints import load_checkpoint_file
+from oneformer3d.lifting.pairs import PixelPairs
+from oneformer3d.lifting.uv import sample_img_feat
+
+_CONV, _LINEAR = 'head.proj.weight', 'linear.weight'
+
+
+@dataclass(frozen=True)
+class PointHead:
+    """A projection of a map's features at pixels.
+
+    Attributes:
+        description: what it is, for the files it makes.
+    """
+
+    description: str
+    _project: Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
+
+    def __call__(self, feat: Tensor, uv: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """Map (C, h, w) and pixels (P, 2) of an image (H, W) → (P, 128) float32."""
+        with torch.inference_mode():
+            return self._project(feat, uv, image_size)
+
+
+def orthogonal_point_head(channels: int, out_channels: int = 128, seed: int = 0) -> PointHead:
+    """A seeded projection with orthonormal rows (or columns, when it widens)."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.empty(out_channels, channels)
+    torch.nn.init.orthogonal_(weight, generator=generator)
+
+    def project(feat: Tensor, uv: Tensor, image_size: tuple[int, int]) -> Tensor:
+        return F.linear(sample_img_feat(feat, uv, image_size), weight)
+
+    return PointHead(f'orthogonal projection, not trained, seed {seed}', project)
+
+
+def load_point_head(
+    path: str | Path, channels: int, out_channels: int = 128, upsample: int = 2
+) -> PointHead:
+    """The image branch of a trained fusion encoder, as it works for a single view.
+
+    Args:
+        path: checkpoint of a segmentor with the fusion encoder.
+        channels: C of the stored map.
+        out_channels: of the branch.
+        upsample: of its maps, which is a setting and not in the checkpoint.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no checkpoint, or without such a branch.
+    """
+    # Here, because everything else of this package works without it.
+    from .image_branch import ImageBranch, ViewBatch
+
+    state = load_checkpoint_file(path)
+    prefix = find_branch(state, channels, out_channels, str(path))
+    own = {name[len(prefix) :]: v for name, v in state.items() if name.startswith(prefix)}
+    has_neck = any(name.startswith('head.neck.') for name in own)
+    branch = ImageBranch(channels, own[_CONV].shape[0], out_channels, upsample, has_neck)
+    try:
+        branch.load_state_dict(own)
+    except RuntimeError as error:
+        raise ValueError(f'{path}: {prefix}: {" ".join(str(error).split())[:300]}') from error
+    branch.eval()
+
+    def project(feat: Tensor, uv: Tensor, image_size: tuple[int, int]) -> Tensor:
+        maps = feat[None].float()
+        hidden = torch.zeros(1, dtype=torch.bool)
+        no_pairs = PixelPairs(*(torch.zeros(0, dtype=torch.int64),) * 2, uv[:0], uv[:0, 0])
+        batch = ViewBatch(maps, hidden, no_pairs, (len(uv),), (1,))
+        sampled = sample_img_feat(branch.weighted_maps(batch), uv, image_size)
+        return sampled[:, :-1] / sampled[:, -1:]
+
+    return PointHead(f'trained: {prefix.rstrip(".")} of {Path(path).name}', project)
+
+
+def find_branch(state: Mapping[str, Tensor], channels: int, out_channels: int, source: str) -> str:
+    """Prefix of the image branch's names in a state dict.
+
+    Raises:
+        ValueError: there is none for this many channels, or more than one.
+    """
+    prefixes = [name.removesuffix(_CONV) for name in state if name.endswith(_CONV)]
+    fitting = [
+        prefix
+        for prefix in prefixes
+        if state[prefix + _CONV].shape[1:] == (channels, 1, 1)
+        and state.get(prefix + _LINEAR, state[prefix + _CONV]).shape[0] == out_channels
+    ]
+    if len(fitting) != 1:
+        found = [f'{p}{_CONV} {tuple(state[p + _CONV].shape)}' for p in prefixes]
+        raise ValueError(
+            f'{source}: expected one image branch from {channels} to {out_channels} channels, '
+            f'got {", ".join(found) or "none"}'
+        )
+    return fitting[0]

@@ -1,0 +1,344 @@
+"""A scan in, labelled points out; no ground truth is needed.
+
+    scan → points (N) → thinned to the model's spacing (M) → superpoints → tiles → model
+         → one result for M → carried back to N
+
+A fused model also looks at the images of a folder, if it is told which CLIP its features are of;
+without images it segments the points alone.
+
+Enters: a point-cloud file, an array (N, 3) or (N, 6), or a folder of posed RGB-D frames. Leaves:
+the dictionary that ``OneFormer3DInferencer.__call__`` describes. N points, M points the
+network sees, K instances.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+
+from oneformer3d.data.class_tables import ClassTable, get_class_table
+from oneformer3d.data.posed_rgbd import fuse_folder
+from oneformer3d.data.readers import as_point_cloud, read_point_cloud
+from oneformer3d.data.superpoints import superpoints_from_points
+from oneformer3d.data.upright import refine_up, rotation_to_z_up, up_from_axis, up_from_cameras
+from oneformer3d.engine.cli import load_config
+from oneformer3d.fusion.encoder import BiFusionEncoder
+from oneformer3d.registry import MODELS, TRANSFORMS
+from oneformer3d.segmentor.weights import load_checkpoint
+from oneformer3d.visualization.labels import to_array
+
+from .scan_images import ScanImageReader, ScanImages
+from .thinning import carry_back, keep_all, thin_points
+from .tiling import Tile, merge_predictions, split_tiles
+
+# Steps of a test pipeline that read from disk or leave points out: the inferencer has the points
+# already, and wants a label for each.
+_DATASET_STEPS = ('LoadScenePoints', 'LoadSceneAnnotations', 'SamplePoints', 'LoadPosedViews')
+
+FUSION_VOXEL = 0.02  # metres: RGB-D frames are fused to one point per cube of this edge
+
+Progress = Callable[[str, int, int], None]
+
+
+class OneFormer3DInferencer:
+    """Segments scans with a trained model.
+
+    Args:
+        config: the config the model was trained with, or its path. Its test pipeline normalises
+            the colours, its test dataset names the class table.
+        checkpoint: the trained weights.
+        device: 'cpu', 'cuda', …; None takes a GPU where there is one.
+        score_thr: instances with a lower score are left out.
+        voxel_size: clouds are thinned to one point per cube of this edge in metres before the
+            network sees them, and every point takes its cube's labels. None takes the model's
+            voxel size, 0 thins nothing.
+        max_points: thinned scenes with more points are segmented in overlapping tiles of at most
+            so many; this bounds the memory.
+        tile_margin: context around a tile in metres.
+        clip: for a model with image features, settings of ``ClipEncoder`` (``weights`` and what
+            else the features it was trained with were made with); None looks at no images.
+        max_views: of a folder, evenly spread over its frames.
+
+    Raises:
+        FileNotFoundError: No such config, checkpoint or CLIP weights.
+        ValueError: The checkpoint belongs to another model, or the config to no segmentor; CLIP
+            for a model without image features, or another CLIP than the model's.
+    """
+
+    def __init__(
+        self,
+        config: Config | str | Path,
+        checkpoint: str | Path,
+        device: str | None = None,
+        *,
+        score_thr: float = 0.3,
+        voxel_size: float | None = None,
+        max_points: int = 150_000,
+        tile_margin: float = 1.0,
+        clip: Mapping[str, Any] | None = None,
+        max_views: int = 64,
+    ) -> None:
+        self.config = config if isinstance(config, Config) else load_config(config)
+        self.config_name = str(self.config.filename or 'config')
+        self.checkpoint_name = str(checkpoint)
+        self.class_table, pipeline = _test_settings(self.config, self.config_name)
+        self.device = _device(device)
+        init_default_scope(self.config.get('default_scope', 'mmdet3d'))
+        self.pipeline = [TRANSFORMS.build(step) for step in pipeline]
+        self.model = MODELS.build(self.config.model).eval()
+        load_checkpoint(self.model, checkpoint)
+        self.model.to(self.device)
+        if self.model.num_semantic_classes != self.class_table.num_classes:
+            raise ValueError(
+                f'{self.config_name}: the model has {self.model.num_semantic_classes} classes, '
+                f'class table {self.class_table.name!r} has {self.class_table.num_classes}'
+            )
+        self.score_thr = score_thr
+        self.voxel_size = model_voxel_size(self.config.model) if voxel_size is None else voxel_size
+        self.max_points = max_points
+        self.tile_margin = tile_margin
+        self.read_images = None if clip is None else self._image_reader(clip, max_views)
+
+    def __call__(
+        self,
+        source: str | Path | np.ndarray,
+        up: str | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Segment one scan.
+
+        Args:
+            source: A ``.ply``, ``.pcd``, ``.npy`` or ``.bin`` file, an array (N, 3) or (N, 6)
+                of xyz in metres and rgb 0–255, or a folder with posed RGB-D frames.
+            up: the axis of the scan that points up: x, y, z, -x, -y or -z; the network was
+                trained with z up. None takes z for clouds; of RGB-D frames the cameras and the
+                floor tell.
+            progress: called with the name of a step, how much of it is done, and of how much.
+
+        Returns:
+            - ``points`` (N, 6) float32 the scan, in its own coordinates
+            - ``semantic`` (N,) int64 class 0…C−1
+            - ``panoptic_semantic`` (N,) int64 class, ``panoptic`` (N,) int64 segment id:
+              the class for stuff, above the last stuff class for things
+            - ``instance`` (N,) int64 row of the best-scored instance that has the point, -1 none
+            - ``instance_points`` K arrays of point indices; they may overlap
+            - ``instance_classes`` (K,) int64 semantic class, ``instance_scores`` (K,) float32
+              descending
+            - ``class_names``, ``palette`` (C, 3) uint8, ``upright`` (N, 3) float32 the points
+              with z up
+            - ``info`` numbers of points, tiles and superpoints, and seconds of each step
+
+        Raises:
+            FileNotFoundError, ValueError: The scan is missing or broken; names it.
+        """
+        clock = _Clock(progress)
+        clock.start('read')
+        points, seen_up = read_scan(source)
+        rotation = rotation_to_z_up(seen_up if up is None else up_from_axis(up))
+        upright = points[:, :3] @ rotation.T.astype(np.float32)
+        cloud = np.concatenate([upright, points[:, 3:]], axis=1)
+        clock.start('thin')
+        thinned = thin_points(cloud, self.voxel_size) if self.voxel_size else keep_all(cloud)
+        clock.start('superpoints')
+        superpoints = self._superpoints(thinned.points)
+        tiles = split_tiles(thinned.points, self.max_points, self.tile_margin)
+        images = None
+        if (
+            self.read_images is not None
+            and isinstance(source, str | Path)
+            and Path(source).is_dir()
+        ):
+            clock.start('images')
+            images = self.read_images(source)
+        clock.start('network', len(tiles))
+        predictions = []
+        for tile in tiles:
+            predictions.append(
+                self._segment_tile(thinned.points, superpoints, tile, rotation, images)
+            )
+            clock.report(len(predictions))
+        clock.start('merge')
+        result = merge_predictions(tiles, predictions, len(thinned.points), self.class_table.stuff)
+        result = carry_back(result, thinned)
+        clock.stop()
+        return {
+            'points': points,
+            **result,
+            'class_names': self.class_table.classes,
+            'palette': self.class_table.palette,
+            'upright': upright,
+            'info': {
+                'up': [round(float(c), 4) for c in rotation[2]],
+                'num_points': len(points),
+                'num_points_network': len(thinned.points),
+                'num_superpoints': 0 if superpoints is None else int(superpoints.max()) + 1,
+                'num_tiles': len(tiles),
+                'num_views': 0 if images is None else len(images.frames),
+                'voxel_size': self.voxel_size,
+                'score_thr': self.score_thr,
+                'seconds': clock.seconds,
+            },
+        }
+
+    def describe_model(self) -> dict[str, Any]:
+        """What made the result: for reports."""
+        return {
+            'config': self.config_name,
+            'checkpoint': self.checkpoint_name,
+            'type': self.config.model.type,
+            'num_parameters': sum(p.numel() for p in self.model.parameters()),
+            'class_table': self.class_table.name,
+            'device': str(self.device),
+        }
+
+    def _superpoints(self, points: np.ndarray) -> np.ndarray | None:
+        if not self.model.use_superpoints:
+            return None
+        return superpoints_from_points(points[:, :3], points[:, 3:])
+
+    def _image_reader(self, clip: Mapping[str, Any], max_views: int) -> ScanImageReader:
+        encoder = getattr(self.model, 'encoder', None)
+        if not isinstance(encoder, BiFusionEncoder):
+            raise ValueError(f'{self.config_name}: the model reads no image features')
+        return ScanImageReader(
+            clip, encoder.image_channels, max_views=max_views, device=self.device
+        )
+
+    def _segment_tile(
+        self,
+        points: np.ndarray,
+        superpoints: np.ndarray | None,
+        tile: Tile,
+        rotation: np.ndarray,
+        images: ScanImages | None,
+    ) -> dict[str, np.ndarray]:
+        """The model's prediction for a tile's points, of instances the well-scored ones only."""
+        upright_from_scan = np.eye(4)
+        upright_from_scan[:3, :3] = rotation
+        scene: dict[str, Any] = {
+            'points': points[tile.members],
+            'augmented_from_original': upright_from_scan,
+            'test_mode': False,
+        }
+        if images is not None:
+            scene['views'] = images.views(points[tile.members, :3] @ rotation)
+        if superpoints is not None:
+            _, scene['sp_pts_mask'] = np.unique(superpoints[tile.members], return_inverse=True)
+        for transform in self.pipeline:
+            scene = transform(scene)
+        if len(scene['inputs']['points']) != len(tile.members):
+            raise ValueError(
+                f'{self.config_name}: the test pipeline makes {len(scene["inputs"]["points"])} '
+                f'points of {len(tile.members)}; it may not add or drop points'
+            )
+        predicted = self.model.test_step(pseudo_collate([scene]))[0].pred_pts_seg
+        scores = to_array(predicted.instance_scores)
+        kept = scores >= self.score_thr
+        masks, panoptic = (to_array(mask) for mask in predicted.pts_instance_mask)
+        semantic, panoptic_semantic = (to_array(mask) for mask in predicted.pts_semantic_mask)
+        class_of = np.asarray(self.model.instance_classes)
+        return {
+            'semantic': semantic,
+            'panoptic_semantic': panoptic_semantic,
+            'panoptic': panoptic,
+            'masks': masks[kept].astype(bool),
+            'classes': class_of[to_array(predicted.instance_labels)[kept]],
+            'scores': scores[kept],
+        }
+
+
+def read_scan(source: str | Path | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whatever holds a scan → its points and which way is up.
+
+    Args:
+        source: see ``OneFormer3DInferencer.__call__``.
+
+    Returns:
+        Points (N, 6) float32, xyz in metres and rgb 0–255; up (3,): z, except for RGB-D frames
+        whose cameras were held otherwise.
+
+    Raises:
+        FileNotFoundError, ValueError: The scan is missing or broken; names it.
+    """
+    z_up = up_from_axis('z')
+    if isinstance(source, np.ndarray):
+        return as_point_cloud(source), z_up
+    path = Path(source)
+    if not path.is_dir():
+        return read_point_cloud(path), z_up
+    points, world_from_cam = fuse_folder(path, FUSION_VOXEL)
+    points = as_point_cloud(points, name=str(path))
+    up = up_from_cameras(world_from_cam)
+    if up @ z_up > np.cos(np.radians(35)):
+        return points, z_up
+    return points, refine_up(points[:, :3], up)
+
+
+def _test_settings(config: Config, name: str) -> tuple[ClassTable, list[dict]]:
+    """Class table of the test dataset, and its pipeline without what reads the dataset's files.
+
+    Raises:
+        ValueError: The config lacks a model, or a test dataset with class table and pipeline.
+    """
+    dataset = config.get('test_dataloader', {}).get('dataset', {})
+    if 'model' not in config or 'class_table' not in dataset or 'pipeline' not in dataset:
+        raise ValueError(
+            f'{name}: expected a model and a test_dataloader whose dataset has a class_table and '
+            'a pipeline'
+        )
+    steps = [step for step in dataset['pipeline'] if step['type'] not in _DATASET_STEPS]
+    return get_class_table(dataset['class_table']), steps
+
+
+def model_voxel_size(model: Mapping) -> float:
+    """Edge in metres of the voxels of a model, or of the encoders within it; 0 if it has none."""
+    if 'voxel_size' in model:
+        return model['voxel_size']
+    inner = [model[name] for name in ('encoder', 'encoder_3d') if name in model]
+    return max(map(model_voxel_size, inner), default=0.0)
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of that name; without a name a GPU where there is one, else the CPU."""
+    try:
+        device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    except RuntimeError as error:
+        raise ValueError(f'device: expected cpu, cuda or cuda:N, got {name!r}') from error
+    if device.type == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(f'device: {name} was asked for, but no CUDA device is available')
+    return device
+
+
+class _Clock:
+    """Seconds of each step, and word to whoever shows the progress."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+        self._step: str | None = None
+        self._total = 1
+        self._began = 0.0
+
+    def start(self, step: str, total: int = 1) -> None:
+        """End the step before and begin one of ``total`` parts."""
+        self.stop()
+        self._step, self._total, self._began = step, total, time.perf_counter()
+        self.report(0)
+
+    def report(self, done: int) -> None:
+        """Say that so many parts are done."""
+        if self._progress is not None and self._step is not None:
+            self._progress(self._step, done, self._total)
+
+    def stop(self) -> None:
+        """End the step."""
+        if self._step is not None:
+            self.report(self._total)
+            self.seconds[self._step] = round(time.perf_counter() - self._began, 3)
+            self._step = None

@@ -1,0 +1,150 @@
+"""Pixels of points and map values at pixels, under their documented names.
+
+Enters: points in metres, intrinsics, ``extrinsics`` (camera to world), feature maps. Leaves: pixels
+(x, y) with their validity, sampled features. B batch, V views, N points, C channels.
+"""
+
+from torch import Tensor
+
+from .camera import Camera
+from .chunks import DEFAULT_BYTE_BUDGET
+from .pairs import project_visible
+from .sampling import sample_map
+from .visibility import ABS_TOL, NEAR, REL_TOL
+
+
+def build_uv_index(
+    points: Tensor,
+    intrinsics: Tensor,
+    extrinsics: Tensor,
+    image_size: tuple[int, int],
+    depth: Tensor | None = None,
+    *,
+    near: float = NEAR,
+    abs_tol: float = ABS_TOL,
+    rel_tol: float = REL_TOL,
+    edge_reject: bool = False,
+    byte_budget: int = DEFAULT_BYTE_BUDGET,
+) -> tuple[Tensor, Tensor]:
+    """Pixel of every point in one image, and whether the image sees it there.
+
+    Args:
+        points: (N, 3) world coordinates in metres.
+        intrinsics: (3, 3) of the image.
+        extrinsics: (4, 4) camera to world.
+        image_size: (H, W) of the image.
+        depth: (h, w) metres of the same field of view, 0 for missing; None tests the frustum
+            alone.
+        near: nearest valid z-depth in metres.
+        abs_tol: tolerance of the depth test in metres.
+        rel_tol: tolerance of the depth test as a share of the measured depth.
+        edge_reject: also reject pixels on a depth edge.
+        byte_budget: bytes for temporary values.
+
+    Returns:
+        uv (N, 2) pixels (x, y), with the centre of the top-left pixel at (0, 0), and valid (N,)
+        bool. Pixels of points that are not valid are finite and mean nothing.
+    """
+    for name, tensor, ndim in (('points', points, 2), ('intrinsics', intrinsics, 2)):
+        if tensor.ndim != ndim:
+            raise ValueError(f'{name} must have {ndim} dimensions, got {tuple(tensor.shape)}')
+    return build_uv_index_batch(
+        points,
+        intrinsics,
+        extrinsics,
+        image_size,
+        depth,
+        near=near,
+        abs_tol=abs_tol,
+        rel_tol=rel_tol,
+        edge_reject=edge_reject,
+        byte_budget=byte_budget,
+    )
+
+
+def build_uv_index_batch(
+    points: Tensor,
+    intrinsics: Tensor,
+    extrinsics: Tensor,
+    image_size: tuple[int, int],
+    depth: Tensor | None = None,
+    *,
+    near: float = NEAR,
+    abs_tol: float = ABS_TOL,
+    rel_tol: float = REL_TOL,
+    edge_reject: bool = False,
+    byte_budget: int = DEFAULT_BYTE_BUDGET,
+) -> tuple[Tensor, Tensor]:
+    """``build_uv_index`` for a batch of clouds, many views, or both at once.
+
+    Cameras with one leading dimension more than the points are that many views of each cloud:
+
+    ========== ============== ================
+    points     cameras        uv
+    ========== ============== ================
+    (N, 3)     (V, …)         (V, N, 2)
+    (B, N, 3)  (B, …)         (B, N, 2)
+    (B, N, 3)  (B, V, …)      (B, V, N, 2)
+    ========== ============== ================
+
+    Args:
+        points: (N, 3) or (B, N, 3) world coordinates in metres.
+        intrinsics: (..., 3, 3); may lack leading dimensions that all cameras share.
+        extrinsics: (..., 4, 4) camera to world.
+        image_size: (H, W) of all images.
+        depth: (..., h, w) metres beside the cameras, or None.
+        near: as in ``build_uv_index``, and so are the arguments below.
+        abs_tol: metres.
+        rel_tol: share of the measured depth.
+        edge_reject: also reject pixels on a depth edge.
+        byte_budget: bytes for temporary values.
+
+    Returns:
+        uv (..., N, 2) and valid (..., N) with the cameras' leading dimensions.
+    """
+    camera = Camera(intrinsics, extrinsics, image_size)
+    num_lead = len(camera.batch_shape)
+    if num_lead == points.ndim - 1:
+        points = points.unsqueeze(-3)
+    elif num_lead != points.ndim - 2:
+        raise ValueError(
+            f'points {tuple(points.shape)} do not fit cameras {tuple(camera.batch_shape)}'
+        )
+    uv, _, valid = project_visible(
+        points,
+        camera,
+        depth,
+        near=near,
+        abs_tol=abs_tol,
+        rel_tol=rel_tol,
+        edge_reject=edge_reject,
+        byte_budget=byte_budget,
+    )
+    return uv, valid
+
+
+def sample_img_feat(
+    feat_map: Tensor,
+    uv: Tensor,
+    image_size: tuple[int, int],
+    byte_budget: int = DEFAULT_BYTE_BUDGET,
+) -> Tensor:
+    """Bilinear features of a map of any stride at pixels of the image that it covers.
+
+    Args:
+        feat_map: (C, h, w), or (1, C, h, w) with uv (N, 2), or (B, C, h, w) with uv (B, N, 2).
+        uv: (N, 2) or (B, N, 2) pixels (x, y) of an image of ``image_size``.
+        image_size: (H, W) that uv belongs to.
+        byte_budget: bytes for temporary values.
+
+    Returns:
+        (N, C) or (B, N, C), float32 (float64 for float64 maps). Pixels outside the image read
+        its border: mask them with ``valid``.
+    """
+    if feat_map.ndim == 4 and uv.ndim == 2:
+        if feat_map.shape[0] != 1:
+            raise ValueError(
+                f'one set of pixels {tuple(uv.shape)} needs one map, got {tuple(feat_map.shape)}'
+            )
+        feat_map = feat_map[0]
+    return sample_map(feat_map, uv, image_size, byte_budget=byte_budget)

@@ -1,0 +1,1 @@
+"""MVPNet: image features lifted to points, then a point network."""

@@ -1,0 +1,166 @@
+"""A network of pictures alone: trained on pixels, tested by voting at the points.
+
+Enters, in training: ``inputs = dict(view_images=[(V, 3, H, W)], view_labels=[(V, H, W)])``; in
+prediction: ``points`` and ``views`` with images. Leaves: a loss, or data samples with
+``pred_pts_seg``. The first stage of MVPNet, whose ``image_net`` has the same names here.
+
+Points that no view sees take the class of the nearest point that one does.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmdet3d.structures import Det3DDataSample
+from mmengine.model import BaseModel
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from oneformer3d.backbones.fpn import FeaturePyramid, ImageMaps
+from oneformer3d.data.samples.preprocessor import SceneDataPreprocessor
+from oneformer3d.lifting.sampling import gather_pairs
+from oneformer3d.registry import MODELS
+from oneformer3d.structures import PosedViews
+
+from .lift_views import image_pixels, images_of
+from .point_labels import masked_cross_entropy, with_semantic_prediction
+
+VOTES = ('soft', 'hard', 'entropy')
+_BATCH = 8
+
+
+@MODELS.register_module(name=['MVPNet2D', 'ViewSegmentation'])
+class ViewSegmentation(BaseModel):
+    """Semantic segmentation of images, and of points by the votes of the views that see them.
+
+    Args:
+        image_net: settings of ``FeaturePyramid``; its classifier has ``num_classes``.
+        num_classes: C; label C means unlabeled.
+        vote: 'soft' sums the views' probabilities, 'hard' counts their labels, 'entropy' weighs
+            the probabilities of a view by how certain they are.
+        data_preprocessor: settings of the data preprocessor.
+        init_cfg: settings of weight initialisation.
+    """
+
+    def __init__(
+        self,
+        image_net: Mapping[str, Any],
+        num_classes: int = 20,
+        vote: str = 'soft',
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(
+            SceneDataPreprocessor()
+            if data_preprocessor is None
+            else MODELS.build(data_preprocessor),
+            init_cfg,
+        )
+        if vote not in VOTES:
+            raise ValueError(f'vote: expected one of {VOTES}, got {vote!r}')
+        self.num_classes = num_classes
+        self.vote = vote
+        self.image_net = FeaturePyramid(**{**image_net, 'num_classes': num_classes})
+
+    @property
+    def num_semantic_classes(self) -> int:
+        """C."""
+        return self.num_classes
+
+    def forward(
+        self,
+        inputs: dict,
+        data_samples: list[Det3DDataSample] | None = None,
+        mode: str = 'tensor',
+    ) -> dict | list[Det3DDataSample] | Tensor:
+        """``loss``, ``predict`` or, with mode 'tensor', the logits (V, C, h, w) of all images."""
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        if mode == 'tensor':
+            return self.image_net.classify(self.image_net(torch.cat(list(inputs['view_images']))))
+        raise ValueError(f'mode: expected loss, predict or tensor, got {mode!r}')
+
+    def loss(
+        self, inputs: dict, data_samples: list[Det3DDataSample] | None = None
+    ) -> dict[str, Tensor]:
+        """Cross-entropy of pixels, at the centres of the cells of the map.
+
+        Raises:
+            ValueError: labels of another size than their images.
+        """
+        images = torch.cat(list(inputs['view_images']))
+        labels = torch.cat(list(inputs['view_labels']))
+        if labels.shape != (len(images), *images.shape[-2:]):
+            raise ValueError(
+                f'expected labels ({len(images)}, {images.shape[-2]}, {images.shape[-1]}), got '
+                f'{tuple(labels.shape)}'
+            )
+        maps = self.image_net(images)
+        logits = self.image_net.classify(maps)
+        step = maps.covered[0] // logits.shape[-2]
+        labels = labels[:, step // 2 :: step, step // 2 :: step]
+        logits = logits[:, :, : labels.shape[1], : labels.shape[2]]
+        rows = logits.permute(0, 2, 3, 1).reshape(-1, self.num_classes)
+        labels = labels.reshape(-1)
+        labeled = labels < self.num_classes
+        correct = (rows.argmax(1) == labels)[labeled].float().sum() / labeled.sum().clamp(min=1)
+        return {
+            'loss_pixels': masked_cross_entropy(rows, labels, self.num_classes),
+            'pixel_accuracy': correct,
+        }
+
+    @torch.no_grad()
+    def predict(
+        self, inputs: dict, data_samples: list[Det3DDataSample] | None = None
+    ) -> list[Det3DDataSample]:
+        """Classes of every point by the votes of its views; ``pred_pts_seg`` as in MVPNet."""
+        points = inputs['points']
+        views = inputs.get('views') or [None] * len(points)
+        if data_samples is None:
+            data_samples = [Det3DDataSample() for _ in points]
+        return [
+            with_semantic_prediction(sample, self.vote_points(cloud[:, :3], seen))
+            for sample, cloud, seen in zip(data_samples, points, views)
+        ]
+
+    def vote_points(self, xyz: Tensor, views: PosedViews | None) -> Tensor:
+        """Class probabilities (N, C); uniform where no point is seen at all."""
+        uniform = xyz.new_full((len(xyz), self.num_classes), 1 / self.num_classes)
+        if views is None or len(views.pairs) == 0:
+            return uniform
+        images = images_of(views)
+        maps = [self._probabilities(part) for part in images.split(_BATCH)]
+        covered = tuple(side + -side % 32 for side in images.shape[-2:])
+        pairs = image_pixels(views.pairs, views)
+        stacked = torch.cat(maps).contiguous(memory_format=torch.channels_last)
+        votes, weight = gather_pairs(stacked, pairs, covered, num_points=len(xyz), reduce='sum')
+        seen = weight > 0
+        return spread_to_unseen(votes / votes.sum(1, keepdim=True).clamp(min=1e-12), seen, xyz)
+
+    def _probabilities(self, images: Tensor) -> Tensor:
+        """What each cell votes, (V, C, h, w)."""
+        maps: ImageMaps = self.image_net(images)
+        probabilities = self.image_net.classify(maps).softmax(1)
+        if self.vote == 'hard':
+            labels = probabilities.argmax(1)
+            return F.one_hot(labels, self.num_classes).permute(0, 3, 1, 2).float()
+        if self.vote == 'entropy':
+            entropy = -(probabilities * probabilities.clamp(min=1e-12).log()).sum(1, keepdim=True)
+            return probabilities * (1 - entropy / math.log(self.num_classes)).clamp(min=1e-3)
+        return probabilities
+
+
+def spread_to_unseen(values: Tensor, seen: Tensor, xyz: Tensor) -> Tensor:
+    """Rows (N, C) where points that are not seen take the row of the nearest seen one."""
+    unseen = (~seen).nonzero()[:, 0]
+    sources = seen.nonzero()[:, 0]
+    if len(unseen) == 0 or len(sources) == 0:
+        return values
+    tree = cKDTree(xyz[sources].cpu().numpy())
+    nearest = tree.query(xyz[unseen].cpu().numpy())[1]
+    rows = sources[torch.as_tensor(nearest, device=xyz.device)]
+    return values.index_copy(0, unseen, values[rows])

@@ -1,0 +1,1 @@
+"""OneFormer3D: one segmentor, its decoder, matching, criterion and post-processing."""

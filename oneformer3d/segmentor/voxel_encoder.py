@@ -1,0 +1,151 @@
+"""Encoders of plain points: voxelise, run a sparse U-Net, give every point its voxel's feature.
+
+Enters: ``inputs = dict(points=[(N, 3 + F)], elastic_coords=[(N, 3)] or absent)``, xyz in metres
+and normalised colours. Leaves: ``PointFeatures``. Any module of this signature can take their
+place in a segmentor, and one that adds image features can build on them.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from oneformer3d.backbones.sparse_conv import BatchNorm1d, SparseSequential, SubMConv3d
+from oneformer3d.backbones.sparse_tensor import SparseTensor
+from oneformer3d.backbones.voxelize import voxelize
+from oneformer3d.registry import MODELS
+from oneformer3d.structures import PointFeatures, VoxelGrid
+
+
+class VoxelEncoder(nn.Module):
+    """Base of the encoders; subclasses define ``encode_voxels``.
+
+    Args:
+        in_channels: channels of a voxel: F, or F + 3 with ``use_xyz``.
+        voxel_size: edge length in metres.
+        min_spatial_shape: lower bound of the grid extent along each axis, in voxels.
+        subtract_min: start the grid of each sample at its smallest coordinate.
+        use_xyz: append coordinates relative to the sample's mean to the features.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        voxel_size: float,
+        min_spatial_shape: int,
+        subtract_min: bool,
+        use_xyz: bool,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.voxel_size = voxel_size
+        self.min_spatial_shape = min_spatial_shape
+        self.subtract_min = subtract_min
+        self.use_xyz = use_xyz
+
+    def forward(self, inputs: dict, data_samples: list | None = None) -> PointFeatures:
+        """Features of all points; ``data_samples`` are not read."""
+        grid = self.voxelize(inputs)
+        voxel_features = self.encode_voxels(grid)
+        return PointFeatures(
+            voxel_features[grid.voxel_of_point], grid.voxel_of_point, grid.num_points
+        )
+
+    def voxelize(self, inputs: dict) -> VoxelGrid:
+        """The batch as voxels.
+
+        Raises:
+            ValueError: points have another number of channels than the encoder, or are empty or
+                not finite.
+        """
+        points = inputs['points']
+        for i, sample in enumerate(points):
+            expected = self.in_channels if self.use_xyz else self.in_channels + 3
+            if sample.ndim != 2 or sample.shape[1] != expected or len(sample) == 0:
+                raise ValueError(
+                    f'sample {i}: expected points (N ≥ 1, {expected}), got {tuple(sample.shape)}'
+                )
+        return voxelize(
+            points,
+            [self.point_features(sample) for sample in points],
+            self.voxel_size,
+            elastic_coords=inputs.get('elastic_coords'),
+            subtract_min=self.subtract_min,
+            min_spatial_shape=self.min_spatial_shape,
+        )
+
+    def point_features(self, points: Tensor) -> Tensor:
+        """What is averaged over the (N, 3 + F) points of a voxel: (N, in_channels)."""
+        if not self.use_xyz:
+            return points[:, 3:]
+        xyz = points[:, :3]
+        # The mean is taken in float64, so it is the same on every device.
+        centre = xyz.double().mean(0).to(xyz.dtype)
+        return torch.cat([points[:, 3:], xyz - centre], dim=1)
+
+    def encode_voxels(self, grid: VoxelGrid) -> Tensor:
+        """Features of voxels, (M, D)."""
+        raise NotImplementedError
+
+
+@MODELS.register_module()
+class SpConvUNetEncoder(VoxelEncoder):
+    """Submanifold convolution, sparse U-Net, batch norm and ReLU (SPFormer's encoder).
+
+    Args:
+        backbone: settings of the U-Net, which keeps ``num_channels``.
+        in_channels: channels of a voxel, colours and centred xyz.
+        num_channels: D.
+        voxel_size: edge length in metres.
+        min_spatial_shape: lower bound of the grid extent along each axis, in voxels.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        in_channels: int = 6,
+        num_channels: int = 32,
+        voxel_size: float = 0.02,
+        min_spatial_shape: int = 128,
+    ) -> None:
+        super().__init__(
+            in_channels, voxel_size, min_spatial_shape, subtract_min=True, use_xyz=True
+        )
+        self.input_conv = SparseSequential(SubMConv3d(in_channels, num_channels, kernel_size=3))
+        self.unet = MODELS.build(backbone)
+        self.output_layer = SparseSequential(
+            BatchNorm1d(num_channels, eps=1e-4, momentum=0.1), nn.ReLU()
+        )
+
+    def encode_voxels(self, grid: VoxelGrid) -> Tensor:
+        """Features of voxels, (M, num_channels)."""
+        return self.output_layer(self.unet(self.input_conv(_sparse(grid)))).features
+
+
+@MODELS.register_module()
+class BackboneEncoder(VoxelEncoder):
+    """A sparse backbone alone, on colours and a grid fixed in the world (as for ScanNet200).
+
+    Args:
+        backbone: settings with ``in_channels``.
+        voxel_size: edge length in metres.
+        min_spatial_shape: lower bound of the grid extent along each axis, in voxels.
+    """
+
+    def __init__(
+        self, backbone: dict, voxel_size: float = 0.02, min_spatial_shape: int = 1
+    ) -> None:
+        super().__init__(
+            backbone['in_channels'],
+            voxel_size,
+            min_spatial_shape,
+            subtract_min=False,
+            use_xyz=False,
+        )
+        self.backbone = MODELS.build(backbone)
+
+    def encode_voxels(self, grid: VoxelGrid) -> Tensor:
+        """Features of voxels, (M, D)."""
+        return self.backbone(_sparse(grid)).features
+
+
+def _sparse(grid: VoxelGrid) -> SparseTensor:
+    return SparseTensor(grid.features, grid.coords, grid.spatial_shape, grid.batch_size)

@@ -1,0 +1,1 @@
+"""The feature store: LMDB shards under one manifest, many writers, one reader."""

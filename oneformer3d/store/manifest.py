@@ -1,0 +1,158 @@
+"""The manifest of a store: which shards belong to it and which encoder made them.
+
+Enters: a store's folder. Leaves: a checked ``Manifest``. The file ``manifest.json`` is replaced
+as a whole, under a lock, so several writers may join one store at the same time.
+"""
+
+import fcntl
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from oneformer3d.files.atomic import atomic_write_bytes
+
+from .format import StoreStamp, check_stamp, stamp_from_dict
+
+MANIFEST_NAME = 'manifest.json'
+FORMATS = ('lmdb', 'npz', 'h5')
+_KIND = 'oneformer3d feature store'
+_SHARD_NAME = re.compile(r'features\.r\d{4}\.(lmdb|h5)')
+_THREADS = threading.Lock()  # file locks do not keep threads of one process apart
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ``manifest.json`` says.
+
+    Attributes:
+        stamp: the encoder that made every record.
+        shards: file names inside the store's folder, in the order they joined.
+        format: ``lmdb``, ``npz`` (no shards: one file per frame) or ``h5``.
+    """
+
+    stamp: StoreStamp
+    shards: tuple[str, ...] = ()
+    format: str = 'lmdb'
+
+
+def shard_name(rank: int, suffix: str = 'lmdb') -> str:
+    """File name of a writer's shard.
+
+    Raises:
+        ValueError: rank outside 0…9999.
+    """
+    if not 0 <= rank <= 9999:
+        raise ValueError(f'rank {rank}: expected 0 to 9999')
+    return f'features.r{rank:04d}.{suffix}'
+
+
+def read_manifest(folder: str | os.PathLike) -> Manifest:
+    """Read and check a store's manifest.
+
+    Raises:
+        FileNotFoundError: no store there.
+        ValueError: not a manifest; names the file and the fault.
+    """
+    path = Path(folder) / MANIFEST_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such file; {folder} is not a feature store')
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{path}: not valid JSON: {error}') from error
+    if not isinstance(content, dict) or content.get('kind') != _KIND:
+        raise ValueError(f'{path}: not the manifest of a feature store')
+    if content.get('format') not in FORMATS:
+        raise ValueError(f'{path}: format {content.get("format")!r}, expected one of {FORMATS}')
+    shards = content.get('shards')
+    if not isinstance(shards, list) or not all(
+        isinstance(name, str) and _SHARD_NAME.fullmatch(name) for name in shards
+    ):
+        raise ValueError(f'{path}: shards should be names like features.r0000.lmdb')
+    if len(set(shards)) != len(shards):
+        raise ValueError(f'{path}: a shard is named twice')
+    stamp = stamp_from_dict(content.get('stamp'), source=str(path))
+    return Manifest(stamp, tuple(shards), content['format'])
+
+
+def check_joinable(folder: str | os.PathLike, stamp: StoreStamp, format: str) -> None:
+    """Raise unless a writer with this stamp and format may write here; writes nothing.
+
+    Raises:
+        StampMismatchError: the store there was made by another encoder.
+        ValueError: the store there has another format.
+    """
+    if not (Path(folder) / MANIFEST_NAME).is_file():
+        return
+    manifest = read_manifest(folder)
+    if manifest.format != format:
+        raise ValueError(f'{folder}: is a store of format {manifest.format}, not {format}')
+    check_stamp(manifest.stamp, stamp, source=str(folder))
+
+
+def join_manifest(
+    folder: str | os.PathLike, stamp: StoreStamp, shard: str | None = None, format: str = 'lmdb'
+) -> None:
+    """Name a shard in the manifest, making the manifest if there is none.
+
+    Raises:
+        StampMismatchError, ValueError: as ``check_joinable``.
+    """
+    folder = Path(folder)
+    with _THREADS, _manifest_lock(folder):
+        check_joinable(folder, stamp, format)
+        exists = (folder / MANIFEST_NAME).is_file()
+        shards = read_manifest(folder).shards if exists else ()
+        joined = shards if shard is None or shard in shards else (*shards, shard)
+        if exists and joined == shards:
+            return
+        content = {
+            'kind': _KIND,
+            'format': format,
+            'shards': list(joined),
+            'stamp': stamp.to_dict(),
+        }
+        text = json.dumps(content, indent=1) + '\n'
+        atomic_write_bytes(folder / MANIFEST_NAME, text.encode('utf-8'))
+
+
+class WatchedManifest:
+    """A manifest that is read again when its file has changed (other writers join later)."""
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        self._folder = Path(folder)
+        self._version: tuple[int, ...] | None = None
+        self._manifest: Manifest | None = None
+
+    def read(self) -> Manifest:
+        """The manifest as it is now; raises as ``read_manifest``."""
+        path = self._folder / MANIFEST_NAME
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return read_manifest(self._folder)
+        version = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+        if self._manifest is None or version != self._version:
+            self._manifest, self._version = read_manifest(self._folder), version
+        return self._manifest
+
+
+@contextmanager
+def _manifest_lock(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder / 'manifest.lock', os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)  # which also gives the lock back
+
+
+# A child must not be born with the lock held by a thread that it does not have.
+os.register_at_fork(
+    before=_THREADS.acquire, after_in_parent=_THREADS.release, after_in_child=_THREADS.release
+)

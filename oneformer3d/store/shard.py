@@ -1,0 +1,312 @@
+"""One LMDB file of a store, as this process sees it.
+
+Enters: the path of a shard. Leaves: values by key, and write transactions for the one process
+that holds the shard's lock. What LMDB demands and this module sees to:
+
+- a file is opened at most once per process, so all readers and the writer of a process share
+  one handle here; objects above hold none and can be pickled;
+- no handle crosses a fork (py-lmdb refuses the second opening in the child): handles are
+  closed before a fork, once running transactions are done, and reopened when next needed;
+- a file shorter than its pages kills the process that reads it (SIGBUS), so the size is
+  checked at opening and before each reading;
+- readers take no locks, so a writer must not reuse pages that a reader may still look at: it
+  keeps a read transaction of its own open, which pins every page since its opening.
+"""
+
+import ctypes
+import os
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import lmdb
+import numpy as np
+from lmdb import verify as lmdb_verify
+
+T = TypeVar('T')
+
+STAMP_KEY = b'!stamp'  # '!' is in no scene name, and sorts before every name
+_NODE = struct.Struct('=HHHH')  # LMDB's: data size low and high, flags, key size; then the key
+_PAGE_NUMBER = struct.Struct('=Q')
+_PAGE_HEADER = 16
+_MAX_PAGES = 1 << 44
+_LOCK = threading.RLock()  # guards the table, opening, closing and read transactions
+_TABLE: dict[str, 'ShardFile'] = {}
+_BEING_FORKED: list['ShardFile'] = []
+
+
+def shard_file(path: str | os.PathLike) -> 'ShardFile':
+    """The one object of this process for a shard."""
+    name = os.path.realpath(path)
+    with _LOCK:
+        if name not in _TABLE:
+            _TABLE[name] = ShardFile(Path(name))
+        return _TABLE[name]
+
+
+def structural_problems(path: str | os.PathLike) -> list[str]:
+    """Walk an LMDB file page by page without opening it with LMDB; safe for any bytes.
+
+    Returns:
+        One sentence per fault; empty if the file may be opened.
+    """
+    try:
+        return lmdb_verify.verify(os.fspath(path), subdir=False)
+    except (lmdb_verify.VerifyError, struct.error) as error:
+        return [str(error)]
+
+
+class ShardFile:
+    """A shard; get it from ``shard_file``. Reading is thread-safe, writing has one holder.
+
+    Attributes:
+        path: the file.
+        write_lock: held by whoever has a write transaction or batch in the making.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.write_lock = threading.RLock()
+        self._env: lmdb.Environment | None = None
+        self._pin: lmdb.Transaction | None = None
+        self._pid = 0
+        self._identity = (0, 0)
+        self._needed_bytes = 0
+        self._page_bytes = 0
+        self._descriptor = -1  # for hints to the system about what is read next
+        self._map_bytes: int | None = None  # a number while this process writes the shard
+
+    def read(self, key: bytes) -> bytearray | None:
+        """A copy of the value, or None.
+
+        Raises:
+            FileNotFoundError: the shard is gone.
+            ValueError: the file is truncated or damaged.
+        """
+        with self._reading() as transaction:
+            cursor = transaction.cursor()
+            return self._copy_value(cursor) if cursor.set_key(key) else None
+
+    def contains(self, key: bytes) -> bool:
+        """Whether the key is there; does not read the value. Raises as ``read``."""
+        with self._reading() as transaction:
+            return transaction.cursor().set_key(key)  # unlike get, leaves the value alone
+
+    def keys(self, chunk: int = 1024) -> Iterator[bytes]:
+        """All keys but the stamp's, in order; does not read the values."""
+        return self._scan(lambda cursor: bytes(cursor.key()), chunk)
+
+    def items(self, chunk: int = 16) -> Iterator[tuple[bytes, bytearray]]:
+        """All keys but the stamp's, in order, with copies of their values."""
+        return self._scan(lambda cursor: (bytes(cursor.key()), self._copy_value(cursor)), chunk)
+
+    def _scan(self, take: Callable[[lmdb.Cursor], T], chunk: int) -> Iterator[T]:
+        """Every ``chunk`` records are one transaction: none stays open between two results."""
+        last = STAMP_KEY
+        while last is not None:
+            found: list[T] = []
+            with self._reading() as transaction:
+                cursor = transaction.cursor()
+                more = cursor.set_range(last)
+                if more and cursor.key() == last:
+                    more = cursor.next()
+                while more and len(found) < chunk:
+                    found.append(take(cursor))
+                    last = bytes(cursor.key())
+                    more = cursor.next()
+                if not more:
+                    last = None
+            yield from found
+
+    def num_records(self) -> int:
+        """Records in this shard."""
+        with self._reading() as transaction:
+            has_stamp = transaction.get(STAMP_KEY) is not None
+            return transaction.stat()['entries'] - has_stamp
+
+    def open_for_writing(self, map_bytes: int) -> None:
+        """From now on handles of this process can write; the caller holds the writer lock."""
+        with _LOCK:
+            self._close()
+            self._map_bytes = map_bytes
+            self._environment()
+
+    def write(self, items: dict[bytes, bytes | bytearray]) -> None:
+        """Commit all items or none; durable on return.
+
+        Raises:
+            lmdb.MapFullError: the map is too small, see ``grow``.
+            lmdb.Error: LMDB's own, with its code.
+        """
+        with self.write_lock:
+            with _LOCK:
+                environment = self._environment()
+            with environment.begin(write=True) as transaction:
+                for key, value in items.items():
+                    transaction.put(key, value)
+
+    def grow(self) -> None:
+        """Double the map."""
+        with self.write_lock, _LOCK:
+            if self._map_bytes is None:
+                raise RuntimeError(f'{self.path}: not open for writing')
+            environment = self._environment()
+            self._drop_pin()
+            self._map_bytes = 2 * max(self._map_bytes, environment.info()['map_size'])
+            environment.set_mapsize(self._map_bytes)
+            self._pin = environment.begin()
+
+    def reset(self) -> None:
+        """Close the handle, which opens again when needed (LMDB asks so after a failed write)."""
+        with self.write_lock, _LOCK:
+            self._close()
+
+    def close_writing(self) -> None:
+        """Close the handle; later ones only read."""
+        with self.write_lock, _LOCK:
+            self._close()
+            self._map_bytes = None
+
+    def close(self) -> None:
+        """Close the handle unless a writer of this process uses it."""
+        with _LOCK:
+            if self._map_bytes is None:
+                self._close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[lmdb.Transaction]:
+        with _LOCK:
+            try:
+                environment = self._environment()
+                try:
+                    transaction = environment.begin(buffers=True)
+                except lmdb.MapResizedError:  # another process has grown the map
+                    environment.set_mapsize(0)
+                    transaction = environment.begin(buffers=True)
+                with transaction:
+                    yield transaction
+            except lmdb.Error as error:
+                raise ValueError(f'{self.path}: cannot be read: {error}') from error
+
+    def _environment(self) -> lmdb.Environment:
+        """The open handle; the caller holds ``_LOCK``."""
+        if self._env is not None and self._pid != os.getpid():
+            self._close()  # forked without Python's knowledge
+            self._map_bytes = None
+        writing = self._map_bytes is not None
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            status = None
+        if status is None and not writing:
+            self._close()
+            raise FileNotFoundError(f'{self.path}: no such shard')
+        if self._env is not None and (
+            status is None or (status.st_dev, status.st_ino) != self._identity
+        ):
+            self._close()  # replaced by another file of the same name
+        if self._env is None:
+            self._open(writing)
+        elif status.st_size < self._needed_bytes:
+            self._close()
+            raise ValueError(
+                f'{self.path}: truncated: {status.st_size} bytes, {self._needed_bytes} needed'
+            )
+        return self._env
+
+    def _open(self, writing: bool) -> None:
+        options = dict(subdir=False, sync=True, metasync=True, writemap=False, readahead=False)
+        if writing:
+            environment = lmdb.open(str(self.path), map_size=self._map_bytes, **options)
+        else:
+            # A map of 0 is LMDB for: as large as the file says.
+            environment = lmdb.open(
+                str(self.path), map_size=0, readonly=True, lock=False, create=False, **options
+            )
+        try:
+            self._inspect(environment)
+            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except (OSError, ValueError):
+            environment.close()
+            raise
+        self._env, self._pid = environment, os.getpid()
+        if writing:
+            environment.reader_check()  # forget readers that were killed
+            self._pin = environment.begin()
+
+    def _inspect(self, environment: lmdb.Environment) -> None:
+        """Note size and identity of the file; raises ValueError if pages are missing."""
+        self._page_bytes = environment.stat()['psize']
+        needed = (environment.info()['last_pgno'] + 1) * self._page_bytes
+        status = self.path.stat()
+        if status.st_size < needed:
+            # Free pages at the end need not have been written; only the slow walk can tell.
+            problems = structural_problems(self.path)
+            if problems:
+                raise ValueError(
+                    f'{self.path}: truncated: {status.st_size} bytes, {needed} needed '
+                    f'({problems[0]})'
+                )
+        self._needed_bytes = min(needed, status.st_size)
+        self._identity = (status.st_dev, status.st_ino)
+
+    def _copy_value(self, cursor: lmdb.Cursor) -> bytearray:
+        """The value at the cursor, its pages fetched together.
+
+        py-lmdb touches a value page by page, and without readahead each touch waits for the
+        disk: 15 ms for 300 KB where one request takes 1 ms. Where a large value lies LMDB does
+        not tell, but its tree does: in the node that the key is part of. What is found there
+        is used as a hint to the system and for nothing else.
+        """
+        key = cursor.key()
+        address = np.frombuffer(key, np.uint8).__array_interface__['data'][0]
+        low, high, flags, key_bytes = _NODE.unpack(ctypes.string_at(address - 8, 8))
+        if flags == lmdb_verify.F_BIGDATA and key_bytes == len(key):
+            (page,) = _PAGE_NUMBER.unpack(ctypes.string_at(address + len(key), 8))
+            offset, num_bytes = page * self._page_bytes, _PAGE_HEADER + (high << 16 | low)
+            if page < _MAX_PAGES:
+                os.posix_fadvise(self._descriptor, offset, num_bytes, os.POSIX_FADV_WILLNEED)
+        return bytearray(cursor.value())
+
+    def _drop_pin(self) -> None:
+        if self._pin is not None:
+            self._pin.abort()
+            self._pin = None
+
+    def _close(self) -> None:
+        if self._env is not None:
+            self._drop_pin()
+            self._env.close()
+            os.close(self._descriptor)
+            self._env = None
+
+
+def _before_fork() -> None:
+    with _LOCK:
+        shards = list(_TABLE.values())
+    for shard in shards:
+        shard.write_lock.acquire()
+        _BEING_FORKED.append(shard)
+    _LOCK.acquire()
+    for shard in shards:
+        shard._close()
+
+
+def _after_fork() -> None:
+    _LOCK.release()
+    while _BEING_FORKED:
+        _BEING_FORKED.pop().write_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    for shard in _BEING_FORKED:
+        shard._map_bytes = None  # the parent goes on writing, not the child
+    _after_fork()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
+)

@@ -1,0 +1,1 @@
+"""A small CLIP for the generated rooms: crops, training, probe."""

@@ -1,0 +1,277 @@
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+from oneformer3d.fields.asking.evaluate import (
+    evaluate_points,
+    evaluate_views,
+    nearest_view_baseline,
+)
+from oneformer3d.fields.asking.query import query_nerf_at_points
+from oneformer3d.fields.fitting.fit import fit_field, train_semantic_nerf
+from oneformer3d.fields.fitting.fit_loss import PointPrior
+from oneformer3d.fields.fitting.fit_settings import FitSettings, make_fit_settings
+from oneformer3d.fields.fitting.fit_step import rate_at
+from oneformer3d.fields.fitting.fitted import add_feature_head, load_field
+from oneformer3d.fields.networks.mlp_field import SemanticNeRF
+from oneformer3d.fields.scene.label_maps import ScanPoints
+from tests.helpers.small_scenes import (
+    SIZE,
+    SMALL_FEATURES,
+    K,
+    box_scene,
+    box_views,
+    quick_settings,
+    wall_points,
+)
+
+MLP = dict(field='mlp', field_options=dict(hidden_dim=16))
+MLP_FEATURES = dict(field='mlp', field_options=dict(hidden_dim=16, features=SMALL_FEATURES))
+
+
+@pytest.fixture(scope='module')
+def fitted_box():
+    """The box room fitted for a few seconds, and the scene."""
+    torch.set_num_threads(1)
+    scene = box_scene(16)
+    settings = quick_settings(
+        steps=100,
+        method='feature_field',
+        measure_every=50,
+        surface_pixels=512,
+        loss_weights=dict(features=0.1, empty=0.1, distortion=0.1),
+    )
+    return fit_field(scene, settings), scene
+
+
+def test_a_room_is_shown_from_new_places_and_its_points_are_labelled(fitted_box):
+    fitted, scene = fitted_box
+    _, held_out = scene.split(4)
+    report = evaluate_views(fitted, scene, held_out)
+    assert report['psnr'] > 22
+    assert report['depth_error'] < 0.06
+    assert report['miou'] > 85
+    assert report['feature_cosine'] > 0.9
+    points, wall = wall_points(2000)
+    at_points = evaluate_points(fitted, ScanPoints(points, points.byte(), wall))
+    assert at_points['miou'] > 75
+    assert 0.5 < at_points['observed'] < 0.8  # neither floor nor ceiling below the cameras
+    assert [row['step'] for row in fitted.report['history']] == [50, 100]
+    assert report['psnr'] > nearest_view_baseline(scene, scene.split(4)[0], held_out)['psnr']
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
+    scene, settings = box_scene(5), quick_settings(steps=6)
+    whole = fit_field(scene, settings, tmp_path / 'whole')
+
+    def interrupt(step, values):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_field(scene, settings, tmp_path / 'parts', on_step=interrupt)
+    kept, _ = load_field(tmp_path / 'parts')
+    assert kept.step == 3
+    steps = []
+    resumed = fit_field(
+        scene, settings, tmp_path / 'parts', on_step=lambda step, values: steps.append(step)
+    )
+    assert steps == [4, 5, 6]
+    for name, value in whole.field.state_dict().items():
+        assert torch.equal(value, resumed.field.state_dict()[name]), name
+    again, training = load_field(tmp_path / 'parts')
+    assert training['optimizer']
+    points, _ = wall_points(50)
+    expected = query_nerf_at_points(whole, points)
+    for name, value in query_nerf_at_points(again, points).items():
+        assert torch.equal(value, expected[name]), name
+    assert fit_field(scene, settings, tmp_path / 'parts').step == 6  # nothing left to do
+
+
+@pytest.mark.parametrize('kind', [{}, MLP], ids=['hash', 'mlp'])
+@pytest.mark.parametrize('method', ['semantic_nerf', 'panoptic', 'feature_field', 'lerf'])
+def test_every_method_fits_on_either_field_and_comes_back_from_its_file(method, kind, tmp_path):
+    scene, terms = box_scene(4), {}
+    if method == 'lerf':
+        scene = with_made_up_language(scene)
+    options = dict(kind)
+    if method == 'lerf' and not kind:
+        options['field_options'] = dict(
+            num_levels=3, log2_hashmap_size=12, language_grids=((4, 8),)
+        )
+    if method == 'feature_field' and kind:
+        options = MLP_FEATURES
+    fitted = fit_field(
+        scene,
+        quick_settings(steps=2, method=method, batch_rays=64, **options),
+        tmp_path,
+        on_step=lambda step, values: terms.update(values),
+    )
+    own = {'panoptic': 'instances', 'feature_field': 'features', 'lerf': 'language'}
+    assert {'rgb', 'semantics', 'depth', 'psnr'} <= set(terms)
+    assert method not in own or own[method] in terms
+    if method == 'panoptic' and kind:
+        assert 'slots' in terms
+    again, _ = load_field(tmp_path)
+    for name, value in fitted.field.state_dict().items():
+        assert torch.equal(value, again.field.state_dict()[name]), name
+    assert again.class_names == fitted.class_names
+    assert again.settings == fitted.settings
+
+
+def test_a_head_added_later_learns_and_leaves_the_rest_alone(fitted_box):
+    fitted, scene = fitted_box
+    before = {name: value.clone() for name, value in fitted.field.state_dict().items()}
+    more = add_feature_head(fitted, 'features_more', 4, **SMALL_FEATURES)
+    settings = quick_settings(
+        steps=25, method='feature_field', batch_rays=128, loss_weights=dict(features=1.0)
+    )
+    errors = []
+    fit_field(
+        scene,
+        settings,
+        start=more,
+        on_step=lambda step, values: errors.append(values['features_more']),
+    )
+    assert errors[-1] < 0.6 * errors[0]
+    for name, value in before.items():
+        assert torch.equal(value, more.field.state_dict()[name]), name
+    assert 'features_more' not in fitted.field.head_nets
+
+
+def test_classes_of_points_alone_teach_a_field(fitted_box):
+    """A segmentor's opinion of some points, no label image: the field tells all walls apart."""
+    scene = box_scene(8, semantics=None, features=None, instances=None)
+    scene = replace(scene, class_names=('x', 'y', 'z'))
+    points, wall = wall_points(3000)
+    prior = PointPrior(points, torch.nn.functional.one_hot(wall, 3).float())
+    settings = quick_settings(steps=40, loss_weights=dict(prior=0.5))
+    fitted = fit_field(scene, settings, prior=prior)
+    others, truth = wall_points(1000, seed=1)
+    found = query_nerf_at_points(fitted, others)
+    seen = found['observed']
+    assert (found['labels'] == truth)[seen].float().mean() > 0.9
+
+
+def test_a_given_model_learns_from_a_list_of_views():
+    views = box_views(6)
+    items = [
+        dict(image=i, semantics=s, intrinsics=K, extrinsics=p, depth=d)
+        for i, s, p, d in zip(
+            views['images'], views['semantics'], views['world_from_cam'], views['depth']
+        )
+    ]
+    model, losses = SemanticNeRF(6, 2, 32, num_classes=3), []
+    fitted = train_semantic_nerf(
+        model, items, 150, 256, 5e-3, on_step=lambda step, values: losses.append(values['loss'])
+    )
+    assert fitted.field is model
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+    assert not torch.equal(model.unit_from_world, torch.eye(4))
+
+
+def test_views_beyond_memory_are_fitted_too():
+    settings = quick_settings(steps=3, pool_bytes=1)
+    assert fit_field(box_scene(5), settings).step == 3
+
+
+def test_learning_rate_rises_and_falls():
+    settings = FitSettings(steps=101, warmup_steps=10, final_rate=0.01)
+    rates = [rate_at(step, settings) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[50] == pytest.approx(0.1)
+    assert rates[100] == pytest.approx(0.01)
+
+
+def test_settings_come_from_yaml_and_overrides(tmp_path):
+    path = tmp_path / 'settings.yaml'
+    path.write_text('steps: 7\nlearning_rate: 1e-3\nloss_weights: {rgb: 2}\n')
+    settings = make_fit_settings(path, {'seed': 3, 'loss_weights': {'depth': 1.0}})
+    assert (settings.steps, settings.learning_rate, settings.seed) == (7, 1e-3, 3)
+    assert settings.weights['rgb'] == 2
+    assert settings.weights['depth'] == 1
+    for text, message in (
+        ('stepz: 3', 'unknown settings stepz'),
+        ('steps: many', 'steps should be int'),
+        ('steps: 0', 'steps: expected 1 or more'),
+        ('method: nerf', 'method: expected one of'),
+        ('loss_weights: {colour: 1}', r"unknown \['colour'\]"),
+        ('near: 3\nfar: 2', 'near < far'),
+        ('!!python/object/apply:os.system [ls]', 'not readable as YAML'),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            make_fit_settings(path)
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    scene, settings = box_scene(4), quick_settings(steps=2)
+    fit_field(scene, settings, tmp_path)
+    with pytest.raises(ValueError, match='seed was 0, now 5'):
+        fit_field(scene, replace(settings, seed=5), tmp_path)
+    with pytest.raises(ValueError, match='scene box'):
+        fit_field(box_scene(6), settings, tmp_path)
+    assert fit_field(scene, replace(settings, seed=5), tmp_path, resume=False).settings.seed == 5
+    (tmp_path / 'field.pth').write_bytes(b'no checkpoint')
+    with pytest.raises(ValueError, match=r'field.pth: not a readable checkpoint'):
+        load_field(tmp_path)
+    torch.save({'format': 'something'}, tmp_path / 'field.pth')
+    with pytest.raises(ValueError, match='not the file of a neural field'):
+        load_field(tmp_path)
+    with pytest.raises(FileNotFoundError, match='no such field'):
+        load_field(tmp_path / 'absent')
+
+
+@pytest.mark.parametrize(
+    ('changes', 'settings', 'message'),
+    [
+        (dict(semantics=None), dict(method='panoptic'), 'panoptic needs labels'),
+        (dict(features=None), dict(method='feature_field'), 'needs features'),
+        ({}, dict(method='lerf'), 'needs language'),
+        ({}, dict(field_options=dict(depth=3)), 'field_options'),
+    ],
+)
+def test_a_scene_without_what_the_method_learns_from_is_refused(changes, settings, message):
+    with pytest.raises(ValueError, match=message):
+        fit_field(box_scene(4, **changes), quick_settings(**settings))
+
+
+def test_one_image_needs_depth():
+    with pytest.raises(ValueError, match='one image without depth'):
+        fit_field(box_scene(1, depth=None), quick_settings())
+    assert fit_field(box_scene(1), quick_settings(steps=1)).held_out == ()
+
+
+def test_missing_depth_and_no_depth_are_fitted():
+    views = box_views(4)
+    views['depth'][1] = torch.zeros(SIZE)
+    views['depth'][2] = torch.full(SIZE, torch.nan)
+    fit_field(box_scene(4, depth=views['depth']), quick_settings(steps=2))
+    fitted = fit_field(box_scene(4, depth=None), quick_settings(steps=2, far=3.0))
+    assert fitted.occupancy is None
+    assert (fitted.observations.depth > 0).all()
+
+
+def test_a_loss_that_is_not_finite_ends_the_fit_in_one_line():
+    features = [torch.full((2, 2, 4), torch.nan)] * 4
+    scene = box_scene(4, features=features)
+    with pytest.raises(ValueError, match=r'box: the loss is not finite at step 0: .*features nan'):
+        fit_field(scene, quick_settings(method='feature_field'))
+
+
+def test_mixed_precision_trains():
+    fitted = fit_field(box_scene(4), quick_settings(steps=3, amp=True))
+    assert all(torch.isfinite(value).all() for value in fitted.field.state_dict().values())
+
+
+def with_made_up_language(scene):
+    """The scene with two scales of crop embeddings that are the walls' one-hot vectors."""
+
+    def read(view):
+        content = scene.read(view)
+        return replace(content, language=(content.features, content.features[::2, ::2]))
+
+    return replace(scene, read=read, language_scales=(0.2, 0.5))
