@@ -9,7 +9,7 @@ model = dict(
             type='MapPyramid',
             clip_store=_base_.clip_store,
             # of ViT-B/16 after the pixel shuffle; the header of a store that is there decides
-            in_channels=192,
+            clip_channels=192,
             channels=64,
             num_levels=3,
         ),

@@ -9,7 +9,7 @@ _base_ = [
 train_pipeline = _base_.train_pipeline
 train_pipeline[2] = dict(
     type='LoadPosedViews',
-    store=_base_.clip_store,
+    clip_store=_base_.clip_store,
     num_views=12,
     select='coverage',
     candidates=32,
@@ -18,7 +18,7 @@ train_pipeline[2] = dict(
 )
 test_pipeline = _base_.test_pipeline
 test_pipeline[2] = dict(
-    type='LoadPosedViews', store=_base_.clip_store, num_views=24, select='coverage'
+    type='LoadPosedViews', clip_store=_base_.clip_store, num_views=24, select='coverage'
 )
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))

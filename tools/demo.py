@@ -108,7 +108,7 @@ def data_options(args: argparse.Namespace) -> list[str]:
 def store_options(args: argparse.Namespace) -> list[str]:
     store = f'{args.out}/clip_feat'
     loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-    options = [f'{loader}.dataset.pipeline.2.store={store}' for loader in loaders]
+    options = [f'{loader}.dataset.pipeline.2.clip_store={store}' for loader in loaders]
     return [f'model.encoder.clip_store={store}', *options]
 
 

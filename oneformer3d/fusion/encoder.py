@@ -54,7 +54,7 @@ class BiFusionEncoder(nn.Module):
         point_channels: its width.
         mode: 'residual', 'concat' or 'gate'.
         fused_channels: of the gated feature.
-        image_channels: C of the maps; with a store (or online CLIP) that is there its header
+        clip_channels: C of the maps; with a store (or online CLIP) that is there its header
             decides, and this is for building a model without it.
         clip_store: folder of the feature store. Offline only its header is read here, the
             data pipeline reads the maps; online it is filled on first use.
@@ -80,7 +80,7 @@ class BiFusionEncoder(nn.Module):
         point_channels: int,
         mode: str = 'residual',
         fused_channels: int = 96,
-        image_channels: int | None = None,
+        clip_channels: int | None = None,
         clip_store: str | None = None,
         offline_clip_feat: bool = True,
         clip: dict | None = None,
@@ -108,12 +108,12 @@ class BiFusionEncoder(nn.Module):
             self.online_clip = OnlineClip(
                 clip, freeze_blocks, clip_store, memory_budget=memory_budget
             )
-            image_channels = self.online_clip.num_channels
+            clip_channels = self.online_clip.clip_channels
         else:
-            image_channels = _stored_channels(clip_store, image_channels)
-        self.image_channels = image_channels
+            clip_channels = _stored_channels(clip_store, clip_channels)
+        self.clip_channels = clip_channels
         self.image_branch = ImageBranch(
-            image_channels, 256, WIDTH, upsample, use_tiny_sa_2d, use_amp
+            clip_channels, 256, WIDTH, upsample, use_tiny_sa_2d, use_amp
         )
         self.tiny_sa = TinySANeck(point_channels, **(tiny_sa or {})) if use_tiny_sa_3d else None
         self.point_linear = nn.Linear(point_channels, WIDTH)
@@ -128,7 +128,7 @@ class BiFusionEncoder(nn.Module):
         self.clip_cons = None
         if clip_cons is not None:
             self.clip_cons = MODELS.build(
-                {'in_channels': fused_channels, 'target_channels': image_channels, **clip_cons}
+                {'in_channels': fused_channels, 'target_channels': clip_channels, **clip_cons}
             )
         self.point_semantic = None
         if point_semantic is not None:
@@ -166,7 +166,7 @@ class BiFusionEncoder(nn.Module):
         Args:
             inputs: (B, N, 6) points or a list of (N, 6).
             data_samples: images (B, 3, H, W), or per sample (3, H, W) or (V, 3, H, W), uint8
-                or 0–1; offline in their place maps of ``image_channels`` channels. None for none.
+                or 0–1; offline in their place maps of ``clip_channels`` channels. None for none.
             intrinsics: (3, 3), (B, 3, 3), or per sample (3, 3) or (V, 3, 3).
             extrinsics: (B, 4, 4), or per sample (4, 4) or (V, 4, 4) camera to world.
             depth: (B, h, w), or per sample (h, w) or (V, h, w), metres; None tests the frustum.
@@ -213,7 +213,7 @@ class BiFusionEncoder(nn.Module):
         device = points[0].device
         # Stored maps are float16, which CPU autocast cannot stack.
         with torch.autocast(device.type, enabled=False):
-            batch = batch_views(views, base.num_points, self.image_channels, device)
+            batch = batch_views(views, base.num_points, self.clip_channels, device)
         lifted = self.image_branch(batch)
         geo, view_of_point = self.geo_pe(points, views)
         shape = base.features
@@ -282,19 +282,21 @@ class BiFusionEncoder(nn.Module):
         return {**losses, **fusion_statistics(points)}
 
 
-def _stored_channels(store: str | None, image_channels: int | None) -> int:
+def _stored_channels(clip_store: str | None, clip_channels: int | None) -> int:
     """C as a store's header says, or as given where there is no store yet."""
     try:
-        stored = None if store is None else read_manifest(store).stamp.channels
+        stored = None if clip_store is None else read_manifest(clip_store).stamp.channels
     except FileNotFoundError:
         stored = None
     if stored is None:
-        if image_channels is None:
-            raise ValueError(f'image_channels is not given and there is no feature store {store}')
-        return image_channels
-    if image_channels not in (None, stored):
+        if clip_channels is None:
+            raise ValueError(
+                f'clip_channels is not given and there is no feature store {clip_store}'
+            )
+        return clip_channels
+    if clip_channels not in (None, stored):
         print_log(
-            f'{store}: its maps have {stored} channels, not {image_channels}', logger='current'
+            f'{clip_store}: its maps have {stored} channels, not {clip_channels}', logger='current'
         )
     return stored
 

@@ -77,7 +77,7 @@ class ImageBranch(nn.Module):
     """Trainable layers on frozen maps, and lifting to points.
 
     Args:
-        in_channels: C.
+        clip_channels: C.
         head_channels: after the convolution.
         out_channels: D, of a point.
         upsample: factor of the bilinear enlargement.
@@ -87,7 +87,7 @@ class ImageBranch(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
+        clip_channels: int,
         head_channels: int = 256,
         out_channels: int = 128,
         upsample: int = 2,
@@ -97,7 +97,7 @@ class ImageBranch(nn.Module):
         super().__init__()
         neck = TinySA2D(head_channels) if use_tiny_sa else None
         # Enlarged here, after the linear layer, not in the head.
-        self.head = FeatureHead(in_channels, head_channels, upsample=1, neck=neck)
+        self.head = FeatureHead(clip_channels, head_channels, upsample=1, neck=neck)
         self.linear = nn.Linear(head_channels, out_channels)
         self.confidence = nn.Linear(head_channels, 1)
         self.upsample = upsample
@@ -140,7 +140,7 @@ class ImageBranch(nn.Module):
 def batch_views(
     views: Sequence[PosedViews | None],
     num_points: Sequence[int],
-    in_channels: int,
+    clip_channels: int,
     device: torch.device,
 ) -> ViewBatch:
     """Stack the views of the samples of a batch.
@@ -148,7 +148,7 @@ def batch_views(
     Args:
         views: per sample, or None; those with views have their maps.
         num_points: N of each sample.
-        in_channels: C that the network expects.
+        clip_channels: C that the network expects.
         device: where to put views that were not moved.
 
     Raises:
@@ -159,7 +159,7 @@ def batch_views(
     for i, (seen, count) in enumerate(zip(views, num_points)):
         num_views.append(0 if seen is None else seen.num_views)
         if num_views[-1]:
-            _check_views(i, seen, count, in_channels, maps)
+            _check_views(i, seen, count, clip_channels, maps)
             height, width = seen.feat.shape[-2:]
             scale = seen.pairs.uv.new_tensor(
                 [width / seen.image_size[1], height / seen.image_size[0]]
@@ -179,7 +179,7 @@ def batch_views(
         none = torch.zeros(0, dtype=torch.int64, device=device)
         numbers = torch.zeros(0, 2, device=device)
         columns = [(none, none, numbers, numbers[:, 0])]
-        maps = [torch.zeros(0, in_channels, 1, 1, device=device)]
+        maps = [torch.zeros(0, clip_channels, 1, 1, device=device)]
     return ViewBatch(
         maps=torch.cat(maps),
         hidden=torch.tensor(hidden, dtype=torch.bool, device=device),
@@ -240,15 +240,15 @@ def views_of_images(
 
 
 def _check_views(
-    i: int, views: PosedViews, num_points: int, in_channels: int, maps: list[Tensor]
+    i: int, views: PosedViews, num_points: int, clip_channels: int, maps: list[Tensor]
 ) -> None:
     if views.num_points != num_points:
         raise ValueError(f'sample {i}: views of {views.num_points} points, got {num_points}')
     if views.feat is None:
         raise ValueError(f'sample {i}: its {views.num_views} views have no feature maps')
-    if views.feat.ndim != 4 or views.feat.shape[1] != in_channels:
+    if views.feat.ndim != 4 or views.feat.shape[1] != clip_channels:
         raise ValueError(
-            f'sample {i}: expected maps (V, {in_channels}, h, w), got {tuple(views.feat.shape)}'
+            f'sample {i}: expected maps (V, {clip_channels}, h, w), got {tuple(views.feat.shape)}'
         )
     if maps and maps[0].shape[-2:] != views.feat.shape[-2:]:
         raise ValueError(

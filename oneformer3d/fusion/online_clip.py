@@ -29,8 +29,8 @@ class OnlineClip(nn.Module):
     Args:
         encoder: settings of ``ClipEncoder``; its map is float16 unless said otherwise.
         num_train_blocks: last residual blocks that train; 0 keeps all of it frozen.
-        store: folder of a feature store that is filled on first use, None for none. Names of
-            scenes and frames are its keys; views without names are always computed.
+        clip_store: folder of a feature store that is filled on first use, None for none. Names
+            of scenes and frames are its keys; views without names are always computed.
         pixel_shuffle: factor.
         batch_size: images at a time.
         memory_budget: bytes; on a GPU with less memory in all, CLIP waits on the CPU and is
@@ -44,13 +44,13 @@ class OnlineClip(nn.Module):
         self,
         encoder: dict[str, Any] | None = None,
         num_train_blocks: int = 0,
-        store: str | os.PathLike | None = None,
+        clip_store: str | os.PathLike | None = None,
         pixel_shuffle: int = 2,
         batch_size: int = 32,
         memory_budget: int = SMALL_GPU_BYTES,
     ) -> None:
         super().__init__()
-        if num_train_blocks and store is not None:
+        if num_train_blocks and clip_store is not None:
             raise ValueError('features that train cannot be kept in a store: freeze_blocks=0')
         self.clip = ClipEncoder(**{'dtype': 'fp16', **(encoder or {})})
         freeze_clip_except_last_blocks(self.clip.visual, num_train_blocks)
@@ -58,7 +58,7 @@ class OnlineClip(nn.Module):
             if not name.startswith('clip.visual.'):
                 parameter.requires_grad_(False)
         self.num_train_blocks = num_train_blocks
-        self.store_path = store
+        self.clip_store = clip_store
         self.pixel_shuffle = pixel_shuffle
         self.batch_size = batch_size
         self.memory_budget = memory_budget
@@ -70,7 +70,7 @@ class OnlineClip(nn.Module):
         return self.clip.stamp(self.pixel_shuffle)
 
     @property
-    def num_channels(self) -> int:
+    def clip_channels(self) -> int:
         """C of the map after the pixel shuffle."""
         return self.stamp.channels
 
@@ -82,7 +82,7 @@ class OnlineClip(nn.Module):
         """
         if views.images is None:
             raise ValueError(f'{views.scene_id}: views have neither feature maps nor images')
-        if self.store_path is None or not (views.scene_id and views.frames):
+        if self.clip_store is None or not (views.scene_id and views.frames):
             feat, embedding = self.encode(views.images)
         else:
             feat, embedding = self._stored(views)
@@ -93,7 +93,7 @@ class OnlineClip(nn.Module):
         grid = self.stamp.grid
         if len(images) == 0:
             return (
-                images.new_zeros(0, self.num_channels, *grid, dtype=torch.float32),
+                images.new_zeros(0, self.clip_channels, *grid, dtype=torch.float32),
                 images.new_zeros(0, self.clip.embed_dim, dtype=torch.float32),
             )
         home = next(self.clip.parameters()).device
@@ -109,7 +109,7 @@ class OnlineClip(nn.Module):
     def _stored(self, views: PosedViews) -> tuple[Tensor, Tensor]:
         """Features read from the store; those that are missing are computed and written first."""
         if self._writer is None:
-            self._writer = FeatureStoreWriter(self.store_path, self.stamp, rank=get_rank())
+            self._writer = FeatureStoreWriter(self.clip_store, self.stamp, rank=get_rank())
         keys = [(views.scene_id, frame) for frame in views.frames]
         missing = [i for i, key in enumerate(keys) if not self._writer.has(*key)]
         if missing:

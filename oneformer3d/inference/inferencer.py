@@ -206,9 +206,7 @@ class OneFormer3DInferencer:
         encoder = getattr(self.model, 'encoder', None)
         if not isinstance(encoder, BiFusionEncoder):
             raise ValueError(f'{self.config_name}: the model reads no image features')
-        return ScanImageReader(
-            clip, encoder.image_channels, max_views=max_views, device=self.device
-        )
+        return ScanImageReader(clip, encoder.clip_channels, max_views=max_views, device=self.device)
 
     def _segment_tile(
         self,

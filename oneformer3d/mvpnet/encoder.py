@@ -31,8 +31,8 @@ class LiftingEncoder(nn.Module):
         encoder_3d: settings of the 3D encoder; with mode 'concat' its ``in_channels`` counts
             the lifted features too.
         image_net: settings of ``FeaturePyramid``; None is its defaults, or with
-            ``stored_channels`` no network at all.
-        stored_channels: channels of maps that the views bring along from a feature store.
+            ``clip_channels`` no network at all.
+        clip_channels: channels of maps that the views bring along from a feature store.
         mode: 'concat' to the points' own features, or 'add' to the encoder's.
         point_channels: with mode 'add', the width of the 3D encoder.
         lifted_channels: with mode 'concat', the lifted features are brought to this width.
@@ -49,7 +49,7 @@ class LiftingEncoder(nn.Module):
         self,
         encoder_3d: dict,
         image_net: Mapping[str, Any] | None = None,
-        stored_channels: int | None = None,
+        clip_channels: int | None = None,
         mode: str = 'concat',
         point_channels: int | None = None,
         lifted_channels: int = 32,
@@ -70,7 +70,7 @@ class LiftingEncoder(nn.Module):
         self.distance_decay = distance_decay
         self.normal_voxel = normal_voxel
         self.image_net, self._maps_of, channels = build_image_net(
-            image_net, stored_channels, map_store, map_bytes
+            image_net, clip_channels, map_store, map_bytes
         )
         self.aggregator = build_aggregator(aggregator, channels)
         self.points_3d = MODELS.build(encoder_3d)

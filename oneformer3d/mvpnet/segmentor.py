@@ -43,8 +43,8 @@ class FeatureLiftingSegmentation(BaseModel):
     Args:
         num_classes: C; label C means unlabeled.
         image_net: settings of ``FeaturePyramid``; None is its defaults (ResNet-50, four scales
-            brought to 256 channels), or with ``stored_channels`` no network at all.
-        stored_channels: channels of maps that the views bring along from a feature store.
+            brought to 256 channels), or with ``clip_channels`` no network at all.
+        clip_channels: channels of maps that the views bring along from a feature store.
         use_images: False is the network of points alone.
         aggregator: name or settings of a ``ViewAggregator``.
         point_processor: settings of ``Point3DProcessor`` but for its channels and classes.
@@ -69,7 +69,7 @@ class FeatureLiftingSegmentation(BaseModel):
         self,
         num_classes: int = 20,
         image_net: Mapping[str, Any] | None = None,
-        stored_channels: int | None = None,
+        clip_channels: int | None = None,
         use_images: bool = True,
         aggregator: str | Mapping[str, Any] = 'attention',
         point_processor: Mapping[str, Any] | None = None,
@@ -115,7 +115,7 @@ class FeatureLiftingSegmentation(BaseModel):
         self._maps_of: MapsOf | None = None
         if use_images:
             self.image_net, self._maps_of, lifted_channels = build_image_net(
-                image_net, stored_channels, map_store, map_bytes
+                image_net, clip_channels, map_store, map_bytes
             )
             self.aggregator = build_aggregator(aggregator, lifted_channels)
             in_channels += lifted_channels
@@ -293,7 +293,7 @@ class FeatureLiftingSegmentation(BaseModel):
 
 def build_image_net(
     image_net: Mapping[str, Any] | None,
-    stored_channels: int | None,
+    clip_channels: int | None,
     map_store: str | None,
     map_bytes: int,
 ) -> tuple[FeaturePyramid | None, MapsOf, int]:
@@ -302,10 +302,10 @@ def build_image_net(
     Raises:
         ValueError: both a network and the channels of stored maps.
     """
-    if stored_channels is not None:
+    if clip_channels is not None:
         if image_net is not None:
-            raise ValueError('stored_channels is for models without image_net')
-        return None, stored_maps, stored_channels
+            raise ValueError('clip_channels is for models without image_net')
+        return None, stored_maps, clip_channels
     network = FeaturePyramid(**(image_net or {}))
     frozen = network.frozen and network.fuse == 'sum'
     if map_store is not None and not frozen:

@@ -86,7 +86,7 @@ class MapPyramid(PyramidBase):
     """Learned convolutions over the one stored map: a finer level, its own, coarser ones.
 
     Args:
-        in_channels: C; the header of a store that is there decides.
+        clip_channels: C; the header of a store that is there decides.
         channels: D.
         num_groups: that sample it.
         num_levels: L; the second level has the grid of the stored map.
@@ -96,7 +96,7 @@ class MapPyramid(PyramidBase):
 
     def __init__(
         self,
-        in_channels: int | None = None,
+        clip_channels: int | None = None,
         channels: int = 64,
         num_groups: int = 4,
         num_levels: int = 3,
@@ -106,9 +106,9 @@ class MapPyramid(PyramidBase):
         super().__init__(channels, num_groups)
         if num_levels < 1:
             raise ValueError(f'num_levels must be at least 1, got {num_levels}')
-        self.in_channels = stored_channels(clip_store, in_channels)
+        self.clip_channels = stored_channels(clip_store, clip_channels)
         self.stride = stride
-        self.lateral = nn.Conv2d(self.in_channels, channels, 1)
+        self.lateral = nn.Conv2d(self.clip_channels, channels, 1)
         self.context = nn.Conv2d(channels, channels, 3, padding=1)
         self.finer = nn.ConvTranspose2d(channels, channels, 2, stride=2) if num_levels > 1 else None
         self.coarser = nn.ModuleList(
@@ -120,7 +120,7 @@ class MapPyramid(PyramidBase):
         self, views: Sequence[PosedViews], device: torch.device | None
     ) -> tuple[list[Tensor], list[float], tuple[int, int]]:
         """See the base class."""
-        maps = stack_maps(views, self.in_channels, device or self.lateral.weight.device)
+        maps = stack_maps(views, self.clip_channels, device or self.lateral.weight.device)
         maps = F.layer_norm(maps.permute(0, 2, 3, 1), maps.shape[1:2]).permute(0, 3, 1, 2)
         base = self.lateral(maps)
         base = base + F.gelu(self.context(F.gelu(base)))
@@ -137,7 +137,9 @@ class MapPyramid(PyramidBase):
         return levels, strides, (height * self.stride, width * self.stride)
 
 
-def stack_maps(views: Sequence[PosedViews], in_channels: int, device: torch.device | str) -> Tensor:
+def stack_maps(
+    views: Sequence[PosedViews], clip_channels: int, device: torch.device | str
+) -> Tensor:
     """(I, C, h, w) float32 maps of all views, zeros where the pixels are hidden.
 
     Raises:
@@ -148,9 +150,9 @@ def stack_maps(views: Sequence[PosedViews], in_channels: int, device: torch.devi
         name = seen.scene_id or 'sample'
         if seen.feat is None:
             raise ValueError(f'{name}: its {seen.num_views} views have no feature maps')
-        if seen.feat.ndim != 4 or seen.feat.shape[1] != in_channels:
+        if seen.feat.ndim != 4 or seen.feat.shape[1] != clip_channels:
             raise ValueError(
-                f'{name}: expected maps (V, {in_channels}, h, w), got {tuple(seen.feat.shape)}'
+                f'{name}: expected maps (V, {clip_channels}, h, w), got {tuple(seen.feat.shape)}'
             )
         if maps and maps[0].shape[-2:] != seen.feat.shape[-2:]:
             raise ValueError(
@@ -160,23 +162,23 @@ def stack_maps(views: Sequence[PosedViews], in_channels: int, device: torch.devi
         # Stored maps are float16, and under autocast may not be stacked with others.
         feat = seen.feat.to(device).float()
         maps.append(torch.zeros_like(feat) if seen.pixels_hidden else feat)
-    return torch.cat(maps) if maps else torch.zeros(1, in_channels, 4, 4, device=device)
+    return torch.cat(maps) if maps else torch.zeros(1, clip_channels, 4, 4, device=device)
 
 
-def stored_channels(store: str | None, in_channels: int | None) -> int:
+def stored_channels(clip_store: str | None, clip_channels: int | None) -> int:
     """C as a store's header says, or as given where there is no store yet.
 
     Raises:
         ValueError: neither is there.
     """
-    if store is not None:
+    if clip_store is not None:
         try:
-            return read_manifest(store).stamp.channels
+            return read_manifest(clip_store).stamp.channels
         except FileNotFoundError:
             pass  # a model can be built before its features are made
-    if in_channels is None:
-        raise ValueError(f'in_channels is not given and there is no feature store {store}')
-    return in_channels
+    if clip_channels is None:
+        raise ValueError(f'clip_channels is not given and there is no feature store {clip_store}')
+    return clip_channels
 
 
 def pad_even(x: Tensor) -> Tensor:

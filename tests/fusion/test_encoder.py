@@ -269,10 +269,10 @@ def test_deterministic():
 
 def test_channels_are_read_from_the_store(tmp_path):
     FeatureStoreWriter(tmp_path / 'store', STAMP).close()
-    assert build(clip_store=str(tmp_path / 'store')).image_channels == STAMP.channels
-    assert build(clip_store=str(tmp_path / 'none')).image_channels == CHANNELS
-    with pytest.raises(ValueError, match='image_channels'):
-        build(clip_store=str(tmp_path / 'none'), image_channels=None)
+    assert build(clip_store=str(tmp_path / 'store')).clip_channels == STAMP.channels
+    assert build(clip_store=str(tmp_path / 'none')).clip_channels == CHANNELS
+    with pytest.raises(ValueError, match='clip_channels'):
+        build(clip_store=str(tmp_path / 'none'), clip_channels=None)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def standalone_arguments(num_points: int = 120):
 
 @pytest.mark.parametrize('as_lists', [False, True])
 def test_contract_of_the_outputs(as_lists):
-    encoder = build(offline_clip_feat=False, clip=CLIP, image_channels=None)
+    encoder = build(offline_clip_feat=False, clip=CLIP, clip_channels=None)
     points, images, intrinsics, extrinsics = standalone_arguments()
     if as_lists:
         points, images = [points[0], points[1][:90]], list(images)
@@ -80,7 +80,7 @@ def test_without_images():
 
 def test_online_features_fill_the_store_on_first_use(tmp_path, monkeypatch):
     path = tmp_path / 'store'
-    clip = OnlineClip(CLIP, store=path)
+    clip = OnlineClip(CLIP, clip_store=path)
     points, images, _, _ = standalone_arguments()
     views = views_of(points[0], num_views=2, feat=None, clip_global=None, images=images)
     first = clip(views)
@@ -90,7 +90,7 @@ def test_online_features_fill_the_store_on_first_use(tmp_path, monkeypatch):
     assert torch.equal(first.feat, again.feat)
     assert torch.equal(first.clip_global, again.clip_global)
     assert first.feat.dtype == torch.float16
-    assert first.feat.shape[1] == clip.num_channels == FeatureStore(path).stamp.channels
+    assert first.feat.shape[1] == clip.clip_channels == FeatureStore(path).stamp.channels
     clip.close()
     without = OnlineClip(CLIP)
     without.load_state_dict(clip.state_dict())
@@ -98,7 +98,7 @@ def test_online_features_fill_the_store_on_first_use(tmp_path, monkeypatch):
 
 
 def test_online_equals_offline(tmp_path):
-    encoder = opened(build(offline_clip_feat=False, clip=CLIP, image_channels=None))
+    encoder = opened(build(offline_clip_feat=False, clip=CLIP, clip_channels=None))
     points, images, _, _ = standalone_arguments()
     views = views_of(points[0], num_views=2, feat=None, clip_global=None, images=images)
     online = encoder({'points': [points[0]], 'views': [views]})
@@ -109,10 +109,10 @@ def test_online_equals_offline(tmp_path):
 
 
 def test_clip_stays_frozen_unless_asked():
-    frozen = build(offline_clip_feat=False, clip=CLIP, image_channels=None).train()
+    frozen = build(offline_clip_feat=False, clip=CLIP, clip_channels=None).train()
     assert not any(p.requires_grad for p in frozen.online_clip.parameters())
     assert not frozen.online_clip.clip.visual.training
-    partly = build(offline_clip_feat=False, clip=CLIP, image_channels=None, freeze_blocks=1).train()
+    partly = build(offline_clip_feat=False, clip=CLIP, clip_channels=None, freeze_blocks=1).train()
     trained = [n for n, p in partly.online_clip.named_parameters() if p.requires_grad]
     assert trained
     assert all('resblocks.2' in name for name in trained)
@@ -127,7 +127,7 @@ def test_clip_stays_frozen_unless_asked():
 
 def test_a_store_cannot_keep_features_that_train(tmp_path):
     with pytest.raises(ValueError, match='freeze_blocks'):
-        OnlineClip(CLIP, num_train_blocks=1, store=tmp_path / 'store')
+        OnlineClip(CLIP, num_train_blocks=1, clip_store=tmp_path / 'store')
 
 
 def test_offload_depends_on_the_budget(monkeypatch):

@@ -76,7 +76,7 @@ def encoder_settings(**changes) -> dict:
             'min_spatial_shape': 16,
         },
         'point_channels': 4,
-        'image_channels': CHANNELS,
+        'clip_channels': CHANNELS,
     }
     settings.update(changes)
     return settings

@@ -6,7 +6,7 @@ from oneformer3d.registry import MODELS
 from tests.helpers.fusion_scenes import CHANNELS, INTRINSICS, scene, segmentor_settings
 from tests.helpers.small_models import small_settings
 
-PYRAMID = {'type': 'MapPyramid', 'in_channels': CHANNELS, 'channels': 8}
+PYRAMID = {'type': 'MapPyramid', 'clip_channels': CHANNELS, 'channels': 8}
 
 
 def decoder_settings(**changes) -> dict:

@@ -40,7 +40,7 @@ def files(tiny_rooms, tmp_path_factory):
     cfg.merge_from_dict(
         {
             'model.encoder.clip_store': str(store),
-            'test_dataloader.dataset.pipeline.2.store': str(store),
+            'test_dataloader.dataset.pipeline.2.clip_store': str(store),
             'test_dataloader.dataset.data_root': str(tiny_rooms),
         }
     )

@@ -134,7 +134,7 @@ def test_learns_what_only_images_tell():
     feat[views.pairs.view, 1, v, u] = (~bright[views.pairs.point]).float()
     views = views_of(points, 4, feat=feat)
     sample.gt_pts_seg.pts_semantic_mask = bright.long()
-    model = build(image_net=None, stored_channels=2, aggregator='mean', point_inputs=())
+    model = build(image_net=None, clip_channels=2, aggregator='mean', point_inputs=())
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     inputs = {'points': [points], 'views': [views]}
     losses = []
@@ -180,7 +180,7 @@ def test_nothing_labeled():
 
 @pytest.mark.parametrize('aggregator', ['max', {'type': 'learnable', 'num_views': 8}, 'gated'])
 def test_stored_maps(aggregator):
-    model = build(image_net=None, stored_channels=CHANNELS, aggregator=aggregator)
+    model = build(image_net=None, clip_channels=CHANNELS, aggregator=aggregator)
     inputs, samples = batch(with_images=False)
     loss = model.loss(inputs, samples)['loss_semantic']
     loss.backward()
@@ -328,7 +328,7 @@ def test_segmentor_with_lifted_features(mode):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'stored_channels': 4}, 'without image_net'),
+        ({'clip_channels': 4}, 'without image_net'),
         ({'map_store': 'somewhere'}, 'frozen'),
         ({'point_inputs': ('normal',)}, 'point_inputs'),
         ({'use_images': False, 'point_inputs': ()}, 'images or point_inputs'),

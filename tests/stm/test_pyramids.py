@@ -39,7 +39,7 @@ def ramp(height, width, cell=1.0):
 
 def test_finer_and_coarser_levels_lie_over_the_stored_map():
     """Convolutions that copy or average turn a ramp of coordinates into a ramp of coordinates."""
-    pyramid = MapPyramid(in_channels=2, channels=2, num_groups=1, num_levels=4)
+    pyramid = MapPyramid(clip_channels=2, channels=2, num_groups=1, num_levels=4)
     with torch.no_grad():
         for conv in (pyramid.finer, *pyramid.coarser):
             conv.bias.zero_()
@@ -85,7 +85,7 @@ def test_each_view_has_rows_of_its_own():
 def test_channels_come_from_the_store(tmp_path):
     with pytest.raises(ValueError, match='no feature store'):
         MapPyramid(clip_store=str(tmp_path / 'none'))
-    assert MapPyramid(7, clip_store=str(tmp_path / 'none')).in_channels == 7
+    assert MapPyramid(7, clip_store=str(tmp_path / 'none')).clip_channels == 7
     with pytest.raises(ValueError, match='4 groups do not divide 6'):
         MapPyramid(7, channels=6)
     with pytest.raises(ValueError, match='num_levels'):

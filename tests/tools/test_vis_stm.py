@@ -36,7 +36,7 @@ def prepared(tiny_rooms, tmp_path_factory):
     options = [
         f'{dataset}.data_root={tiny_rooms}',
         f'{dataset}.ann_file=oneformer3d_infos_train.json',
-        f'{dataset}.pipeline.2.store={store}',
+        f'{dataset}.pipeline.2.clip_store={store}',
         f'model.decoder.pyramid.clip_store={store}',
         'model.test_cfg.npoint_thr=0',
     ]

@@ -9,7 +9,7 @@ train_pipeline = [
     *_base_.train_pipeline[:2],
     dict(
         type='LoadPosedViews',
-        store=clip_store,
+        clip_store=clip_store,
         num_views=12,
         select='random',
         view_dropout=0.1,
@@ -19,7 +19,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     *_base_.test_pipeline[:2],
-    dict(type='LoadPosedViews', store=clip_store, num_views=None),
+    dict(type='LoadPosedViews', clip_store=clip_store, num_views=None),
     *_base_.test_pipeline[2:],
 ]
 # persistent workers keep which points the views see

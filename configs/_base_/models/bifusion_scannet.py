@@ -19,7 +19,7 @@ model = dict(
         mode='concat',
         clip_store='data/scannet/clip_feat',
         # of ViT-B/16 after the pixel shuffle; the header of a store that is there decides
-        image_channels=192,
+        clip_channels=192,
         use_tiny_sa_3d=True,
         use_tiny_sa_2d=False,
         train_without_views=True,

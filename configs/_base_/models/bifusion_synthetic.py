@@ -19,7 +19,7 @@ model = dict(
         mode='residual',
         clip_store='data/synthetic/clip_feat',
         # of ViT-B/16 after the pixel shuffle; the header of a store that is there decides
-        image_channels=192,
+        clip_channels=192,
         use_tiny_sa_3d=True,
         use_tiny_sa_2d=False,
         clip_cons=dict(type='ClipConsCriterion', loss_weight=0.2, view_weight=0.05),

@@ -44,7 +44,7 @@ class LoadPosedViews:
     Belongs after transforms that draw points; augmentation may come before or after.
 
     Args:
-        store: folder of a feature store; None loads the images instead.
+        clip_store: folder of a feature store; None loads the images instead.
         num_views: at most so many views per sample, None for all.
         select: which of more views: 'random' (training), 'even', 'first', or 'coverage': those
             that together see most points, chosen greedily.
@@ -71,7 +71,7 @@ class LoadPosedViews:
 
     def __init__(
         self,
-        store: str | None = None,
+        clip_store: str | None = None,
         num_views: int | None = None,
         select: str = 'even',
         candidates: int | None = 64,
@@ -101,7 +101,7 @@ class LoadPosedViews:
                 raise ValueError(f'{name} must be within 0…1, got {value}')
         if num_views is not None and num_views < 0:
             raise ValueError(f'num_views must not be negative, got {num_views}')
-        self.store_path = store
+        self.clip_store = clip_store
         self.num_views = num_views
         if candidates is not None and candidates < 1:
             raise ValueError(f'candidates must be at least 1, got {candidates}')
@@ -147,8 +147,8 @@ class LoadPosedViews:
     @property
     def store(self) -> FeatureStore | None:
         """The store, opened when it is first needed: configs are built without data, too."""
-        if self._store is None and self.store_path is not None:
-            self._store = open_store(self.store_path)
+        if self._store is None and self.clip_store is not None:
+            self._store = open_store(self.clip_store)
         return self._store
 
     def _usable_images(self, results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -170,7 +170,7 @@ class LoadPosedViews:
         stored = [image for image in usable if self.store.has(scene, image['frame'])]
         if usable and not stored and not self.allow_missing:
             raise ValueError(
-                f'{self.store_path}: no features of scene {scene}, which has {len(usable)} images'
+                f'{self.clip_store}: no features of scene {scene}, which has {len(usable)} images'
             )
         return stored
 
