@@ -5,7 +5,7 @@ mixing        features of a query's points → its update, with weights the quer
 boxes         boxes as (x, y, log2 scale, log2 ratio)
 stage         sampling, mixing, attention, heads of one stage
 decoder       the stand-alone decoder of tubes
-tube_loss, moving_shapes  its losses, and a small task that it learns
+tube_loss     its losses
 pyramids      maps of the views → pyramid
 view_boxes    masks over superpoints → a box in every view
 view_mixing   the layer that lets the segmentor's queries read the views

@@ -1,13 +1,17 @@
-"""Pictures of the steps from images to points, for one scene: what the lifting tutorial shows.
+"""Draw the steps from images to points for one scene: the pictures of docs/tutorials/lifting.md.
 
-Enters: a data root with infos, a scene with posed images. Leaves: three PNG files and the numbers
-they show. N points, V views.
+    python tools/draw_lifting_steps.py --scene room5000_00
+    python tools/draw_lifting_steps.py --data-root data/synthetic --scene room5000_00 --out pictures
+
+Enters: a data root with infos and a scene with posed images. Leaves: three PNG files, and printed
+the numbers that they show. N points, V views.
 
     lifting_sources.png      an image, and what it does with every point of the cloud
     lifting_depth_test.png   colours lifted by the frustum alone, with a z-buffer, with depth
-    lifting_bev.png          the same images splatted on a grid seen from above
+    lifting_bev.png          the same images splatted on a grid viewed from above
 """
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +24,12 @@ from torch import Tensor
 
 from oneformer3d.data.infos import read_infos
 from oneformer3d.data.readers import read_point_cloud
-from oneformer3d.files.images import write_png
+from oneformer3d.engine.cli import run_tool
+from oneformer3d.files.images import read_depth, read_image, write_png
 from oneformer3d.files.names import resolve_in_root
 from oneformer3d.lifting import BEVFeatureLifting, Camera, Reason, lift_mean_features, trace_sources
-
-from .palette import UNLABELED
-from .render import PointRaster
+from oneformer3d.visualization.palette import UNLABELED
+from oneformer3d.visualization.render import PointRaster
 
 _INK = (40, 40, 40)
 _BAR = 26  # pixels of a title's line
@@ -63,6 +67,30 @@ class PosedScene:
         return torch.from_numpy(self.points[:, :3].copy())
 
 
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--data-root', default='data/synthetic', help='with infos (%(default)s)')
+    parser.add_argument('--split', default='val', help='of the infos (%(default)s)')
+    parser.add_argument('--scene', required=True, help='its name in the infos')
+    parser.add_argument(
+        '--view', type=int, help='of the first picture (default: that with most occluded points)'
+    )
+    parser.add_argument('--size', type=int, nargs=2, default=(300, 400), metavar=('H', 'W'))
+    parser.add_argument('--out', type=Path, default=Path('docs/images'), help='(%(default)s)')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    numbers = draw_lifting_steps(
+        args.data_root, args.scene, args.out, args.split, args.view, tuple(args.size)
+    )
+    for name, value in numbers.items():
+        print(f'{name:24}{value:8.3f}')
+
+
 def draw_lifting_steps(
     data_root: str | Path,
     scene: str,
@@ -78,22 +106,22 @@ def draw_lifting_steps(
         scene: its name.
         out: folder for the pictures.
         split: of the infos.
-        view: row of the image to look at in the first picture; None takes the one that has the
-            most points hidden behind others.
+        view: row of the image in the first picture; None takes the one with most occluded points.
         size: (H, W) of each panel.
 
     Returns:
         Numbers by name: median absolute difference between lifted and scanned colours (0–255)
-        with each test, and the share of points that a view sees.
+        with each test, and the share of points that are visible in a view.
 
     Raises:
         FileNotFoundError, ValueError: no such scene, or broken files.
     """
     loaded = read_posed_scene(data_root, scene, split)
     if view is None:
-        view = most_hidden_view(loaded)
+        view = most_occluded_view(loaded)
     if not 0 <= view < len(loaded.images):
         raise ValueError(f'{scene}: view {view} of {len(loaded.images)}')
+
     out = Path(out)
     write_png(out / 'lifting_sources.png', sources_figure(loaded, view, size))
     picture, numbers = depth_test_figure(loaded, size)
@@ -103,7 +131,7 @@ def draw_lifting_steps(
 
 
 def read_posed_scene(data_root: str | Path, scene: str, split: str = 'val') -> PosedScene:
-    """Points, images and cameras of a scene.
+    """Read points, images and cameras of a scene.
 
     Raises:
         ValueError: the infos do not list the scene, or it has no images.
@@ -113,22 +141,23 @@ def read_posed_scene(data_root: str | Path, scene: str, split: str = 'val') -> P
     entry = next((x for x in infos['data_list'] if x.get('scene_id') == scene), None)
     if entry is None or not entry.get('images'):
         raise ValueError(f'{root}: no scene {scene} with images in the infos of {split}')
-    folder = root / 'posed_images'
-    frames = entry['images']
-    images = [_read(resolve_in_root(folder, x['img_path'])) for x in frames]
-    depth = [_read(resolve_in_root(folder, x['depth_path']), depth=True) for x in frames]
-    poses = torch.tensor([x['world_from_cam'] for x in frames], dtype=torch.float32)
+
+    folder, frames, size = root / 'posed_images', entry['images'], tuple(entry['image_size'])
+    images = [read_image(resolve_in_root(folder, x['img_path']), size, size) for x in frames]
+    depth = [read_depth(resolve_in_root(folder, x['depth_path'])) for x in frames]
+    poses = torch.tensor([x['world_from_cam'] for x in frames], dtype=torch.float32)  # (V, 4, 4)
     intrinsics = torch.tensor(entry['cam2img'], dtype=torch.float32).expand(len(poses), 3, 3)
+
     return PosedScene(
         read_point_cloud(root / 'points' / entry['lidar_points']['lidar_path']),
-        torch.stack(images),
-        torch.stack(depth),
-        Camera(intrinsics, poses, tuple(entry['image_size'])),
+        torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float(),  # (V, 3, H, W)
+        torch.from_numpy(np.stack(depth)),
+        Camera(intrinsics, poses, size),
     )
 
 
-def most_hidden_view(scene: PosedScene) -> int:
-    """Row of the view in whose image most points lie behind what it sees."""
+def most_occluded_view(scene: PosedScene) -> int:
+    """Row of the view in whose image most points lie behind the surface it shows."""
     camera = scene.camera
     traced = trace_sources(
         scene.xyz, camera.intrinsics, camera.world_from_cam, camera.image_size, scene.depth
@@ -142,19 +171,17 @@ def sources_figure(scene: PosedScene, view: int, size: tuple[int, int]) -> np.nd
     traced = trace_sources(
         scene.xyz, camera.intrinsics, camera.world_from_cam, camera.image_size, scene.depth[view]
     )
-    reason = traced.reason[0].numpy()
-    colors = np.tile(np.array(UNLABELED, np.uint8), (len(reason), 1))
+    reason = traced.reason[0].numpy()  # (N,)
+    colors = np.tile(np.array(UNLABELED, np.uint8), (len(reason), 1))  # (N, 3)
     for value, color in _REASON_COLORS.items():
         colors[reason == value] = color
-    image = scene.images[view].permute(1, 2, 0).numpy().astype(np.uint8)
-    shown = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-    panels = [
-        _titled(shown, f'view {view}'),
-        _titled(
-            PointRaster(scene.points[:, :3], size).paint(colors), 'what it does with the points'
-        ),
-    ]
+
+    image = scene.images[view].permute(1, 2, 0).numpy().astype(np.uint8)  # (H, W, 3)
+    image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    cloud = PointRaster(scene.points[:, :3], size).paint(colors)
+    panels = [_titled(image, f'view {view}'), _titled(cloud, 'what it does with the points')]
     row = np.concatenate(panels, axis=1)
+
     counts = np.bincount(reason, minlength=len(Reason)) / max(1, len(reason))
     entries = [
         (f'{value.name.lower().replace("_", " ")} {counts[value]:.1%}', color)
@@ -168,9 +195,10 @@ def depth_test_figure(
     scene: PosedScene, size: tuple[int, int]
 ) -> tuple[np.ndarray, dict[str, float]]:
     """The scan's colours, and those of the images lifted with three tests of visibility."""
-    camera, own = scene.camera, scene.points[:, 3:]
+    camera, scanned = scene.camera, scene.points[:, 3:]
     raster = PointRaster(scene.points[:, :3], size)
-    panels, numbers = [_titled(raster.paint(own.astype(np.uint8)), 'colours of the scan')], {}
+    panels, numbers = [_titled(raster.paint(scanned.astype(np.uint8)), 'colours of the scan')], {}
+
     for name, title, options in (
         ('frustum', 'frustum only', {}),
         ('zbuffer', 'z-buffer of the points', {'occlusion': 'zbuffer', 'point_size': _POINT_SIZE}),
@@ -180,14 +208,17 @@ def depth_test_figure(
             scene.xyz, {'colour': scene.images}, camera.intrinsics, camera.world_from_cam,
             camera.image_size, **options,
         )  # fmt: skip
-        seen = (count > 0).numpy()
-        error = np.abs(lifted.numpy() - own).mean(axis=1)[seen]
-        numbers[f'median_error_{name}'] = float(np.median(error)) if seen.any() else float('nan')
-        numbers[f'seen_{name}'] = float(seen.mean())
-        colors = np.tile(np.array(UNLABELED, np.uint8), (len(own), 1))
-        colors[seen] = lifted.numpy()[seen].clip(0, 255).astype(np.uint8)
-        line = f'{title}: median error {numbers[f"median_error_{name}"]:.1f}'
-        panels.append(_titled(raster.paint(colors), line))
+        lifted, visible = lifted.numpy(), (count > 0).numpy()  # (N, 3), (N,)
+
+        error = np.abs(lifted - scanned).mean(axis=1)[visible]
+        median = float(np.median(error)) if visible.any() else float('nan')
+        numbers[f'median_error_{name}'] = median
+        numbers[f'visible_{name}'] = float(visible.mean())
+
+        colors = np.tile(np.array(UNLABELED, np.uint8), (len(scanned), 1))
+        colors[visible] = lifted[visible].clip(0, 255).astype(np.uint8)
+        panels.append(_titled(raster.paint(colors), f'{title}: median error {median:.1f}'))
+
     rows = [np.concatenate(panels[i : i + 2], axis=1) for i in (0, 2)]
     return np.concatenate(rows, axis=0), numbers
 
@@ -202,14 +233,18 @@ def bev_figure(scene: PosedScene, size: tuple[int, int], resolution: float = 0.0
         tuple(((low + high) / 2)[:2].tolist()),
         height_range=(float(low[2]) - 0.1, float(low[2]) + 1.8),
     )
+
     camera = scene.camera
     grid, count = lifting.create_bev_features(
         scene.images, camera.intrinsics, camera.world_from_cam, camera.image_size, scene.depth
-    )
-    colors = grid.permute(1, 2, 0).clamp(0, 255).byte().numpy()
+    )  # (3, rows, columns), (rows, columns)
+    colors = grid.permute(1, 2, 0).clamp(0, 255).byte().numpy()  # (rows, columns, 3)
     colors[count.numpy() == 0] = 255
+
+    # The square root keeps cells with few samples above black.
     hits = (255 * (count / count.max().clamp(min=1)).sqrt()).byte().numpy()
     hits = cv2.cvtColor(cv2.applyColorMap(hits, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+
     panels = [
         _titled(_fitted(x, size), title)
         for x, title in (
@@ -220,22 +255,13 @@ def bev_figure(scene: PosedScene, size: tuple[int, int], resolution: float = 0.0
     return np.concatenate(panels, axis=1)
 
 
-def _read(path: Path, depth: bool = False) -> Tensor:
-    """(3, H, W) float32 0–255, or (h, w) metres of a picture in millimetres."""
-    try:
-        with Image.open(path) as picture:
-            values = np.asarray(picture if depth else picture.convert('RGB'), dtype=np.float32)
-    except (OSError, SyntaxError) as error:  # what PIL raises for broken files
-        raise ValueError(f'{path}: {error}') from error
-    return torch.from_numpy(values / 1000) if depth else torch.from_numpy(values).permute(2, 0, 1)
-
-
 def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The image enlarged to fit, the world's y upwards, on white."""
     height, width = image.shape[:2]
     factor = min(size[0] / height, size[1] / width)
     shape = max(1, int(height * factor)), max(1, int(width * factor))
     large = cv2.resize(image[::-1], shape[::-1], interpolation=cv2.INTER_NEAREST)
+
     canvas = np.full((*size, 3), 255, dtype=np.uint8)
     top, left = (size[0] - shape[0]) // 2, (size[1] - shape[1]) // 2
     canvas[top : top + shape[0], left : left + shape[1]] = large
@@ -252,7 +278,7 @@ def _titled(image: np.ndarray, title: str) -> np.ndarray:
 def _legend(entries: Sequence[tuple[str, tuple[int, int, int]]], width: int) -> np.ndarray:
     """Colour chips with names on one line or two."""
     font = ImageFont.load_default(size=14)
-    lines: list[list] = [[]]
+    lines: list[list[tuple]] = [[]]
     x = 10
     for name, color in entries:
         length = 26 + int(font.getlength(name)) + 14
@@ -261,6 +287,7 @@ def _legend(entries: Sequence[tuple[str, tuple[int, int, int]]], width: int) -> 
             x = 10
         lines[-1].append((x, name, color))
         x += length
+
     image = Image.new('RGB', (width, _BAR * len(lines)), 'white')
     draw = ImageDraw.Draw(image)
     for row, line in enumerate(lines):
@@ -269,3 +296,7 @@ def _legend(entries: Sequence[tuple[str, tuple[int, int, int]]], width: int) -> 
             draw.rectangle((x, y, x + 14, y + 14), fill=color, outline=_INK)
             draw.text((x + 20, y), name, _INK, font)
     return np.asarray(image)
+
+
+if __name__ == '__main__':
+    run_tool(main)
