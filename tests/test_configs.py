@@ -1,6 +1,5 @@
 """Every config builds, and the published model settings are what the configs say."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from mmengine.registry import DefaultScope
 
 from oneformer3d.data.class_tables import get_class_table
 from oneformer3d.registry import DATASETS, METRICS, MODELS, TRANSFORMS
+from tests.helpers.reference_values import published_settings
 
 CONFIGS = sorted((Path(__file__).parent.parent / 'configs').glob('*.py'))
 
@@ -43,7 +43,7 @@ def test_config_builds(path):
 
 
 @pytest.mark.parametrize('name', ['scannet', 'scannet200', 's3dis'])
-def test_published_settings(name, shared_dir):
-    published = json.loads((shared_dir / 'compat' / 'published_model_settings.json').read_text())
+def test_published_settings(name):
+    published = published_settings()
     cfg = Config.fromfile(CONFIGS[0].parent / f'oneformer3d_{name}.py')
     assert cfg.model.to_dict() == published[name]

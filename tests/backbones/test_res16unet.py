@@ -1,7 +1,6 @@
 """Res16UNet34C: published names, and MinkowskiEngine's kernels against a slow dense twin."""
 
 import itertools
-import json
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from oneformer3d.backbones.sparse_conv import SubMConv3d
 from oneformer3d.backbones.sparse_tensor import SparseTensor
 from oneformer3d.registry import MODELS
 from tests.helpers.dense_twin import assert_equal, gradients, random_tensor
+from tests.helpers.reference_values import published_parameters
 
 SETTINGS = {
     'type': 'Res16UNet34C',
@@ -97,9 +97,8 @@ def test_converted_kernel_in_an_spconv_layer():
         weight_from_minkowski_kernel(torch.zeros(9, 3, 4))
 
 
-def test_published_names_load_strictly(shared_dir):
-    path = shared_dir / 'compat' / 'oneformer3d_scannet200_state_dict.json'
-    listed = json.loads(path.read_text())['live_shapes']
+def test_published_names_load_strictly():
+    listed = published_parameters('scannet200')['live_shapes']
     with torch.device('meta'):
         net = MODELS.build(SETTINGS)
         values = {

@@ -1,7 +1,5 @@
 """The U-Net against published parameter names and reference values."""
 
-import json
-
 import pytest
 import torch
 from torch import nn
@@ -17,6 +15,7 @@ from oneformer3d.backbones.spconv_unet import SpConvUNet
 from oneformer3d.registry import MODELS
 from oneformer3d.segmentor.weights import adapt_sparse_conv_layout, load_checkpoint
 from tests.helpers.dense_twin import gradients, random_tensor
+from tests.helpers.reference_values import oneformer3d_reference, published_parameters
 
 PREFIXES = ('input_conv.', 'unet.', 'output_layer.')
 
@@ -40,9 +39,8 @@ def encoder_part(values: dict) -> dict:
     return {name: value for name, value in values.items() if name.startswith(PREFIXES)}
 
 
-def test_reference_values(shared_dir):
-    path = shared_dir / 'compat' / 'oneformer3d_reference_values.pt'
-    reference = torch.load(path, weights_only=False)
+def test_reference_values():
+    reference = oneformer3d_reference()
     net = Encoder(6, reference['config']['backbone']['num_planes'])
     state_dict = encoder_part(reference['state_dict'])
     tensor = SparseTensor(
@@ -73,8 +71,8 @@ def test_reference_values(shared_dir):
     ('name', 'planes'),
     [('scannet', [32, 64, 96, 128, 160]), ('s3dis', [64, 128, 192, 256, 320])],
 )
-def test_published_names_and_shapes_load_strictly(shared_dir, name, planes):
-    listed = json.loads((shared_dir / 'compat' / f'oneformer3d_{name}_state_dict.json').read_text())
+def test_published_names_and_shapes_load_strictly(name, planes):
+    listed = published_parameters(name)
     with torch.device('meta'):
         net = Encoder(6, planes)
         live = {k: torch.empty(v) for k, v in encoder_part(listed['live_shapes']).items()}

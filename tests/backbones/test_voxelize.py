@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from oneformer3d.backbones.voxelize import ORIGIN_STEP, pool_superpoints, scatter_mean, voxelize
+from tests.helpers.reference_values import oneformer3d_reference
 
 
 def voxelize_with_dict(points, features, voxel_size):
@@ -39,10 +40,8 @@ def test_every_point_finds_its_voxel():
     )
 
 
-def test_matches_the_reference_values(shared_dir):
-    reference = torch.load(
-        shared_dir / 'compat' / 'oneformer3d_reference_values.pt', weights_only=False
-    )
+def test_matches_the_reference_values():
+    reference = oneformer3d_reference()
     points = list(reference['points'])
     features = [torch.cat([p[:, 3:], p[:, :3] - p[:, :3].mean(0)], 1) for p in points]
     grid = voxelize(points, features, 0.02, min_spatial_shape=128)

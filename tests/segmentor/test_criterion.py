@@ -14,6 +14,7 @@ from oneformer3d.segmentor.criterion import (
     semantic_labels,
 )
 from oneformer3d.structures import SceneTargets
+from tests.helpers.reference_values import oneformer3d_reference
 from tests.helpers.small_models import COSTS, small_s3dis_settings, small_settings
 
 NUM_CLASSES, NUM_INSTANCE_CLASSES = 5, 3
@@ -76,10 +77,8 @@ def assert_finite(losses, outputs):
     return total
 
 
-def test_matches_the_reference_values(shared_dir):
-    reference = torch.load(
-        shared_dir / 'compat' / 'oneformer3d_reference_values.pt', weights_only=False
-    )
+def test_matches_the_reference_values():
+    reference = oneformer3d_reference()
     outputs = {key: reference[key] for key in ('cls_preds', 'sem_preds', 'masks')}
     outputs['scores'] = None
     outputs['aux_outputs'] = [{**layer, 'scores': None} for layer in reference['aux']]

@@ -13,6 +13,7 @@ from oneformer3d.segmentor.postprocess import (
     segment_scene,
     soft_iou,
 )
+from tests.helpers.reference_values import oneformer3d_reference
 
 STUFF, INSTANCE_CLASSES = (0, 1), (2, 3, 4)
 
@@ -30,10 +31,8 @@ def segment(cls_logits, mask_logits, semantic_logits, superpoints, scores=None, 
     )
 
 
-def test_matches_the_reference_values(shared_dir):
-    reference = torch.load(
-        shared_dir / 'compat' / 'oneformer3d_reference_values.pt', weights_only=False
-    )
+def test_matches_the_reference_values():
+    reference = oneformer3d_reference()
     test_cfg = dict(reference['config']['test_cfg'])
     stuff = test_cfg.pop('stuff_classes')
     for i, expected in enumerate(reference['pred']):

@@ -1,7 +1,6 @@
 """Published settings build as they are; published weights load and compute the same."""
 
 import copy
-import json
 
 import numpy as np
 import pytest
@@ -10,14 +9,19 @@ from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample, PointData
 
 from oneformer3d.segmentor.oneformer3d import OneFormer3D
+from tests.helpers.reference_values import (
+    oneformer3d_reference,
+    published_parameters,
+    published_settings,
+)
 from tests.helpers.small_models import random_scene, small_s3dis_settings, small_settings
 
 DATASETS = ['scannet', 'scannet200', 's3dis']
 
 
 @pytest.fixture(scope='module')
-def reference(shared_dir):
-    return torch.load(shared_dir / 'compat' / 'oneformer3d_reference_values.pt', weights_only=False)
+def reference():
+    return oneformer3d_reference()
 
 
 @pytest.fixture(scope='module')
@@ -38,10 +42,8 @@ def reference_batch(reference):
 
 
 @pytest.mark.parametrize('dataset', DATASETS)
-def test_published_settings_build_with_the_published_parameters(shared_dir, dataset):
-    compat = shared_dir / 'compat'
-    settings = json.loads((compat / 'published_model_settings.json').read_text())[dataset]
-    listed = json.loads((compat / f'oneformer3d_{dataset}_state_dict.json').read_text())
+def test_published_settings_build_with_the_published_parameters(dataset):
+    settings, listed = published_settings()[dataset], published_parameters(dataset)
     model = MODELS.build(copy.deepcopy(settings))
     assert isinstance(model, OneFormer3D)
     state = model.state_dict()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from oneformer3d.segmentor.query_decoder import QueryDecoder, blocked_positions
+from tests.helpers.reference_values import oneformer3d_reference
 
 SETTINGS = {
     'num_layers': 2,
@@ -19,8 +20,8 @@ SETTINGS = {
 
 
 @pytest.fixture(scope='module')
-def reference(shared_dir):
-    return torch.load(shared_dir / 'compat' / 'oneformer3d_reference_values.pt', weights_only=False)
+def reference():
+    return oneformer3d_reference()
 
 
 def test_matches_the_reference_values(reference):

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from oneformer3d.stm.mixing import AdaptiveMixing
+from tests.helpers.reference_values import stm_reference
 
 
-def test_reference_values(shared_dir):
-    path = shared_dir / 'compat' / 'stm_reference_values.pt'
-    for case in torch.load(path, weights_only=False):
+def test_reference_values():
+    for case in stm_reference():
         args = case['args']
         mixing = AdaptiveMixing(
             args['C'],

@@ -12,13 +12,14 @@ from oneformer3d.stm.sampling import (
     translate_to_linear_weight,
 )
 from tests.helpers.described_stm import described_mhaq3d, described_sample4d
+from tests.helpers.reference_values import stm_reference
 
 STRIDES = (4, 8, 16)
 
 
 @pytest.fixture(scope='module')
-def cases(shared_dir):
-    return torch.load(shared_dir / 'compat' / 'stm_reference_values.pt', weights_only=False)
+def cases():
+    return stm_reference()
 
 
 def pyramid(batch_size=2, channels=12, frames=3, height=32, width=48, dtype=torch.float32):
