@@ -223,8 +223,8 @@ def test_field_renders_the_same():
         there = copy.deepcopy(field).to(device)
         rays = Rays(*(value.to(device) for value in vars(rays).values()))
         rendered = render_rays(there, rays, UniformSampler(32), perturb=False)
-        rendered['rgb'].square().mean().backward()
-        found[device] = [rendered['rgb'], rendered['depth']]
+        rendered.heads['rgb'].square().mean().backward()
+        found[device] = [rendered.heads['rgb'], rendered.depth]
         found[device] += [p.grad for p in there.parameters() if p.grad is not None]
     assert len(found['cpu']) > 3
     for got, expected in zip(found['cuda'], found['cpu']):

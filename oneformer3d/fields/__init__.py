@@ -24,6 +24,7 @@ from .rendering.occupancy import OccupancyGrid, OccupancySampler
 from .rendering.proposals import ProposalNetwork, ProposalSampler
 from .rendering.rays import Rays, clip_to_box, pixel_rays, sample_rays, scene_normalisation
 from .rendering.render import FeatureRenderer, render_image, render_rays, render_semantic_rays
+from .rendering.rendered import RenderedImage, RenderedRays
 from .rendering.samplers import (
     HierarchicalSampler,
     UniformSampler,
@@ -49,6 +50,8 @@ __all__ = [
     'ProposalNetwork',
     'ProposalSampler',
     'Rays',
+    'RenderedImage',
+    'RenderedRays',
     'SceneBox',
     'SemanticNeRF',
     'SemanticNeRFLoss',

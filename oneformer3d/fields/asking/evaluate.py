@@ -131,7 +131,7 @@ def render_view(
         occupancy=fitted.occupancy,
         min_weight=_MIN_WEIGHT,
     )
-    return {name: value.float().cpu() for name, value in shown.items()}
+    return {name: value.float().cpu() for name, value in shown.as_dict().items()}
 
 
 def view_camera(scene: FieldScene, view: int, content: ViewContent) -> Camera:

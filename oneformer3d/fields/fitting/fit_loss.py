@@ -73,7 +73,7 @@ def field_loss(
         min_weight=settings.head_min_weight,
         crop_angle=batch.targets.get('crop_angle'),
     )
-    outputs = _exposed(fitted, outputs, batch)
+    outputs = _exposed(fitted, outputs.as_dict(), batch)
     targets = _targets(field, batch) | {'view': batch.view}
     if not settings.consistent_instances:
         targets['instance_group'] = batch.view

@@ -132,7 +132,7 @@ def psnr_of_batch(
         shown = render_rays(
             fitted.field, part, sampler, ('rgb',), perturb=False, occupancy=fitted.occupancy
         )
-        pieces.append(shown['rgb'])
+        pieces.append(shown.heads['rgb'])
     rgb, target = torch.cat(pieces), batch.targets['rgb']
     aligned = rgb.clone()
     for row in batch.row.unique():

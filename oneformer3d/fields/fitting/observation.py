@@ -143,5 +143,5 @@ def _fill(depth: Tensor, camera: Camera, field: Field, far: float) -> Tensor:
     rays = clip_to_box(rays, field.scene_box)
     outputs = render_rays(field, rays, HierarchicalSampler(32, 32), (), perturb=False)
     end = distance_to_z(rays.far, rays)
-    found = torch.where(outputs['accumulation'] > 0.5, outputs['depth'], end)
+    found = torch.where(outputs.accumulation > 0.5, outputs.depth, end)
     return depth.flatten().masked_scatter(missing, found.cpu()).view_as(depth)

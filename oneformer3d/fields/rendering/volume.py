@@ -36,3 +36,8 @@ def weights_from_density(density: Tensor, edges: Tensor) -> tuple[Tensor, Tensor
 def composite(weights: Tensor, values: Tensor) -> Tensor:
     """Σ w v over the samples: (…, S) and (…, S, K) → (…, K)."""
     return (weights[..., None] * values).sum(-2)
+
+
+def midpoints(edges: Tensor) -> Tensor:
+    """Middles (…, S) of the intervals between edges (…, S + 1)."""
+    return (edges[..., 1:] + edges[..., :-1]) / 2

@@ -45,11 +45,11 @@ def test_a_surface_says_what_its_pixel_shows_and_what_rendering_shows() -> None:
         rendered = render_rays(
             field, batch.rays, HierarchicalSampler(256, 256), ('rgb', 'semantics'), perturb=False
         )
-        clear = same & (rendered['semantics'].amax(-1) > 0.999)
+        clear = same & (rendered.heads['semantics'].amax(-1) > 0.999)
         assert clear.float().mean() > 0.8
         for name in ('rgb', 'semantics'):
             torch.testing.assert_close(
-                rendered[name][clear], outputs[name][clear], atol=5e-3, rtol=0
+                rendered.heads[name][clear], outputs[name][clear], atol=5e-3, rtol=0
             )
 
 

@@ -53,7 +53,7 @@ def test_training_reaches_what_queries_read(field) -> None:
     """A loss of rendered semantics moves the very logits that a query returns."""
     points = torch.rand(6, 3)
     rendered = render_rays(field, random_rays(4), UniformSampler(8), heads=('semantics',))
-    rendered['semantics'][:, 0].sum().backward()
+    rendered.heads['semantics'][:, 0].sum().backward()
     trained = {name for name, p in field.named_parameters() if p.grad is not None}
     field.zero_grad()
     hidden = field.density(points)[1]
@@ -155,7 +155,7 @@ def test_a_head_added_later_learns_alone() -> None:
     field.add_head('features', FeatureHead(15, 4))
     optimiser = torch.optim.Adam([p for p in field.parameters() if p.requires_grad], lr=0.1)
     outputs = render_rays(field, random_rays(8), UniformSampler(16))
-    outputs['features'].pow(2).sum().backward()
+    outputs.heads['features'].pow(2).sum().backward()
     optimiser.step()
     after = field.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())

@@ -1,5 +1,7 @@
 """Rendering against closed forms, published golden rays, and itself in pieces."""
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 import torch
 
@@ -102,13 +104,13 @@ def test_homogeneous_slab_in_closed_form(scene_box) -> None:
     outputs = render_rays(field, rays, UniformSampler(600), perturb=False, background=1.0)
     length = torch.tensor(end - begin)
     opacity = 1 - torch.exp(-sigma * length)
-    torch.testing.assert_close(outputs['accumulation'][0], opacity, atol=1e-5, rtol=0)
+    torch.testing.assert_close(outputs.accumulation[0], opacity, atol=1e-5, rtol=0)
     torch.testing.assert_close(
-        outputs['rgb'][0], opacity * colour + (1 - opacity), atol=1e-5, rtol=0
+        outputs.heads['rgb'][0], opacity * colour + (1 - opacity), atol=1e-5, rtol=0
     )
     # mean of the exponential distribution cut off at the slab's end
     mean = begin + 1 / sigma - length * (1 - opacity) / opacity
-    torch.testing.assert_close(outputs['distance'][0], mean, atol=1e-3, rtol=0)
+    torch.testing.assert_close(outputs.distance[0], mean, atol=1e-3, rtol=0)
 
 
 def test_room_has_exact_depth_and_walls() -> None:
@@ -119,16 +121,16 @@ def test_room_has_exact_depth_and_walls() -> None:
         outputs = render_image(field, camera[view], HierarchicalSampler(128, 128), 0.05, 6.0)
         expected = room_distance(rays).view(12, 16)
         # a wall lies within the first interval whose middle is beyond it
-        torch.testing.assert_close(outputs['distance'], expected, atol=0.02, rtol=0)
-        assert (outputs['distance'] - expected).abs().mean() < 2e-3
-        walls = camera[view].unproject(outputs['depth'])
+        torch.testing.assert_close(outputs.distance, expected, atol=0.02, rtol=0)
+        assert (outputs.distance - expected).abs().mean() < 2e-3
+        walls = camera[view].unproject(outputs.depth)
         hit = camera[view].unproject(expected / rays.z_scale.view(12, 16))
         torch.testing.assert_close(walls, hit, atol=0.02, rtol=0)
-        clear = outputs['semantics'].amax(-1) > 0.999
+        clear = outputs.heads['semantics'].amax(-1) > 0.999
         assert clear.float().mean() > 0.9
-        assert torch.equal(outputs['semantics'].argmax(-1)[clear], wall(hit)[clear])
+        assert torch.equal(outputs.heads['semantics'].argmax(-1)[clear], wall(hit)[clear])
         torch.testing.assert_close(
-            outputs['rgb'][clear], WALL_COLOURS[wall(hit)][clear], atol=1e-3, rtol=0
+            outputs.heads['rgb'][clear], WALL_COLOURS[wall(hit)][clear], atol=1e-3, rtol=0
         )
 
 
@@ -169,7 +171,7 @@ def test_empty_rays_render_nothing_with_finite_gradients() -> None:
     )
     rays = random_rays(5)
     rays = type(rays)(rays.origins, rays.directions, rays.near, rays.near, rays.z_scale)
-    outputs = render_rays(field, rays, UniformSampler(8))
+    outputs = render_rays(field, rays, UniformSampler(8)).as_dict()
     for name in ('rgb', 'depth', 'accumulation', 'semantics', 'instances', 'features', 'language'):
         assert outputs[name].abs().max() == 0, name
     sum(value.sum() for name, value in outputs.items() if name != 'edges').backward()
@@ -183,7 +185,9 @@ TINY = dict(num_levels=2, features_per_level=2, log2_hashmap_size=8, start_res=4
 def test_image_in_chunks_equals_the_whole() -> None:
     field, camera = small_field(), look_around(1)[0]
     whole, chunked = (
-        render_image(field, camera, HierarchicalSampler(16, 16), 0.1, 5.0, chunk_rays=chunk)
+        render_image(
+            field, camera, HierarchicalSampler(16, 16), 0.1, 5.0, chunk_rays=chunk
+        ).as_dict()
         for chunk in (10_000, 37)
     )
     assert set(whole) == {'rgb', 'semantics', 'depth', 'distance', 'accumulation'}
@@ -196,11 +200,25 @@ def test_composited_hidden_values_equal_composited_features() -> None:
     field = small_field(features={'CLIP': 8}, feature_options=TINY)
     rays = random_rays(7)
     outputs = render_rays(field, rays, UniformSampler(16))
-    middles = (outputs['edges'][:, 1:] + outputs['edges'][:, :-1]) / 2
+    middles = (outputs.edges[:, 1:] + outputs.edges[:, :-1]) / 2
     positions = BOX.to_unit(rays.positions(middles))
     features = field.head_nets['features'](positions)
-    expected = FeatureRenderer()(features, outputs['weights'][..., None])
-    torch.testing.assert_close(outputs['features'], expected, atol=1e-5, rtol=1e-5)
+    expected = FeatureRenderer()(features, outputs.weights[..., None])
+    torch.testing.assert_close(outputs.heads['features'], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_rendering_is_a_record_and_a_dict_of_the_same_values() -> None:
+    rendered = render_rays(small_field(), random_rays(7), UniformSampler(16))
+    flat = rendered.as_dict()
+    assert set(flat) == {
+        'distance', 'depth', 'accumulation', 'z_scale', 'edges', 'density', 'weights',
+        'rgb', 'semantics',
+    }  # fmt: skip
+    assert flat['weights'] is rendered.weights
+    assert flat['rgb'] is rendered.heads['rgb']
+    assert rendered.proposals == []
+    with pytest.raises(FrozenInstanceError):
+        rendered.depth = rendered.distance
 
 
 def test_semantic_modes() -> None:
@@ -208,14 +226,14 @@ def test_semantic_modes() -> None:
     for mode in ('probabilities', 'logits'):
         field = small_field(semantic_mode=mode)
         outputs = render_rays(field, rays, UniformSampler(16))
-        middles = (outputs['edges'][:, 1:] + outputs['edges'][:, :-1]) / 2
+        middles = (outputs.edges[:, 1:] + outputs.edges[:, :-1]) / 2
         positions = BOX.to_unit(rays.positions(middles))
         logits = field.heads(field.density(positions)[1], positions)['semantics']
         values = logits if mode == 'logits' else logits.softmax(-1)
-        expected = composite(outputs['weights'], values)
+        expected = composite(outputs.weights, values)
         if mode == 'probabilities':
-            expected = expected / outputs['accumulation'].clamp(min=1e-2)[:, None]
-        torch.testing.assert_close(outputs['semantics'], expected, atol=1e-5, rtol=1e-5)
+            expected = expected / outputs.accumulation.clamp(min=1e-2)[:, None]
+        torch.testing.assert_close(outputs.heads['semantics'], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_occupancy_and_small_weights_only_save_work() -> None:
@@ -226,13 +244,14 @@ def test_occupancy_and_small_weights_only_save_work() -> None:
     same = render_rays(field, rays, UniformSampler(32), occupancy=everywhere)
     with torch.no_grad():
         sparse = render_rays(field, rays, UniformSampler(32), min_weight=1e-6)
+    same, sparse, full = (rendered.as_dict() for rendered in (same, sparse, full))
     for name in ('rgb', 'semantics', 'depth', 'features', 'weights'):
         torch.testing.assert_close(same[name], full[name], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(sparse[name], full[name].detach(), atol=2e-4, rtol=1e-4)
     nowhere = OccupancyGrid(torch.zeros(8, 8, 8, dtype=torch.bool))
     outputs = render_rays(field, rays, UniformSampler(32), occupancy=nowhere)
-    assert outputs['accumulation'].max() == 0
-    assert outputs['rgb'].max() == 0
+    assert outputs.accumulation.max() == 0
+    assert outputs.heads['rgb'].max() == 0
 
 
 def test_heads_are_not_asked_where_no_light_arrives() -> None:
@@ -249,7 +268,7 @@ def test_heads_are_not_asked_where_no_light_arrives() -> None:
             field, rays, UniformSampler(64), ('rgb',), perturb=False, min_weight=min_weight
         )
         field.zero_grad()
-        outputs['rgb'].pow(2).sum().backward()
+        outputs.heads['rgb'].pow(2).sum().backward()
         gradients.append([p.grad.clone() for p in field.parameters() if p.grad is not None])
     assert asked[1] < 0.7 * asked[0]
     for whole, short in zip(*gradients):
@@ -261,7 +280,7 @@ def test_gradients_reach_no_farther_than_asked(reach) -> None:
     field = SemanticNeRF(hidden_dim=16, num_classes=3)
     field.set_gradient('semantics', reach)
     outputs = render_rays(field, random_rays(8), UniformSampler(16))
-    loss = (outputs['semantics'] * torch.rand(8, 3)).sum()
+    loss = (outputs.heads['semantics'] * torch.rand(8, 3)).sum()
     loss.backward()
     zero = {name: _is_zero(parameter.grad) for name, parameter in field.named_parameters()}
     assert zero['density_head.weight'] == (reach != 'density')
@@ -286,7 +305,7 @@ def test_whole_rendering_gradcheck() -> None:
     def rendered(*values):
         parts = dict(zip(names, values))
         outputs = _render_with(field, parts, rays)
-        return outputs['rgb'], outputs['semantics'], outputs['depth']
+        return outputs.heads['rgb'], outputs.heads['semantics'], outputs.depth
 
     assert torch.autograd.gradcheck(rendered, tuple(parameters[name] for name in names))
 
@@ -309,8 +328,8 @@ def test_autocast_changes_little() -> None:
     plain = render_rays(field, rays, UniformSampler(16))
     with torch.autocast('cpu', dtype=torch.bfloat16):
         cast = render_rays(field, rays, UniformSampler(16))
-    assert cast['weights'].dtype == cast['rgb'].dtype == torch.float32
-    torch.testing.assert_close(cast['rgb'], plain['rgb'], atol=0.05, rtol=0)
+    assert cast.weights.dtype == cast.heads['rgb'].dtype == torch.float32
+    torch.testing.assert_close(cast.heads['rgb'], plain.heads['rgb'], atol=0.05, rtol=0)
 
 
 def test_unknown_heads_are_named() -> None:

@@ -147,7 +147,7 @@ def test_proposals_learn_where_the_room_ends() -> None:
     losses = []
     for _ in range(80):
         outputs = render_rays(field, random_rays(64), sampler, heads=(), perturb=True)
-        loss, _ = total_loss(outputs, {}, {'interlevel': 1.0})
+        loss, _ = total_loss(outputs.as_dict(), {}, {'interlevel': 1.0})
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -159,7 +159,7 @@ def test_proposals_learn_where_the_room_ends() -> None:
     outputs = render_rays(field, rays, sampler, heads=(), perturb=False)
     even = render_rays(field, rays, HierarchicalSampler(32, 0), heads=(), perturb=False)
     error, even_error = (
-        (out['distance'] - room_distance(rays)).abs().mean() for out in (outputs, even)
+        (out.distance - room_distance(rays)).abs().mean() for out in (outputs, even)
     )
     assert error < 0.5 * even_error
 
