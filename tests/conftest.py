@@ -24,6 +24,12 @@ def shared_dir() -> Path:
 
 
 @pytest.fixture(scope='session')
+def real_frames() -> Path:
+    """Five frames of a real room, 640×480, in the layout of 7-Scenes."""
+    return REPOSITORY / 'tests' / 'fixtures' / 'slambook2_ch5'
+
+
+@pytest.fixture(scope='session')
 def tiny_rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data root with four training rooms and one validation room, small and sparse."""
     from oneformer3d.data.synthetic.generate import generate_dataset

@@ -1,4 +1,4 @@
-"""From a posed RGB-D frame to features at its points, on real frames where they are present."""
+"""From a posed RGB-D frame to features at its points, on real frames."""
 
 from pathlib import Path
 
@@ -10,23 +10,12 @@ from PIL import Image
 from oneformer3d.clip_utils import build_uv_index, sample_img_feat
 from oneformer3d.lifting import Camera, project_pairs
 
-KITCHEN_MISSING_DEPTH = 65535
-
-
-@pytest.fixture(scope='module')
-def kitchen(shared_dir) -> Path:
-    folder = shared_dir / 'data' / '7scenes_kitchen'
-    if not folder.is_dir():
-        pytest.skip('no kitchen frames')
-    return folder
-
 
 def _load_frame(folder: Path, frame: int) -> tuple[torch.Tensor, torch.Tensor, Camera]:
     """Colours (3, H, W) in 0–1, depth (H, W) in metres with 0 for missing, camera."""
     stem = folder / f'frame-{frame:06d}'
     colours = np.asarray(Image.open(f'{stem}.color.jpg').convert('RGB'))
     depth = np.asarray(Image.open(f'{stem}.depth.png')).astype(np.float32)
-    depth[depth == KITCHEN_MISSING_DEPTH] = 0
     camera = Camera(
         torch.from_numpy(np.loadtxt(folder / 'camera-intrinsics.txt')).float(),
         torch.from_numpy(np.loadtxt(f'{stem}.pose.txt')).float(),
@@ -40,9 +29,9 @@ def _points(depth: torch.Tensor, camera: Camera) -> torch.Tensor:
     return camera.unproject(depth)[depth > 0]
 
 
-@pytest.mark.parametrize('frame', [0, 200, 400])
-def test_a_frame_sees_its_own_points(kitchen, frame):
-    colours, depth, camera = _load_frame(kitchen, frame)
+@pytest.mark.parametrize('frame', [0, 2, 4])
+def test_a_frame_sees_its_own_points(real_frames, frame):
+    colours, depth, camera = _load_frame(real_frames, frame)
     points = _points(depth, camera)
     uv, valid = build_uv_index(
         points, camera.intrinsics, camera.world_from_cam, camera.image_size, depth
@@ -55,9 +44,9 @@ def test_a_frame_sees_its_own_points(kitchen, frame):
     assert (sampled - colours[:, v, u].T)[valid].abs().max() < 0.01
 
 
-def test_random_points_reproject_within_a_pixel(kitchen):
+def test_random_points_reproject_within_a_pixel(real_frames):
     """Through the inverse of the pose by another library, in float64."""
-    _, depth, camera = _load_frame(kitchen, 100)
+    _, depth, camera = _load_frame(real_frames, 1)
     points = _points(depth, camera)
     points = points[torch.randperm(len(points))[:500]]
     uv, valid = build_uv_index(
@@ -71,12 +60,12 @@ def test_random_points_reproject_within_a_pixel(kitchen):
     assert valid.all()
 
 
-def test_other_frames_see_the_points_in_the_same_colours(kitchen):
+def test_other_frames_see_the_points_in_the_same_colours(real_frames):
     """Poses and depth test hold across frames; the inverse poses see next to nothing."""
-    colours, depth, camera = _load_frame(kitchen, 0)
+    colours, depth, camera = _load_frame(real_frames, 3)
     points = _points(depth, camera)[::50]
     own = colours[:, depth > 0].T[::50]
-    frames = [_load_frame(kitchen, frame) for frame in (20, 40, 60)]
+    frames = [_load_frame(real_frames, frame) for frame in (2, 4)]
     views = Camera(
         torch.stack([f[2].intrinsics for f in frames]),
         torch.stack([f[2].world_from_cam for f in frames]),
@@ -84,7 +73,7 @@ def test_other_frames_see_the_points_in_the_same_colours(kitchen):
     )
     depths = torch.stack([f[1] for f in frames])
     pairs = project_pairs(points, views, depths)
-    assert len(pairs) > 0.4 * 3 * len(points)
+    assert len(pairs) > 0.4 * 2 * len(points)
     errors, shuffled = [], []
     for view, frame in enumerate(frames):
         keep = pairs.view == view

@@ -1,6 +1,7 @@
 """Posed RGB-D folders: a room rendered in closed form comes back as its walls."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -251,11 +252,20 @@ def test_broken_record_is_named(tmp_path):
         convert_posed_rgbd(tmp_path / 'scene', tmp_path / 'out', progress=False)
 
 
-def test_real_kitchen(shared_dir):
-    """Fused from two frames, the second sees the points of the first at its own depth."""
-    sequence = load_posed_rgbd(shared_dir / 'data' / '7scenes_kitchen', frame_step=25)
+def test_real_frames(real_frames):
+    sequence = load_posed_rgbd(real_frames)
     scan = fuse_posed_rgbd(sequence, 0.05)
-    assert len(scan.points) > 5000
+    assert len(scan.points) > 15000
     assert scan.num_unreadable == 0
-    # 7-Scenes' colour camera is not its depth camera.
+    # frames that look at the same surfaces share voxels
+    alone = [fuse_posed_rgbd(replace(sequence, frames=(frame,)), 0.05) for frame in sequence.frames]
+    assert len(scan.points) < 0.8 * sum(len(one.points) for one in alone)
+
+
+def test_colour_camera_of_7_scenes(real_frames, tmp_path):
+    """With the depth intrinsics that 7-Scenes gives, colour gets the camera that was measured."""
+    for path in real_frames.glob('frame-*'):
+        (tmp_path / path.name).symlink_to(path)
+    np.savetxt(tmp_path / 'camera-intrinsics.txt', [[585, 0, 320], [0, 585, 240], [0, 0, 1]])
+    sequence = load_posed_rgbd(tmp_path)
     assert sequence.color_intrinsics[0, 0] < sequence.depth_intrinsics[0, 0] == 585

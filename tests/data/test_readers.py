@@ -10,6 +10,7 @@ import pytest
 import trimesh
 from mmengine.logging import MMLogger
 
+from oneformer3d.data.posed_rgbd import fuse_posed_rgbd, load_posed_rgbd
 from oneformer3d.data.readers import as_point_cloud, read_point_cloud
 from oneformer3d.files.pcd import lzf_decompress
 
@@ -194,8 +195,9 @@ def test_argument_is_left_alone() -> None:
     np.testing.assert_array_equal(fractions, before)
 
 
-def test_real_scan(shared_dir: Path) -> None:
-    path = shared_dir / 'data/scannet_demo/scene0000_00.bin'
+def test_real_scan(real_frames: Path, tmp_path: Path) -> None:
+    path = tmp_path / 'scan.bin'
+    fuse_posed_rgbd(load_posed_rgbd(real_frames), 0.05).points.tofile(path)
     points = read_point_cloud(path)
     np.testing.assert_array_equal(points, np.fromfile(path, np.float32).reshape(-1, 6))
 

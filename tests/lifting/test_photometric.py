@@ -1,22 +1,21 @@
 """Real frames agree: colours lifted to the points of other frames are those points' own colours."""
 
+import itertools
+
 import pytest
 import torch
 
 from oneformer3d.data.posed_rgbd import load_posed_rgbd, read_images
 from oneformer3d.lifting import Camera, lift_features_to_points, render_depth_from_pointcloud
 
-NEAR_BY, FAR = 1, 8  # how many of the loaded frames (20 of the video apart) lie between two
+NEAR_BY, FAR = 1, 3  # frames from one to the other
 
 
 @pytest.fixture(scope='module')
-def kitchen(shared_dir):
-    """Colour and depth cameras, colours (V, 3, H, W) in 0…255 and depth (V, H, W) of 7-Scenes."""
-    folder = shared_dir / 'data' / '7scenes_kitchen'
-    if not folder.is_dir():
-        pytest.skip('no frames of 7-Scenes beside the repository')
-    sequence = load_posed_rgbd(folder)
-    frames = sequence.frames[:20]
+def views(real_frames):
+    """Colour and depth cameras, colours (V, 3, H, W) in 0…255 and depth (V, H, W) in metres."""
+    sequence = load_posed_rgbd(real_frames)
+    frames = sequence.frames
     pictures = [read_images(frame) for frame in frames]
     colors = torch.stack([torch.from_numpy(x[0].copy()) for x in pictures]).permute(0, 3, 1, 2)
     depth = torch.stack([torch.from_numpy(x[1]) for x in pictures])
@@ -28,13 +27,13 @@ def kitchen(shared_dir):
     return *cameras, colors.float(), depth
 
 
-def _errors(kitchen, gap, tested=False, **options):
+def _errors(views, gap, tested=False, **options):
     """Median colour error, share of gross ones, share of visible points; frames ``gap`` apart."""
-    camera, depth_camera, colors, depth = kitchen
+    camera, depth_camera, colors, depth = views
     errors, shares = [], []
-    for source in range(0, len(colors) - gap, 2):
-        target = source + gap
-        there = (depth[source] > 0.4) & (depth[source] < 4)
+    pairs = itertools.permutations(range(len(colors)), 2)
+    for source, target in ((a, b) for a, b in pairs if abs(a - b) == gap):
+        there = (depth[source] > 0.4) & (depth[source] < 5)
         points = depth_camera[source].unproject(depth[source].double())[there][::101]
         read = []
         for frame in (source, target):
@@ -61,25 +60,25 @@ def _errors(kitchen, gap, tested=False, **options):
     return float(errors.median()), float(gross), float(torch.stack(shares).mean())
 
 
-def test_colours_agree_between_frames(kitchen):
-    median, gross, share = _errors(kitchen, NEAR_BY)
-    tested, tested_gross, tested_share = _errors(kitchen, NEAR_BY, tested=True)
+def test_colours_agree_between_frames(views):
+    median, gross, share = _errors(views, NEAR_BY)
+    tested, tested_gross, tested_share = _errors(views, NEAR_BY, tested=True)
     assert tested < median < 10
     assert tested_gross < 0.8 * gross
-    assert 0.6 < tested_share < share
+    assert 0.4 < tested_share < share
 
 
-def test_the_depth_test_counts_where_views_differ(kitchen):
-    median, gross, _ = _errors(kitchen, FAR)
-    tested, tested_gross, _ = _errors(kitchen, FAR, tested=True)
+def test_the_depth_test_counts_where_views_differ(views):
+    median, gross, _ = _errors(views, FAR)
+    tested, tested_gross, _ = _errors(views, FAR, tested=True)
     assert tested < 0.9 * median
     assert tested_gross < 0.85 * gross
-    assert _errors(kitchen, FAR, tested=True, edge_reject=True)[1] <= tested_gross + 0.003
+    assert _errors(views, FAR, tested=True, edge_reject=True)[1] <= tested_gross + 0.003
 
 
-def test_wrong_poses_do_not_agree(kitchen):
+def test_wrong_poses_do_not_agree(views):
     """The measure notices cameras that are turned by 2 degrees against each other."""
-    camera, depth_camera, colors, depth = kitchen
+    camera, depth_camera, colors, depth = views
     angle = torch.tensor(2.0, dtype=torch.float64).deg2rad()
     turn = torch.eye(3, dtype=torch.float64)
     turn[0, 0] = turn[2, 2] = angle.cos()
@@ -87,17 +86,21 @@ def test_wrong_poses_do_not_agree(kitchen):
     poses = camera.world_from_cam.clone()
     poses[1::2, :3, :3] = poses[1::2, :3, :3] @ turn
     turned = Camera(camera.intrinsics, poses, camera.image_size)
-    wrong = _errors((turned, depth_camera, colors, depth), NEAR_BY, tested=True)[0]
-    assert wrong > 1.5 * _errors(kitchen, NEAR_BY, tested=True)[0]
+    wrong, right = (
+        _errors((colour_camera, depth_camera, colors, depth), NEAR_BY, tested=True)
+        for colour_camera in (turned, camera)
+    )
+    assert wrong[2] < 0.9 * right[2]  # the depth test fails where the colours would be wrong
+    assert wrong[0] > 1.05 * right[0], (wrong, right)
 
 
-def test_drawn_depth_is_near_the_measured_one(kitchen):
+def test_drawn_depth_is_near_the_measured_one(views):
     """The next frame's points, drawn into this frame, lie on its depth map."""
-    _, camera, _, depth = kitchen
+    _, camera, _, depth = views
     points = camera[1].unproject(depth[1].double())[depth[1] > 0]
     drawn = render_depth_from_pointcloud(
         points, camera.intrinsics[0], camera.world_from_cam[0], camera.image_size, drop_edges=True
     )
-    both = (drawn > 0) & (depth[0] > 0) & (depth[0] < 3)
-    assert both.float().mean() > 0.3
-    assert (drawn - depth[0])[both].abs().median() < 0.03
+    both = (drawn > 0) & (depth[0] > 0) & (depth[0] < 4)
+    assert both.float().mean() > 0.1
+    assert (drawn - depth[0])[both].abs().median() < 0.07

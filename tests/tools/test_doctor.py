@@ -136,6 +136,23 @@ def test_bad_poses_and_images_are_counted(room):
         diagnose(room)
 
 
+def test_real_frames_fit(real_frames):
+    diagnosis = diagnose(real_frames)
+    assert diagnosis.fits
+    assert diagnosis.mends == ()
+    assert diagnosis.rivals == ()
+
+
+def test_real_frames_with_the_pose_of_their_neighbour_do_not_fit(real_frames, tmp_path):
+    for path in real_frames.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    poses = sorted(tmp_path.glob('*.pose.txt'))
+    for path, other in zip(poses, [*poses[2:], *poses[:2]]):
+        path.unlink()
+        path.symlink_to(real_frames / other.name)
+    assert not diagnose(tmp_path).fits
+
+
 def test_kitchen(shared_dir):
     """Real frames: nothing to mend, and the colour camera is told from the depth camera."""
     folder = shared_dir / 'data' / '7scenes_kitchen'
