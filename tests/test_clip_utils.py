@@ -14,7 +14,7 @@ from oneformer3d.clip_utils import (
     freeze_clip_except_last_blocks,
     sample_img_feat,
 )
-from oneformer3d.lifting import visible_mask
+from oneformer3d.lifting import Visibility, visible_mask
 from tests.helpers.lifting_scenes import column_row_maps, make_camera, room_depth, room_points
 
 
@@ -40,7 +40,7 @@ def test_uv_index_follows_the_visibility_rule():
     camera, points = make_camera(1)[0], room_points(300)
     depth = room_depth(make_camera(1))[0]
     arguments = (points, camera.intrinsics, camera.world_from_cam, camera.image_size)
-    options = dict(near=0.3, abs_tol=0.02, rel_tol=0.0, edge_reject=True)
+    options = {'visibility': Visibility(0.3, abs_tol=0.02, rel_tol=0.0, edge_reject=True)}
     uv, valid = build_uv_index(*arguments, depth, **options)
     expected_uv, z = camera.project(points)
     assert torch.equal(uv, expected_uv)

@@ -14,13 +14,14 @@ from oneformer3d.data.scenes import check_point_files
 from oneformer3d.engine.cli import run_tool
 from oneformer3d.extraction.frames import list_frames
 from oneformer3d.extraction.settings import FRAME_SELECTIONS, make_settings
-from oneformer3d.extraction.uv_index import UvIndex, UvTolerances, build_uv_indices, by_scene
+from oneformer3d.extraction.uv_index import UvIndex, build_uv_indices, by_scene
+from oneformer3d.lifting.visibility import Visibility
 
 LISTED = 40
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    usual = UvTolerances()
+    usual = Visibility()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     names = ('data_root', 'scenes_file', 'frames_per_scene', 'frame_select', 'seed', 'workers')
     settings = make_settings({name: getattr(args, name) for name in names})
-    tolerances = UvTolerances(args.near, args.abs_tol, args.rel_tol, args.edge_reject)
+    visibility = Visibility(args.near, args.abs_tol, args.rel_tol, args.edge_reject)
     frames = list_frames(settings)
     check_point_files(frames)
     rows, faults = [], []
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
             bar.update()
 
         written = build_uv_indices(
-            frames, args.output_dir, tolerances, args.workers, args.strict, done
+            frames, args.output_dir, visibility, args.workers, args.strict, done
         )
     if rows:
         print(f'{"scene":24}{"frames":>7}{"valid":>8}{"covered":>9}')

@@ -27,7 +27,14 @@ from oneformer3d.data.readers import read_point_cloud
 from oneformer3d.engine.cli import run_tool
 from oneformer3d.files.images import read_depth, read_image, write_png
 from oneformer3d.files.names import resolve_in_root
-from oneformer3d.lifting import BEVFeatureLifting, Camera, Reason, lift_mean_features, trace_sources
+from oneformer3d.lifting import (
+    BEVFeatureLifting,
+    Camera,
+    Reason,
+    Visibility,
+    lift_mean_features,
+    trace_sources,
+)
 from oneformer3d.visualization.palette import UNLABELED
 from oneformer3d.visualization.render import PointRaster
 
@@ -196,12 +203,13 @@ def depth_test_figure(
 ) -> tuple[np.ndarray, dict[str, float]]:
     """The scan's colours, and those of the images lifted with three tests of visibility."""
     camera, scanned = scene.camera, scene.points[:, 3:]
+    drawn = Visibility(occlusion='zbuffer', point_size=_POINT_SIZE)
     raster = PointRaster(scene.points[:, :3], size)
     panels, numbers = [_titled(raster.paint(scanned.astype(np.uint8)), 'colours of the scan')], {}
 
     for name, title, options in (
         ('frustum', 'frustum only', {}),
-        ('zbuffer', 'z-buffer of the points', {'occlusion': 'zbuffer', 'point_size': _POINT_SIZE}),
+        ('zbuffer', 'z-buffer of the points', {'visibility': drawn}),
         ('depth', 'depth maps', {'depth': scene.depth}),
     ):
         lifted, count = lift_mean_features(

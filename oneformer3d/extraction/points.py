@@ -30,7 +30,7 @@ from oneformer3d.fusion.point_head import PointHead, load_point_head, orthogonal
 from oneformer3d.lifting.camera import Camera
 from oneformer3d.lifting.pairs import PixelPairs, project_pairs
 from oneformer3d.lifting.uv import sample_img_feat
-from oneformer3d.lifting.visibility import ABS_TOL, REL_TOL, nearest_pixel
+from oneformer3d.lifting.visibility import Visibility, nearest_pixel
 from oneformer3d.visualization.features import feature_colors, resize_colors
 
 from .decoding import DecodedFrame
@@ -268,8 +268,7 @@ def _agreement(points: Tensor, pairs: PixelPairs, decoded: DecodedFrame) -> Tens
         (uv,), (z,) = camera.project(points[pairs.point])
         size = camera.image_size
     measured = nearest_pixel(torch.from_numpy(decoded.depth), uv[:, 0], uv[:, 1], size)
-    tolerance = ABS_TOL + REL_TOL * measured
-    return (1 - (z - measured).abs() / tolerance).clamp(0, 1)
+    return (1 - (z - measured).abs() / Visibility().tolerance(measured)).clamp(0, 1)
 
 
 def _as_views(camera: Camera) -> Camera:

@@ -25,7 +25,7 @@ from oneformer3d.data.scenes import FrameSource
 from oneformer3d.files.images import read_depth
 from oneformer3d.lifting.camera import Camera
 from oneformer3d.lifting.pairs import PixelPairs, project_pairs, zbuffer_views
-from oneformer3d.lifting.visibility import ABS_TOL, NEAR, REL_TOL
+from oneformer3d.lifting.visibility import Visibility
 
 from .points import read_points, write_npz
 
@@ -61,26 +61,16 @@ class UvIndex:
         return len(torch.unique(self.pairs.point)) / max(1, self.num_points)
 
 
-@dataclass(frozen=True)
-class UvTolerances:
-    """Of the depth test, see ``lifting.visibility``; metres, and a share of the depth."""
-
-    near: float = NEAR
-    abs_tol: float = ABS_TOL
-    rel_tol: float = REL_TOL
-    edge_reject: bool = False
-
-
 def build_scene_index(
     frames: Sequence[FrameSource],
-    tolerances: UvTolerances | None = None,
+    visibility: Visibility = Visibility(),
     pool: ThreadPoolExecutor | None = None,
 ) -> tuple[UvIndex, dict[str, str]]:
     """Project a scene's points into its frames.
 
     Args:
         frames: of one scene.
-        tolerances: of the depth test.
+        visibility: what counts as visible.
         pool: decodes depth images; None decodes them here.
 
     Returns:
@@ -89,7 +79,6 @@ def build_scene_index(
     Raises:
         FileNotFoundError, ValueError: the points are missing or damaged.
     """
-    tolerances = tolerances or UvTolerances()
     scene = frames[0].scene
     points = read_points(scene.points_path)
     depths = list((pool.map if pool else map)(_frame_depth, frames))
@@ -106,12 +95,12 @@ def build_scene_index(
         scene.image_size,
     )
     depth, depth_camera = _depth_maps(points, camera, used)
-    pairs = project_pairs(points, camera, depth, depth_camera=depth_camera, **vars(tolerances))
+    pairs = project_pairs(points, camera, depth, depth_camera=depth_camera, visibility=visibility)
     names = tuple(f.name for f, _ in used)
     return UvIndex(pairs, names, scene.image_size, len(points)), faults
 
 
-def scene_stamp(frames: Sequence[FrameSource], tolerances: UvTolerances) -> dict[str, Any]:
+def scene_stamp(frames: Sequence[FrameSource], visibility: Visibility) -> dict[str, Any]:
     """What an index depends on: points, cameras, frames, tolerances."""
     scene = frames[0].scene
     cameras = np.stack([frame.world_from_cam for frame in frames])
@@ -121,7 +110,10 @@ def scene_stamp(frames: Sequence[FrameSource], tolerances: UvTolerances) -> dict
         'cameras': zlib.crc32(cameras.tobytes() + scene.intrinsics.tobytes()),
         'depth_camera': zlib.crc32(scene.depth_intrinsics.tobytes()),
         'frames': [frame.name for frame in frames],
-        **vars(tolerances),
+        'near': visibility.near,
+        'abs_tol': visibility.abs_tol,
+        'rel_tol': visibility.rel_tol,
+        'edge_reject': visibility.edge_reject,
     }
 
 
@@ -185,7 +177,7 @@ def by_scene(frames: Sequence[FrameSource]) -> dict[str, list[FrameSource]]:
 def build_uv_indices(
     frames: Sequence[FrameSource],
     out: str | Path,
-    tolerances: UvTolerances | None = None,
+    visibility: Visibility = Visibility(),
     workers: int = 2,
     strict: bool = False,
     on_scene: Callable[[str, UvIndex | None, dict[str, str]], None] | None = None,
@@ -195,7 +187,7 @@ def build_uv_indices(
     Args:
         frames: of any number of scenes.
         out: folder.
-        tolerances: of the depth test.
+        visibility: what counts as visible.
         workers: threads that decode depth images.
         strict: raise for a frame that cannot be used instead of leaving it out.
         on_scene: called with the scene, its index (None if it was there) and the faults.
@@ -206,16 +198,15 @@ def build_uv_indices(
     Raises:
         FileNotFoundError, ValueError: points missing or damaged; with ``strict`` any fault.
     """
-    tolerances = tolerances or UvTolerances()
     num_written = 0
     with ThreadPoolExecutor(workers) as pool:
         for scene, of_scene in by_scene(frames).items():
             path = Path(out) / f'{scene}.npz'
-            stamp = scene_stamp(of_scene, tolerances)
+            stamp = scene_stamp(of_scene, visibility)
             if is_current(path, stamp):
                 index, faults = None, {}
             else:
-                index, faults = build_scene_index(of_scene, tolerances, pool)
+                index, faults = build_scene_index(of_scene, visibility, pool)
                 if faults and strict:
                     name, reason = next(iter(faults.items()))
                     raise ValueError(f'{scene}/{name}: {reason}')

@@ -26,11 +26,10 @@ from .confidence import (
     view_agreement,
     vote_agreement,
 )
-from .depth_render import render_depth_from_pointcloud
 from .efficient import EfficientFeatureLifting
 from .grid import check_grid_sample_shapes, pixel_to_grid_coords
 from .inputs import opencv_from_opengl
-from .lift import lift_features_to_points, lift_mean_features, visible_pairs
+from .lift import lift_features_to_points, lift_mean_features
 from .map_cache import MapCache
 from .multiscale import extract_multiscale_features
 from .normals import estimate_normals
@@ -40,12 +39,20 @@ from .pairs import (
     nearest_view,
     project_pairs,
     project_visible,
+    render_depth_from_pointcloud,
     reproject_pairs,
+    visible_pairs,
     zbuffer_views,
 )
 from .provenance import Provenance, Reason, trace_sources
 from .sampling import gather_pairs, sample_map
-from .visibility import drop_depth_edges, majority_instance, visible_mask, zbuffer
+from .visibility import (
+    Visibility,
+    drop_depth_edges,
+    majority_instance,
+    visible_mask,
+    zbuffer,
+)
 
 __all__ = [
     'AGGREGATORS',
@@ -61,6 +68,7 @@ __all__ = [
     'Reason',
     'TransformerFeatureAggregator',
     'ViewAggregator',
+    'Visibility',
     'aggregate_pairs',
     'build_aggregator',
     'check_grid_sample_shapes',

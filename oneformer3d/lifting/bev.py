@@ -21,7 +21,7 @@ from .chunks import DEFAULT_BYTE_BUDGET
 from .inputs import camera_views, check_points, depth_views, feature_views
 from .pairs import zbuffer_views
 from .sampling import sample_map
-from .visibility import ABS_TOL, REL_TOL, drop_depth_edges, nearest_pixel
+from .visibility import Visibility, drop_depth_edges, nearest_pixel
 
 REDUCE = ('mean', 'max', 'sum')
 SPLAT = ('nearest', 'bilinear')
@@ -75,10 +75,7 @@ class BEVFeatureLifting:
         *,
         points: Tensor | None = None,
         images: Tensor | None = None,
-        point_size: int = 3,
-        edge_reject: bool = False,
-        abs_tol: float = ABS_TOL,
-        rel_tol: float = REL_TOL,
+        visibility: Visibility = Visibility(),
         byte_budget: int = DEFAULT_BYTE_BUDGET,
     ) -> tuple[Tensor, Tensor]:
         """Lift the maps by depth and splat them on the grid.
@@ -94,10 +91,8 @@ class BEVFeatureLifting:
                 it from ``images``; None draws a z-buffer of ``points``.
             points: (N, 3) metres, for the z-buffer.
             images: (V, 3, H, W), for the function.
-            point_size: odd side in pixels of a point in the z-buffer.
-            edge_reject: leave out samples on a depth edge.
-            abs_tol: step in metres that makes an edge.
-            rel_tol: step as a share of the depth.
+            visibility: ``point_size`` and ``near`` of the z-buffer; with ``edge_reject``,
+                samples on a depth edge are left out.
             byte_budget: bytes for temporary values of the z-buffer.
 
         Returns:
@@ -113,14 +108,14 @@ class BEVFeatureLifting:
         maps = feature_views({'features': features}, num_views, single)['features']
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
         if depth is None:
-            depth = _drawn_depth(points, camera, point_size, byte_budget)
+            depth = _drawn_depth(points, camera, visibility, byte_budget)
         elif points is not None:
             raise ValueError('points are for the z-buffer; depth was given')
         elif callable(depth):
             depth = _estimated_depth(depth, images)
         depth = depth_views(depth, num_views, single or num_views == 1)
-        if edge_reject:
-            depth = drop_depth_edges(depth, abs_tol, rel_tol)
+        if visibility.edge_reject:
+            depth = drop_depth_edges(depth, visibility)
         positions, present = lift_cells(camera, depth, tuple(maps.shape[-2:]))
         if self.height_range is not None:
             low, high = self.height_range
@@ -234,11 +229,11 @@ def lift_cells(camera: Camera, depth: Tensor, map_size: tuple[int, int]) -> tupl
 
 
 def _drawn_depth(
-    points: Tensor | None, camera: Camera, point_size: int, byte_budget: int
+    points: Tensor | None, camera: Camera, visibility: Visibility, byte_budget: int
 ) -> Tensor:
     if points is None:
         raise ValueError('no depth: give depth maps, a function, or points for a z-buffer')
-    return zbuffer_views(check_points(points), camera, point_size, byte_budget=byte_budget)
+    return zbuffer_views(check_points(points), camera, visibility, byte_budget)
 
 
 def _estimated_depth(function: DepthFunction, images: Tensor | None) -> Tensor:

@@ -16,7 +16,7 @@ from .camera import Camera
 from .chunks import DEFAULT_BYTE_BUDGET, join, num_rows, ranges
 from .inputs import camera_views, check_points, depth_views
 from .normals import estimate_normals
-from .visibility import ABS_TOL, NEAR, REL_TOL, depth_span, in_frustum, nearest_pixel
+from .visibility import Visibility, depth_span, in_frustum, nearest_pixel
 
 DECAY = 10.0
 TERMS = ('distance', 'angle', 'incidence', 'border', 'edge')
@@ -36,9 +36,7 @@ def compute_feature_confidence(
     decay: float = DECAY,
     border_margin: float = 0.05,
     normal_voxel: float = 0.1,
-    near: float = NEAR,
-    abs_tol: float = ABS_TOL,
-    rel_tol: float = REL_TOL,
+    visibility: Visibility = Visibility(),
     byte_budget: int = DEFAULT_BYTE_BUDGET,
 ) -> Tensor:
     """Product of the chosen terms, each in [0, 1]. Visibility is not among them: mask as well.
@@ -64,9 +62,7 @@ def compute_feature_confidence(
         decay: metres over which trust falls by e.
         border_margin: share of the image's shorter side.
         normal_voxel: cell in metres of the normals' estimate, see ``estimate_normals``.
-        near: nearest z-depth that is seen, metres.
-        abs_tol: metres.
-        rel_tol: share of the depth.
+        visibility: ``near``, and the tolerance that 'edge' compares with.
         byte_budget: bytes for temporary values.
 
     Returns:
@@ -100,7 +96,7 @@ def compute_feature_confidence(
     two_sided = normals is None
     if 'angle' in terms:
         normals = _normals(points, normals, normal_voxel, finite)
-    trust = {'edge': _edge_maps(depth, abs_tol, rel_tol)} if 'edge' in terms else {}
+    trust = {'edge': _edge_maps(depth, visibility)} if 'edge' in terms else {}
 
     def piece(begin: int, end: int) -> Tensor:
         part = points[begin:end]
@@ -116,7 +112,9 @@ def compute_feature_confidence(
             axis = F.normalize(camera.world_from_cam[:, None, :3, 2], dim=-1)
             result = result * (ray * axis).sum(-1).clamp(min=0)
         if 'border' in terms or 'edge' in terms:
-            result = result * _pixel_terms(part, camera, terms, border_margin, near, trust)
+            result = result * _pixel_terms(
+                part, camera, terms, border_margin, visibility.near, trust
+            )
         return result
 
     num_points, num_views = len(points), camera.batch_shape[0]
@@ -230,9 +228,9 @@ def _angle(ray: Tensor, normals: Tensor, two_sided: bool) -> Tensor:
     return torch.where(unknown, 1.0, cosine.clamp(max=1))
 
 
-def _edge_maps(depth: Tensor, abs_tol: float, rel_tol: float) -> Tensor:
+def _edge_maps(depth: Tensor, visibility: Visibility) -> Tensor:
     """Trust (V, h, w) in each pixel of the depth maps."""
-    tolerance = abs_tol + rel_tol * depth
+    tolerance = visibility.tolerance(depth)
     span, present = depth_span(depth)
     return torch.where(present, tolerance / torch.maximum(tolerance, span), 0.0)
 

@@ -12,6 +12,7 @@ looks at neighbours, so it runs once, on everything.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -21,12 +22,12 @@ from .camera import Camera
 from .chunks import DEFAULT_BYTE_BUDGET, check_byte_budget, join, ranges
 from .confidence import DECAY
 from .inputs import camera_views, check_points, depth_views, feature_views, own_depth_camera
-from .lift import visible_pairs
 from .map_cache import Key, MapCache, Maps, MapStore, from_arrays, image_digest, to_arrays
 from .normals import estimate_normals
 from .pair_aggregation import aggregate_pairs, pair_confidence, strongest_pairs
-from .pairs import PixelPairs, zbuffer_views
+from .pairs import PixelPairs, visible_pairs, zbuffer_views
 from .sampling import bag_pieces, bag_starts, gather_pairs
+from .visibility import Visibility
 
 # Copies of a pair's features that are alive at once: read, regrouped, and inside an aggregator.
 _COPIES = 6
@@ -109,7 +110,7 @@ class EfficientFeatureLifting:
             images: V of (3, H, W), as the model expects them.
             depth: (V, h, w) metres, or None.
             keys: as in ``image_features``.
-            **options: of ``lift``: normals, decay, occlusion, point_size, near and so on. What the
+            **options: of ``lift``: normals, decay, visibility and so on. What the
                 model says itself (``max_views``, ``distance_decay``, ``normal_voxel``) is the
                 default, so that the labels are those it gives the whole cloud.
 
@@ -205,10 +206,8 @@ class EfficientFeatureLifting:
         two_sided: bool = False,
         decay: float = DECAY,
         max_views: int | None = None,
-        occlusion: str | None = None,
-        point_size: int = 3,
+        visibility: Visibility = Visibility(),
         depth_intrinsics: Tensor | None = None,
-        **visibility: Any,
     ) -> Tensor:
         """Lift maps to the points and combine the views of each, a chunk at a time.
 
@@ -225,10 +224,8 @@ class EfficientFeatureLifting:
             two_sided: the normals have no side, as those of ``estimate_normals``.
             decay: metres over which the confidence falls to 1/e.
             max_views: only the views of a point with the highest confidence; None takes all.
-            occlusion: None, or 'zbuffer' of the whole cloud.
-            point_size: of the z-buffer.
+            visibility: what counts as visible; a z-buffer is drawn of the whole cloud.
             depth_intrinsics: of the depth maps, where they are of a camera of their own.
-            **visibility: near, abs_tol, rel_tol, edge_reject; see ``lift_features_to_points``.
 
         Returns:
             (N, ΣC), or what ``aggregate`` makes of it.
@@ -243,17 +240,22 @@ class EfficientFeatureLifting:
         maps = [x.float() if x.dtype != torch.float64 else x for x in maps]
         maps = [x.contiguous(memory_format=torch.channels_last) for x in maps]
         depth = depth_views(depth, camera.batch_shape[0], single)
-        visibility['depth_camera'] = own_depth_camera(depth, depth_intrinsics, extrinsics)
-        if occlusion == 'zbuffer' and depth is None:
-            depth, occlusion = zbuffer_views(
-                points, camera, point_size, visibility.get('near', 0.05), self.byte_budget
-            ), None  # fmt: skip
-        visibility |= {'occlusion': occlusion, 'byte_budget': self.byte_budget}
+        depth_camera = own_depth_camera(depth, depth_intrinsics, extrinsics)
+        if visibility.occlusion == 'zbuffer' and depth is None:
+            depth = zbuffer_views(points, camera, visibility, self.byte_budget)
+            visibility = replace(visibility, occlusion=None)
 
         def chunks(advance: Callable[[int], None]) -> Iterator[Tensor]:
             for begin, end in ranges(max(1, len(points)), self.chunk_size):
                 part = points[begin:end]
-                pairs = visible_pairs(part, camera, depth, **visibility)
+                pairs = visible_pairs(
+                    part,
+                    camera,
+                    depth,
+                    depth_camera=depth_camera,
+                    visibility=visibility,
+                    byte_budget=self.byte_budget,
+                )
                 part_normals = None if normals is None else normals[begin:end]
                 confidence = pair_confidence(
                     part, pairs, camera.world_from_cam, part_normals, decay, two_sided

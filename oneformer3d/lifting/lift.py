@@ -16,12 +16,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .camera import Camera
 from .chunks import DEFAULT_BYTE_BUDGET, check_byte_budget, num_rows, ranges
 from .inputs import camera_views, check_points, depth_views, feature_views, own_depth_camera
-from .pairs import PixelPairs, project_pairs, reproject_pairs, zbuffer_views
+from .pairs import PixelPairs, visible_pairs
 from .sampling import gather_pairs, sample_map
-from .visibility import ABS_TOL, NEAR, REL_TOL
+from .visibility import Visibility
 
 MODES = ('bilinear', 'nearest', 'bicubic')
 PADDING_MODES = ('border', 'zeros', 'reflection')
@@ -39,12 +38,7 @@ def lift_features_to_points(
     mode: str = 'bilinear',
     padding_mode: str = 'border',
     combine: str = 'concat',
-    occlusion: str | None = None,
-    point_size: int = 3,
-    near: float = NEAR,
-    abs_tol: float = ABS_TOL,
-    rel_tol: float = REL_TOL,
-    edge_reject: bool = False,
+    visibility: Visibility = Visibility(),
     depth_intrinsics: Tensor | None = None,
     byte_budget: int = DEFAULT_BYTE_BUDGET,
 ) -> tuple[Tensor, Tensor]:
@@ -66,12 +60,7 @@ def lift_features_to_points(
             'border' and 'reflection' hold its values, 'zeros' fades them by up to a half.
         combine: 'concat' puts the scales side by side in the mapping's order, 'sum' adds maps
             of equal width.
-        occlusion: 'zbuffer' hides points behind other points where there is no depth map.
-        point_size: odd side in pixels of a point in the z-buffer.
-        near: nearest visible z-depth in metres.
-        abs_tol: tolerance of the depth test in metres.
-        rel_tol: tolerance of the depth test as a share of the depth.
-        edge_reject: also reject pixels on a depth edge.
+        visibility: what counts as visible.
         depth_intrinsics: (3, 3) or (V, 3, 3) of the depth maps at their own size, where those
             are of a camera of their own; None takes the image's, resized.
         byte_budget: bytes for temporary values; the result comes on top.
@@ -98,12 +87,7 @@ def lift_features_to_points(
         camera,
         depth,
         depth_camera=own_depth_camera(depth, depth_intrinsics, extrinsics),
-        occlusion=occlusion,
-        point_size=point_size,
-        near=near,
-        abs_tol=abs_tol,
-        rel_tol=rel_tol,
-        edge_reject=edge_reject,
+        visibility=visibility,
         byte_budget=byte_budget,
     )
     # A row of the result is a point in a view; ordered by point they come sorted already.
@@ -139,12 +123,7 @@ def lift_mean_features(
     *,
     weights: Tensor | None = None,
     combine: str = 'concat',
-    occlusion: str | None = None,
-    point_size: int = 3,
-    near: float = NEAR,
-    abs_tol: float = ABS_TOL,
-    rel_tol: float = REL_TOL,
-    edge_reject: bool = False,
+    visibility: Visibility = Visibility(),
     depth_intrinsics: Tensor | None = None,
     byte_budget: int = DEFAULT_BYTE_BUDGET,
 ) -> tuple[Tensor, Tensor]:
@@ -161,12 +140,7 @@ def lift_mean_features(
         depth: (h, w) or (V, h, w), or None.
         weights: (V, N), or (N,) for one view, not negative; None weighs every view 1.
         combine: 'concat' or 'sum'.
-        occlusion: None or 'zbuffer'.
-        point_size: of the z-buffer.
-        near: metres.
-        abs_tol: metres.
-        rel_tol: share of the depth.
-        edge_reject: also reject pixels on a depth edge.
+        visibility: what counts as visible.
         depth_intrinsics: of the depth maps, where they are of a camera of their own.
         byte_budget: bytes for temporary values.
 
@@ -193,12 +167,7 @@ def lift_mean_features(
         camera,
         depth,
         depth_camera=own_depth_camera(depth, depth_intrinsics, extrinsics),
-        occlusion=occlusion,
-        point_size=point_size,
-        near=near,
-        abs_tol=abs_tol,
-        rel_tol=rel_tol,
-        edge_reject=edge_reject,
+        visibility=visibility,
         byte_budget=byte_budget,
     )
     pair_weights = None
@@ -207,68 +176,6 @@ def lift_mean_features(
     return _gather_scales(
         maps, pairs, camera.image_size, pair_weights, len(points), 'mean', combine, byte_budget
     )
-
-
-def visible_pairs(
-    points: Tensor,
-    camera: Camera,
-    depth: Tensor | None = None,
-    *,
-    depth_camera: Camera | None = None,
-    occlusion: str | None = None,
-    point_size: int = 3,
-    near: float = NEAR,
-    abs_tol: float = ABS_TOL,
-    rel_tol: float = REL_TOL,
-    edge_reject: bool = False,
-    byte_budget: int = DEFAULT_BYTE_BUDGET,
-) -> PixelPairs:
-    """``project_pairs`` with a choice of what hides a point, and pixels that carry gradients.
-
-    Args:
-        points: (N, 3) float32 or float64.
-        camera: V views.
-        depth: (V, h, w) metres, or None.
-        depth_camera: V views with the depth maps' own intrinsics; None is ``camera`` resized.
-        occlusion: 'zbuffer' draws the points themselves where there is no depth map; None tests
-            against ``depth`` if it is given.
-        point_size: odd side in pixels of a point in the z-buffer.
-        near: as in ``project_pairs``, and so are the arguments that follow.
-        abs_tol: metres.
-        rel_tol: share of the depth.
-        edge_reject: also reject pixels on a depth edge.
-        byte_budget: bytes for temporary values.
-
-    Raises:
-        ValueError: an unknown ``occlusion``, or a z-buffer asked for beside a depth map.
-    """
-    _check_choice('occlusion', occlusion, (None, 'zbuffer'))
-    camera = camera.to(points.device, points.dtype)
-    differentiable = torch.is_grad_enabled() and any(
-        x.requires_grad for x in (points, camera.intrinsics, camera.world_from_cam)
-    )
-    fixed_points = points.detach()
-    fixed = replace(
-        camera,
-        intrinsics=camera.intrinsics.detach(),
-        world_from_cam=camera.world_from_cam.detach(),
-    )
-    if occlusion == 'zbuffer':
-        if depth is not None:
-            raise ValueError("occlusion='zbuffer' is for views without depth; depth was given")
-        depth = zbuffer_views(fixed_points, fixed, point_size, near, byte_budget)
-    pairs = project_pairs(
-        fixed_points,
-        fixed,
-        depth if depth is None else depth.detach(),
-        depth_camera=depth_camera,
-        near=near,
-        abs_tol=abs_tol,
-        rel_tol=rel_tol,
-        edge_reject=edge_reject,
-        byte_budget=byte_budget,
-    )
-    return reproject_pairs(points, camera, pairs) if differentiable else pairs
 
 
 def _gather_scales(

@@ -6,6 +6,7 @@ point and then by view. A view of a room sees a fifth of it, so everything downs
 instead of N x V.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,20 +14,20 @@ from torch import Tensor
 
 from .camera import Camera, project_coordinates
 from .chunks import DEFAULT_BYTE_BUDGET, num_rows, ranges
+from .inputs import camera_views, check_points
+from .shapes import expect_shape
 from .visibility import (
-    ABS_TOL,
-    NEAR,
-    REL_TOL,
+    Visibility,
+    check_one_depth,
     depth_agrees,
     drop_depth_edges,
     in_frustum,
     majority_instance,
     nearest_pixel,
-    visible_mask,
     zbuffer,
 )
 
-# Bytes that one (point, view) takes while a piece is projected and tested; measured.
+# Bytes that one (point, view) takes while a chunk is projected and tested; measured.
 _BYTES_PER_TEST = 64
 
 
@@ -48,21 +49,24 @@ class PixelPairs:
 
     def __post_init__(self) -> None:
         num_pairs = len(self.point)
-        shapes = [tuple(x.shape) for x in (self.point, self.view, self.uv, self.depth_z)]
-        if shapes != [(num_pairs,), (num_pairs,), (num_pairs, 2), (num_pairs,)]:
-            raise ValueError(f'pairs must be (P,), (P,), (P, 2) and (P,), got {shapes}')
+        for name, shape in (('point', 'P'), ('view', 'P'), ('uv', 'P 2'), ('depth_z', 'P')):
+            expect_shape(f'pairs.{name}', getattr(self, name), shape, P=num_pairs)
 
     def __len__(self) -> int:
         return len(self.point)
 
-    def select(self, keep: Tensor) -> 'PixelPairs':
-        """The pairs under a (P,) bool mask, in the same order."""
+    def select(self, keep: Tensor | slice) -> 'PixelPairs':
+        """The pairs under a (P,) bool mask, at (P',) int64 rows, or of a slice."""
         return PixelPairs(self.point[keep], self.view[keep], self.uv[keep], self.depth_z[keep])
 
     def to(self, device: torch.device | str) -> 'PixelPairs':
         """The pairs on another device."""
-        fields = {name: getattr(self, name).to(device) for name in self.__dataclass_fields__}
-        return replace(self, **fields)
+        return PixelPairs(
+            self.point.to(device),
+            self.view.to(device),
+            self.uv.to(device),
+            self.depth_z.to(device),
+        )
 
 
 @torch.no_grad()
@@ -72,17 +76,14 @@ def project_pairs(
     depth: Tensor | None = None,
     *,
     depth_camera: Camera | None = None,
-    near: float = NEAR,
-    abs_tol: float = ABS_TOL,
-    rel_tol: float = REL_TOL,
-    edge_reject: bool = False,
+    visibility: Visibility = Visibility(),
     instance_maps: Tensor | None = None,
     segments: Tensor | None = None,
     byte_budget: int = DEFAULT_BYTE_BUDGET,
 ) -> PixelPairs:
-    """Project every point into every view and keep the pairs that ``visible_mask`` keeps.
+    """Project every point into every view and keep the pairs that are visible.
 
-    Which pairs are kept has no gradient; ``reproject_pairs`` gives pixels that have one.
+    Which pairs are kept has no gradient; ``visible_pairs`` gives pixels that have one.
 
     Args:
         points: (N, 3) floating point world coordinates in metres.
@@ -90,10 +91,7 @@ def project_pairs(
         depth: (V, h, w) metres, 0 for missing; None tests the frustum alone.
         depth_camera: V views with the depth maps' own intrinsics, where those are not the
             colour image's resized.
-        near: nearest visible z-depth in metres.
-        abs_tol: tolerance of the depth test in metres.
-        rel_tol: tolerance of the depth test as a share of the measured depth.
-        edge_reject: also reject pixels on a depth edge, see ``drop_depth_edges``.
+        visibility: what counts as visible.
         instance_maps: (V, h', w') integer 2D instance ids; with ``segments``, keeps only the
             pairs that show their segment's majority id, see ``majority_instance``.
         segments: (N,) int64 3D segment or instance of each point, −1 for none.
@@ -103,26 +101,24 @@ def project_pairs(
         The visible pairs, uv and depth_z of the points' type.
     """
     num_views = _check_views(points, camera)
-    if depth is not None and depth.shape[:-2] != (num_views,):
-        raise ValueError(f'depth must be ({num_views}, h, w), got {tuple(depth.shape)}')
     if (instance_maps is None) != (segments is None):
         raise ValueError('instance_maps and segments are given together or not at all')
-    if depth is not None and edge_reject:
-        depth = drop_depth_edges(depth, abs_tol, rel_tol)
     camera = camera.to(points.device, points.dtype)
+    depth = _tested_depth(points, camera, depth, visibility, byte_budget)
+    if depth is not None:
+        expect_shape('depth', depth, 'V h w', V=num_views)
 
-    pieces: tuple[list[Tensor], ...] = ([], [], [], [], [])
+    columns: tuple[list[Tensor], ...] = ([], [], [], [], [])
     size = num_rows(max(1, num_views) * _BYTES_PER_TEST, byte_budget, points.device)
-    for begin, end in ranges(max(1, len(points)), size):  # one empty piece, empty pairs
-        piece = _frustum_pairs(points[begin:end], camera, near)
+    for begin, end in ranges(max(1, len(points)), size):  # one empty chunk, empty pairs
+        chunk = points[begin:end]
+        found = _frustum_pairs(chunk, camera, visibility.near)
         if depth is not None:
-            piece = _depth_pairs(
-                piece, points[begin:end], camera, depth, depth_camera, abs_tol, rel_tol
-            )
-        piece = (piece[0] + begin, *piece[1:])
-        for column, values in zip(pieces, piece):
+            found = _depth_pairs(found, chunk, camera, depth, depth_camera, visibility)
+        for column, values in zip(columns, (found[0] + begin, *found[1:])):
             column.append(values)
-    point, view, u, v, depth_z = (_join(column) for column in pieces)
+    point, view, u, v, depth_z = (_join(column) for column in columns)
+
     pairs = PixelPairs(point, view, torch.stack((u, v), dim=-1), depth_z)
     if instance_maps is None:
         return pairs
@@ -130,71 +126,157 @@ def project_pairs(
     return pairs.select(majority_instance(view, segments[point], ids))
 
 
+def visible_pairs(
+    points: Tensor,
+    camera: Camera,
+    depth: Tensor | None = None,
+    *,
+    depth_camera: Camera | None = None,
+    visibility: Visibility = Visibility(),
+    byte_budget: int = DEFAULT_BYTE_BUDGET,
+) -> PixelPairs:
+    """``project_pairs`` with pixels that carry the gradients of points and cameras.
+
+    Args:
+        points: (N, 3) float32 or float64.
+        camera: V views.
+        depth: (V, h, w) metres, or None.
+        depth_camera: V views with the depth maps' own intrinsics; None is ``camera`` resized.
+        visibility: what counts as visible.
+        byte_budget: bytes for temporary values.
+
+    Raises:
+        ValueError: a z-buffer wanted beside a depth map.
+    """
+    camera = camera.to(points.device, points.dtype)
+    pairs = project_pairs(
+        points,
+        camera,
+        depth,
+        depth_camera=depth_camera,
+        visibility=visibility,
+        byte_budget=byte_budget,
+    )
+    differentiable = torch.is_grad_enabled() and any(
+        x.requires_grad for x in (points, camera.intrinsics, camera.world_from_cam)
+    )
+    return reproject_pairs(points, camera, pairs) if differentiable else pairs
+
+
 def project_visible(
     points: Tensor,
     camera: Camera,
     depth: Tensor | None = None,
     *,
-    near: float = NEAR,
-    abs_tol: float = ABS_TOL,
-    rel_tol: float = REL_TOL,
-    edge_reject: bool = False,
+    visibility: Visibility = Visibility(),
     byte_budget: int = DEFAULT_BYTE_BUDGET,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The dense twin of ``project_pairs``: every point in every view, seen or not.
+    """The dense twin of ``project_pairs``: every point in every view, visible or not.
 
     Args:
         points: (..., N, 3) world coordinates in metres; leading dimensions broadcast against
             the camera's.
         camera: cameras (...).
         depth: (..., h, w) metres with the cameras' leading dimensions, or None.
-        near: as in ``project_pairs``, and so are abs_tol, rel_tol and edge_reject.
-        abs_tol: metres.
-        rel_tol: share of the measured depth.
-        edge_reject: also reject pixels on a depth edge.
+        visibility: what counts as visible.
         byte_budget: bytes for temporary values; the results come on top.
 
     Returns:
         uv (..., N, 2) finite for finite points, z (..., N) in metres, visible (..., N) bool.
     """
-    if depth is not None and edge_reject:
-        depth = drop_depth_edges(depth, abs_tol, rel_tol)
+    depth = _tested_depth(points, camera, depth, visibility, byte_budget)
     lead = torch.broadcast_shapes(points.shape[:-2], camera.batch_shape)
     if depth is not None:
         depth = depth.expand(*lead, *depth.shape[-2:])
-    tolerances = {'near': near, 'abs_tol': abs_tol, 'rel_tol': rel_tol}
+
+    columns: tuple[list[Tensor], ...] = ([], [], [])
     num_points = points.shape[-2]
     size = num_rows(lead.numel() * _BYTES_PER_TEST, byte_budget, points.device)
-    pieces: tuple[list[Tensor], ...] = ([], [], [])
-    for begin, end in ranges(max(1, num_points), size):  # one empty piece gives empty results
+    for begin, end in ranges(max(1, num_points), size):  # one empty chunk gives empty results
         uv, z = camera.project(points[..., begin:end, :])
-        visible = visible_mask(uv, z, camera.image_size, depth, **tolerances)
-        for column, values in zip(pieces, (uv, z, visible)):
+        u, v = uv.unbind(-1)
+        visible = in_frustum(u, v, z, camera.image_size, visibility.near)
+        if depth is not None:
+            measured = nearest_pixel(depth, u, v, camera.image_size)
+            visible &= depth_agrees(measured, z, visibility)
+        for column, values in zip(columns, (uv, z, visible)):
             column.append(values)
-    return tuple(_join(column, dim) for column, dim in zip(pieces, (-2, -1, -1)))
+    return tuple(_join(column, dim) for column, dim in zip(columns, (-2, -1, -1)))
 
 
 def zbuffer_views(
     points: Tensor,
     camera: Camera,
-    point_size: int = 3,
-    near: float = NEAR,
+    visibility: Visibility = Visibility(),
     byte_budget: int = DEFAULT_BYTE_BUDGET,
 ) -> Tensor:
-    """Depth maps (V, H, W) in metres of the points themselves, see ``zbuffer``; 0 for none.
+    """Depth maps (..., H, W) in metres of the points themselves, see ``zbuffer``; 0 for none.
 
     A resized camera makes a coarser map with fewer gaps, which ``project_pairs`` takes too.
+
+    Args:
+        points: (..., N, 3) metres; leading dimensions broadcast against the camera's.
+        camera: cameras (...).
+        visibility: ``point_size`` and ``near`` are read.
+        byte_budget: bytes for temporary values.
     """
-    _check_views(points, camera)
     camera = camera.to(points.device, points.dtype)
-    shape = (*camera.batch_shape, *camera.image_size)
-    depth = points.new_full(shape, torch.inf)
-    size = num_rows(max(1, shape[0]) * _BYTES_PER_TEST, byte_budget, points.device)
-    for begin, end in ranges(len(points), size):
-        uv, z = camera.project(points[begin:end])
-        drawn = zbuffer(uv, z, camera.image_size, point_size, near)
+    lead = torch.broadcast_shapes(points.shape[:-2], camera.batch_shape)
+    depth = points.new_full((*lead, *camera.image_size), torch.inf)
+    size = num_rows(max(1, lead.numel()) * _BYTES_PER_TEST, byte_budget, points.device)
+    for begin, end in ranges(points.shape[-2], size):
+        uv, z = camera.project(points[..., begin:end, :])
+        drawn = zbuffer(uv, z, camera.image_size, visibility.point_size, visibility.near)
         depth = torch.minimum(depth, drawn.masked_fill(drawn == 0, torch.inf))
     return depth.masked_fill(depth == torch.inf, 0)
+
+
+def render_depth_from_pointcloud(
+    points: Tensor | Mapping[str, Tensor],
+    intrinsics: Tensor,
+    extrinsics: Tensor,
+    image_shape: tuple[int, int],
+    convention: str = 'opencv',
+    *,
+    visibility: Visibility = Visibility(),
+    byte_budget: int = DEFAULT_BYTE_BUDGET,
+) -> Tensor:
+    """Nearest z-depth of all points whose square covers a pixel.
+
+    Squares that are too small leave gaps through which the far side shows; too large, they
+    widen what is near over its surroundings. ``edge_reject`` takes the second error back: beside
+    a jump in depth nothing is known, and a depth test rejects there.
+
+    Args:
+        points: (N, 3) world coordinates in metres, or a mapping with them under 'pos'; rows that
+            are not finite are left out.
+        intrinsics: (3, 3) or (V, 3, 3) of the image.
+        extrinsics: (4, 4) or (V, 4, 4) camera to world.
+        image_shape: (H, W) of the image and of the result.
+        convention: 'opencv' or 'opengl' axes of ``extrinsics``. The intrinsics are OpenCV's in
+            both, and so is the result: positive depth, first row on top.
+        visibility: ``point_size`` and ``near`` of the points drawn; with ``edge_reject``, pixels
+            on a depth edge are 0.
+        byte_budget: bytes for temporary values.
+
+    Returns:
+        (H, W), or (V, H, W) for V views, of the points' type. The depth has no gradient in the
+        pixel that a point falls in, but it has one in the point's depth.
+
+    Raises:
+        ValueError: shapes that do not fit, a camera that cannot project.
+        KeyError: a mapping without 'pos'.
+    """
+    if isinstance(points, Mapping):
+        if 'pos' not in points:
+            raise KeyError(f"the point cloud has no 'pos', only {sorted(points)}")
+        points = points['pos']
+    points = check_points(points)
+    camera, single = camera_views(intrinsics, extrinsics, image_shape, convention)
+    depth = zbuffer_views(points, camera, visibility, byte_budget)
+    if visibility.edge_reject:
+        depth = drop_depth_edges(depth, visibility)
+    return depth[0] if single else depth
 
 
 def reproject_pairs(points: Tensor, camera: Camera, pairs: PixelPairs) -> PixelPairs:
@@ -205,8 +287,8 @@ def reproject_pairs(points: Tensor, camera: Camera, pairs: PixelPairs) -> PixelP
         camera: V views, whose tensors may require gradients too.
         pairs: from ``project_pairs`` of the same points and views.
     """
-    seen_by = camera[pairs.view]
-    uv, depth_z = seen_by.project(points[pairs.point][:, None])
+    camera_of_pair = camera[pairs.view]
+    uv, depth_z = camera_of_pair.project(points[pairs.point][:, None])  # (P, 1, 2), (P, 1)
     return replace(pairs, uv=uv[:, 0], depth_z=depth_z[:, 0])
 
 
@@ -221,58 +303,73 @@ def nearest_view(pairs: PixelPairs, num_points: int) -> Tensor:
     least = pairs.depth_z.new_full((num_points,), torch.inf)
     least = least.scatter_reduce(0, pairs.point, pairs.depth_z.detach(), 'amin')
     nearest = pairs.depth_z == least[pairs.point]
+
     none = torch.iinfo(torch.int64).max
     view = pairs.view.new_full((num_points,), none)
     view = view.scatter_reduce(0, pairs.point[nearest], pairs.view[nearest], 'amin')
     return view.masked_fill(view == none, -1)
 
 
+def _tested_depth(
+    points: Tensor,
+    camera: Camera,
+    depth: Tensor | None,
+    visibility: Visibility,
+    byte_budget: int,
+) -> Tensor | None:
+    """The depth maps to test against: as given or drawn, without their edges; or None."""
+    check_one_depth(depth, visibility)
+    if visibility.occlusion == 'zbuffer':
+        depth = zbuffer_views(points, camera, visibility, byte_budget)
+    if depth is not None and visibility.edge_reject:
+        depth = drop_depth_edges(depth, visibility)
+    return depth
+
+
 def _frustum_pairs(points: Tensor, camera: Camera, near: float) -> tuple[Tensor, ...]:
     """point, view, u, v, z of the pairs of these points that lie in a view's frustum."""
-    u, v, z = project_coordinates(points, camera.intrinsics, camera.world_from_cam)
-    seen = in_frustum(u, v, z, camera.image_size, near)
-    point, view = seen.t().contiguous().nonzero(as_tuple=True)
+    u, v, z = project_coordinates(points, camera.intrinsics, camera.world_from_cam)  # (V, N)
+    inside = in_frustum(u, v, z, camera.image_size, near)
+    point, view = inside.t().contiguous().nonzero(as_tuple=True)
     index = view * len(points) + point
     return point, view, *(x.reshape(-1)[index] for x in (u, v, z))
 
 
 def _depth_pairs(
-    piece: tuple[Tensor, ...],
+    pairs: tuple[Tensor, ...],
     points: Tensor,
     camera: Camera,
     depth: Tensor,
     depth_camera: Camera | None,
-    abs_tol: float,
-    rel_tol: float,
+    visibility: Visibility,
 ) -> tuple[Tensor, ...]:
-    """The pairs of a piece that agree with the depth maps."""
-    point, view, u, v, z = piece
+    """The pairs of a chunk that agree with the depth maps."""
+    point, view, u, v, z = pairs
     if depth_camera is None:
         measured = nearest_pixel(depth, u, v, camera.image_size, view)
-        keep = depth_agrees(measured, z, abs_tol, rel_tol)
-    else:
-        depth_camera = depth_camera.to(points.device, points.dtype)
-        uvz = project_coordinates(points, depth_camera.intrinsics, depth_camera.world_from_cam)
-        index = view * len(points) + point
-        u, v, z = (x.reshape(-1)[index] for x in uvz)
-        measured = nearest_pixel(depth, u, v, depth_camera.image_size, view)
-        keep = depth_agrees(measured, z, abs_tol, rel_tol)
-        keep &= in_frustum(u, v, z, depth_camera.image_size, 0.0)
-    return tuple(x[keep] for x in piece)
+        return tuple(x[depth_agrees(measured, z, visibility)] for x in pairs)
+
+    depth_camera = depth_camera.to(points.device, points.dtype)
+    uvz = project_coordinates(points, depth_camera.intrinsics, depth_camera.world_from_cam)
+    index = view * len(points) + point
+    u, v, z = (x.reshape(-1)[index] for x in uvz)
+    measured = nearest_pixel(depth, u, v, depth_camera.image_size, view)
+    keep = depth_agrees(measured, z, visibility)
+    keep &= in_frustum(u, v, z, depth_camera.image_size, near=0.0)
+    return tuple(x[keep] for x in pairs)
 
 
-def _join(pieces: list[Tensor], dim: int = 0) -> Tensor:
-    """The pieces as one tensor; the list is emptied, so that memory is given back early."""
-    joined = torch.cat(pieces, dim) if len(pieces) > 1 else pieces[0]
-    pieces.clear()
+def _join(chunks: list[Tensor], dim: int = 0) -> Tensor:
+    """The chunks as one tensor; the list is emptied, so that memory is given back early."""
+    joined = torch.cat(chunks, dim) if len(chunks) > 1 else chunks[0]
+    chunks.clear()
     return joined
 
 
 def _check_views(points: Tensor, camera: Camera) -> int:
-    if points.ndim != 2 or points.shape[1] != 3 or not points.is_floating_point():
-        raise ValueError(
-            f'points must be floating point (N, 3), got {points.dtype} {tuple(points.shape)}'
-        )
+    expect_shape('points', points, 'N 3')
+    if not points.is_floating_point():
+        raise ValueError(f'points must be floating point, got {points.dtype}')
     if len(camera.batch_shape) != 1:
         raise ValueError(f'camera must hold views (V,), got {tuple(camera.batch_shape)}')
     return camera.batch_shape[0]

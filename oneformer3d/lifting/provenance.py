@@ -18,9 +18,8 @@ from torch import Tensor
 from .inputs import camera_views, check_points, depth_views, own_depth_camera
 from .pairs import zbuffer_views
 from .visibility import (
-    ABS_TOL,
-    NEAR,
-    REL_TOL,
+    Visibility,
+    check_one_depth,
     depth_agrees,
     drop_depth_edges,
     in_frustum,
@@ -107,13 +106,8 @@ def trace_sources(
     depth: Tensor | None = None,
     *,
     weights: Tensor | None = None,
-    occlusion: str | None = None,
     cloud: Tensor | None = None,
-    point_size: int = 3,
-    near: float = NEAR,
-    abs_tol: float = ABS_TOL,
-    rel_tol: float = REL_TOL,
-    edge_reject: bool = False,
+    visibility: Visibility = Visibility(),
     depth_intrinsics: Tensor | None = None,
 ) -> Provenance:
     """Say for every point and view what lifting does with it.
@@ -127,13 +121,8 @@ def trace_sources(
         image_shape: (H, W).
         depth: (h, w) or (V, h, w) metres, or None.
         weights: (V, N) not negative, for example ``compute_feature_confidence``; None is 1.
-        occlusion: 'zbuffer' as in ``lift_features_to_points``.
         cloud: (M, 3) drawn in the z-buffer, when ``points`` are only some of it.
-        point_size: of the z-buffer.
-        near: metres.
-        abs_tol: metres.
-        rel_tol: share of the depth.
-        edge_reject: as in lifting, whether pixels on a depth edge are rejected.
+        visibility: what counts as visible.
         depth_intrinsics: of the depth maps, where they are of a camera of their own; a point
             beside the depth map then has no depth.
 
@@ -145,39 +134,36 @@ def trace_sources(
     camera = camera.to(points.device, points.dtype)
     num_views = camera.batch_shape[0]
     depth = depth_views(depth, num_views, single)
-    if occlusion not in (None, 'zbuffer') or (occlusion and depth is not None):
-        raise ValueError(
-            f"occlusion must be None, or 'zbuffer' without depth maps, got {occlusion!r}"
-        )
-    if occlusion == 'zbuffer':
+    check_one_depth(depth, visibility)
+    if visibility.occlusion == 'zbuffer':
         cloud = points if cloud is None else check_points(cloud)
-        depth = zbuffer_views(cloud, camera, point_size, near)
+        depth = zbuffer_views(cloud, camera, visibility)
     own_camera = own_depth_camera(depth, depth_intrinsics, extrinsics)
     uv, z = camera.project(points)
     u, v = uv.unbind(-1)
 
     reason = torch.full(z.shape, Reason.SEEN, dtype=torch.uint8, device=z.device)
     measured = torch.zeros_like(z)
-    inside = in_frustum(u, v, z, camera.image_size, near)
+    inside = in_frustum(u, v, z, camera.image_size, visibility.near)
     faults = []
     if depth is not None:
         on_depth, size, beside = (u, v), camera.image_size, ~inside
         if own_camera is not None:
             on_depth = own_camera.to(points.device, points.dtype).project(points)[0].unbind(-1)
             size = own_camera.image_size
-            beside = ~in_frustum(*on_depth, z, size, near)
+            beside = ~in_frustum(*on_depth, z, size, visibility.near)
         found = nearest_pixel(depth, *on_depth, size).to(z.dtype)
         present = (found > 0) & (found < torch.inf) & ~beside
         measured = torch.where(inside & present, found, 0.0)
-        disagrees = ~depth_agrees(found, z, abs_tol, rel_tol)
+        disagrees = ~depth_agrees(found, z, visibility)
         faults = [(Reason.BEFORE_SURFACE, disagrees & (z < found))]
         faults += [(Reason.OCCLUDED, disagrees & (z > found))]
-        if edge_reject:
-            kept = drop_depth_edges(depth, abs_tol, rel_tol)
+        if visibility.edge_reject:
+            kept = drop_depth_edges(depth, visibility)
             edge = nearest_pixel(kept, *on_depth, size) <= 0
             faults += [(Reason.DEPTH_EDGE, edge)]
         faults += [(Reason.NO_DEPTH, ~present)]
-    faults += [(Reason.OUTSIDE, ~inside), (Reason.BEHIND, ~(z > near))]
+    faults += [(Reason.OUTSIDE, ~inside), (Reason.BEHIND, ~(z > visibility.near))]
     faults += [(Reason.NOT_FINITE, ~points.isfinite().all(-1).expand_as(z))]
     weight = torch.ones_like(z) if weights is None else weights.to(z)
     if single and weight.ndim == 1:

@@ -10,7 +10,7 @@ from .camera import Camera
 from .chunks import DEFAULT_BYTE_BUDGET
 from .pairs import project_visible
 from .sampling import sample_map
-from .visibility import ABS_TOL, NEAR, REL_TOL
+from .visibility import Visibility
 
 
 def build_uv_index(
@@ -20,10 +20,7 @@ def build_uv_index(
     image_size: tuple[int, int],
     depth: Tensor | None = None,
     *,
-    near: float = NEAR,
-    abs_tol: float = ABS_TOL,
-    rel_tol: float = REL_TOL,
-    edge_reject: bool = False,
+    visibility: Visibility = Visibility(),
     byte_budget: int = DEFAULT_BYTE_BUDGET,
 ) -> tuple[Tensor, Tensor]:
     """Pixel of every point in one image, and whether the image sees it there.
@@ -35,10 +32,7 @@ def build_uv_index(
         image_size: (H, W) of the image.
         depth: (h, w) metres of the same field of view, 0 for missing; None tests the frustum
             alone.
-        near: nearest valid z-depth in metres.
-        abs_tol: tolerance of the depth test in metres.
-        rel_tol: tolerance of the depth test as a share of the measured depth.
-        edge_reject: also reject pixels on a depth edge.
+        visibility: what counts as valid.
         byte_budget: bytes for temporary values.
 
     Returns:
@@ -54,10 +48,7 @@ def build_uv_index(
         extrinsics,
         image_size,
         depth,
-        near=near,
-        abs_tol=abs_tol,
-        rel_tol=rel_tol,
-        edge_reject=edge_reject,
+        visibility=visibility,
         byte_budget=byte_budget,
     )
 
@@ -69,10 +60,7 @@ def build_uv_index_batch(
     image_size: tuple[int, int],
     depth: Tensor | None = None,
     *,
-    near: float = NEAR,
-    abs_tol: float = ABS_TOL,
-    rel_tol: float = REL_TOL,
-    edge_reject: bool = False,
+    visibility: Visibility = Visibility(),
     byte_budget: int = DEFAULT_BYTE_BUDGET,
 ) -> tuple[Tensor, Tensor]:
     """``build_uv_index`` for a batch of clouds, many views, or both at once.
@@ -93,10 +81,7 @@ def build_uv_index_batch(
         extrinsics: (..., 4, 4) camera to world.
         image_size: (H, W) of all images.
         depth: (..., h, w) metres beside the cameras, or None.
-        near: as in ``build_uv_index``, and so are the arguments below.
-        abs_tol: metres.
-        rel_tol: share of the measured depth.
-        edge_reject: also reject pixels on a depth edge.
+        visibility: what counts as valid.
         byte_budget: bytes for temporary values.
 
     Returns:
@@ -114,10 +99,7 @@ def build_uv_index_batch(
         points,
         camera,
         depth,
-        near=near,
-        abs_tol=abs_tol,
-        rel_tol=rel_tol,
-        edge_reject=edge_reject,
+        visibility=visibility,
         byte_budget=byte_budget,
     )
     return uv, valid

@@ -7,11 +7,10 @@ sentinels. Leading dimensions are views or batches. N points, P (view, point) pa
 A point is visible when it lies in front (``z > near``), inside the image [-0.5, W - 0.5) x
 [-0.5, H - 0.5), and, where a depth map is given, within ``abs_tol + rel_tol * d`` of the depth d
 of its nearest pixel ``floor(u + 0.5)``. Missing depth rejects. A depth map may have another
-resolution than the image; it covers the same field of view.
-
-``near`` defaults to 5 cm. No sensor measures as close as that: it only keeps pixels and their
-gradients away from the division by zero. Raise it to reject what the scanner cannot see.
+resolution than the image; it covers the same field of view. ``Visibility`` holds these numbers.
 """
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +18,53 @@ from torch import Tensor
 
 from .camera import check_image_size
 
-NEAR = 0.05
-ABS_TOL = 0.05
-REL_TOL = 0.01
+NEAR = 0.05  # metres
+OCCLUSION = (None, 'zbuffer')
+
+
+def _check_point_size(point_size: int) -> None:
+    if point_size < 1 or point_size % 2 == 0:
+        raise ValueError(f'point_size must be odd and positive, got {point_size}')
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """What counts as visible; lengths in metres.
+
+    Attributes:
+        near: nearest visible z-depth. No sensor measures as close as the default: it only keeps
+            pixels and their gradients away from the division by zero. Raise it to reject what the
+            scanner cannot see.
+        abs_tol: tolerance of the depth test.
+        rel_tol: tolerance of the depth test as a share of the measured depth.
+        edge_reject: also reject pixels on a depth edge, see ``drop_depth_edges``.
+        occlusion: 'zbuffer' draws the points themselves where there are no depth maps, and tests
+            against that; None tests the frustum alone there.
+        point_size: odd side in pixels of a point in the z-buffer, see ``zbuffer``.
+
+    Raises:
+        ValueError: a negative length, an even point size or an unknown occlusion.
+    """
+
+    near: float = NEAR
+    abs_tol: float = 0.05
+    rel_tol: float = 0.01
+    edge_reject: bool = False
+    occlusion: str | None = None
+    point_size: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ('near', 'abs_tol', 'rel_tol'):
+            value = getattr(self, name)
+            if not value >= 0:
+                raise ValueError(f'{name} must not be negative, got {value}')
+        if self.occlusion not in OCCLUSION:
+            raise ValueError(f'occlusion must be one of {OCCLUSION}, got {self.occlusion!r}')
+        _check_point_size(self.point_size)
+
+    def tolerance(self, depth: Tensor) -> Tensor:
+        """Metres by which a z-depth may differ from the measured ``depth``."""
+        return self.abs_tol + self.rel_tol * depth
 
 
 def visible_mask(
@@ -30,24 +73,18 @@ def visible_mask(
     image_size: tuple[int, int],
     depth: Tensor | None = None,
     *,
-    near: float = NEAR,
-    abs_tol: float = ABS_TOL,
-    rel_tol: float = REL_TOL,
-    edge_reject: bool = False,
+    visibility: Visibility = Visibility(),
     instance_map: Tensor | None = None,
     segments: Tensor | None = None,
 ) -> Tensor:
-    """Whether each point is seen at its pixel.
+    """Whether each point is visible at its pixel.
 
     Args:
         uv: (..., N, 2) pixels as (u, v).
         z: (..., N) z-depth in metres.
         image_size: (H, W) of the image that the pixels belong to.
         depth: (..., h, w) metres, same leading dimensions; None tests the frustum alone.
-        near: nearest visible z-depth in metres.
-        abs_tol: tolerance of the depth test in metres.
-        rel_tol: tolerance of the depth test as a share of the measured depth.
-        edge_reject: also reject pixels on a depth edge, see ``drop_depth_edges``.
+        visibility: what counts as visible; a z-buffer is drawn of these points.
         instance_map: (..., h', w') integer 2D instance ids; with ``segments``, keeps only points
             that show their segment's majority id, see ``majority_instance``.
         segments: (N,) or (..., N) int64 3D segment or instance of each point.
@@ -56,14 +93,20 @@ def visible_mask(
         (..., N) bool. Points with a pixel or depth that is not finite are False.
     """
     _check_pixels(uv, z)
+    check_image_size(image_size)
+    check_one_depth(depth, visibility)
+    if visibility.occlusion == 'zbuffer':
+        depth = zbuffer(uv, z, image_size, visibility.point_size, visibility.near)
     u, v = uv.unbind(-1)
-    visible = in_frustum(u, v, z, image_size, near)
+    visible = in_frustum(u, v, z, image_size, visibility.near)
+
     if depth is not None:
         _check_map('depth', depth, z)
-        if edge_reject:
-            depth = drop_depth_edges(depth, abs_tol, rel_tol)
+        if visibility.edge_reject:
+            depth = drop_depth_edges(depth, visibility)
         measured = nearest_pixel(depth, u, v, image_size)
-        visible = visible & depth_agrees(measured, z, abs_tol, rel_tol)
+        visible = visible & depth_agrees(measured, z, visibility)
+
     if (instance_map is None) != (segments is None):
         raise ValueError('instance_map and segments are given together or not at all')
     if instance_map is not None:
@@ -81,17 +124,15 @@ def in_frustum(
     u: Tensor, v: Tensor, z: Tensor, image_size: tuple[int, int], near: float = NEAR
 ) -> Tensor:
     """In front of the camera and inside the image: bool of the common shape of u, v and z."""
-    height, width = check_image_size(image_size)
+    height, width = image_size
     inside = (u >= -0.5) & (u < width - 0.5) & (v >= -0.5) & (v < height - 0.5)
     return inside & (z > near) & (z < torch.inf)
 
 
-def depth_agrees(
-    measured: Tensor, z: Tensor, abs_tol: float = ABS_TOL, rel_tol: float = REL_TOL
-) -> Tensor:
+def depth_agrees(measured: Tensor, z: Tensor, visibility: Visibility = Visibility()) -> Tensor:
     """``|z - d| <= abs_tol + rel_tol * d`` for a depth d that is there (finite, above 0)."""
     present = (measured > 0) & (measured < torch.inf)
-    return present & ((z - measured).abs() <= abs_tol + rel_tol * measured)
+    return present & ((z - measured).abs() <= visibility.tolerance(measured))
 
 
 def nearest_pixel(
@@ -118,14 +159,14 @@ def nearest_pixel(
     return maps.flatten(-2).gather(-1, index)
 
 
-def drop_depth_edges(depth: Tensor, abs_tol: float = ABS_TOL, rel_tol: float = REL_TOL) -> Tensor:
+def drop_depth_edges(depth: Tensor, visibility: Visibility = Visibility()) -> Tensor:
     """The depth map with its edge pixels set to 0 (missing).
 
     A pixel lies on an edge when the present depths of its 3x3 neighbourhood span more than
     ``abs_tol + rel_tol * d``. Sensors mix fore- and background there.
     """
     span, present = depth_span(depth)
-    smooth = span <= abs_tol + rel_tol * depth
+    smooth = span <= visibility.tolerance(depth)
     return depth.masked_fill(~(smooth & present), 0)
 
 
@@ -140,9 +181,9 @@ def depth_span(depth: Tensor) -> tuple[Tensor, Tensor]:
     flat = depth.flatten(0, -3).unsqueeze(1) if depth.ndim > 2 else depth[None, None]
     if flat.numel() == 0:
         return depth.new_zeros(depth.shape), present
-    shown = present.reshape(flat.shape)
-    highest = F.max_pool2d(flat.masked_fill(~shown, -torch.inf), 3, stride=1, padding=1)
-    lowest = -F.max_pool2d((-flat).masked_fill(~shown, -torch.inf), 3, stride=1, padding=1)
+    absent = ~present.reshape(flat.shape)
+    highest = F.max_pool2d(flat.masked_fill(absent, -torch.inf), 3, stride=1, padding=1)
+    lowest = -F.max_pool2d((-flat).masked_fill(absent, -torch.inf), 3, stride=1, padding=1)
     return (highest - lowest).reshape(depth.shape), present
 
 
@@ -170,18 +211,19 @@ def zbuffer(
         (..., H, W) metres, 0 where no point falls.
     """
     _check_pixels(uv, z)
+    _check_point_size(point_size)
     height, width = check_image_size(image_size)
-    if point_size < 1 or point_size % 2 == 0:
-        raise ValueError(f'point_size must be odd and positive, got {point_size}')
+
     # A margin takes the points outside the image whose squares reach into it.
     margin = point_size // 2
     padded = (height + 2 * margin, width + 2 * margin)
     column, row = ((uv + 0.5).floor() + margin).unbind(-1)
-    seen = (column >= 0) & (column < padded[1]) & (row >= 0) & (row < padded[0])
-    seen = seen & (z > near) & (z < torch.inf)
-    index = (row * padded[1] + column).masked_fill(~seen, 0).long()
+    drawn = (column >= 0) & (column < padded[1]) & (row >= 0) & (row < padded[0])
+    drawn = drawn & (z > near) & (z < torch.inf)
+    index = (row * padded[1] + column).masked_fill(~drawn, 0).long()
     depth = z.new_full((*z.shape[:-1], padded[0] * padded[1]), torch.inf)
-    depth = depth.scatter_reduce(-1, index, z.masked_fill(~seen, torch.inf), 'amin')
+    depth = depth.scatter_reduce(-1, index, z.masked_fill(~drawn, torch.inf), 'amin')
+
     if margin:
         # The least depth over a window equals drawing every point as a square.
         depth = -F.max_pool2d(
@@ -209,6 +251,8 @@ def majority_instance(view: Tensor, segment: Tensor, instance: Tensor) -> Tensor
     """
     known = (segment >= 0) & (instance >= 0)
     keep = ~known
+
+    # one group per (view, segment), one candidate per (group, id)
     groups = torch.stack((view[known].long(), segment[known].long()), dim=1)
     group = torch.unique(groups, dim=0, return_inverse=True)[1]
     ids, id_of_pair = torch.unique(instance[known].long(), return_inverse=True)
@@ -218,12 +262,19 @@ def majority_instance(view: Tensor, segment: Tensor, instance: Tensor) -> Tensor
     group_of_candidate = candidate // max(1, len(ids))
     num_groups = int(group.max()) + 1 if len(group) else 0
     most = votes.new_zeros(num_groups).scatter_reduce(0, group_of_candidate, votes, 'amax')
+
     # Candidates are sorted by group and id: of those with the most votes the first one wins.
     order = torch.arange(len(candidate), device=view.device)
     order = order.masked_fill(votes < most[group_of_candidate], len(candidate))
     winner = order.new_full((num_groups,), len(candidate))
     winner = winner.scatter_reduce(0, group_of_candidate, order, 'amin')
     return keep.masked_scatter(known, candidate_of_pair == winner[group])
+
+
+def check_one_depth(depth: Tensor | None, visibility: Visibility) -> None:
+    """ValueError for a z-buffer wanted beside depth maps."""
+    if visibility.occlusion == 'zbuffer' and depth is not None:
+        raise ValueError("occlusion='zbuffer' is for views without depth; depth was given")
 
 
 def _cell(coordinate: Tensor, num_cells: int, num_pixels: int) -> Tensor:
@@ -235,7 +286,8 @@ def _cell(coordinate: Tensor, num_cells: int, num_pixels: int) -> Tensor:
 def _check_pixels(uv: Tensor, z: Tensor) -> None:
     if tuple(uv.shape) != (*z.shape, 2):
         raise ValueError(
-            f'uv must be (..., N, 2) beside z (..., N), got {tuple(uv.shape)} and {tuple(z.shape)}'
+            f'uv: expected (..., N, 2) beside z (..., N), got {tuple(uv.shape)} and '
+            f'{tuple(z.shape)}'
         )
 
 

@@ -15,6 +15,7 @@ from oneformer3d.lifting.camera import Camera
 from oneformer3d.lifting.inputs import camera_views, check_points, depth_views
 from oneformer3d.lifting.pairs import project_pairs, zbuffer_views
 from oneformer3d.lifting.provenance import Provenance, trace_sources
+from oneformer3d.lifting.visibility import Visibility
 from oneformer3d.structures import PosedViews
 
 from .lift_views import trusted_pairs
@@ -76,7 +77,7 @@ def segment_scan(
     if camera is not None:
         depth = depth_views(depth, len(stacked), single=False)
         if depth is None and occlusion == 'zbuffer':
-            depth = zbuffer_views(xyz, camera, point_size)
+            depth = zbuffer_views(xyz, camera, Visibility(point_size=point_size))
         depth = None if depth is None else depth.to(xyz)
     views = None if camera is None else _views(xyz, stacked, camera, depth)
     if trace is not None:

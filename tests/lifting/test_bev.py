@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from oneformer3d.lifting import BEVFeatureLifting, Camera, drop_depth_edges, zbuffer_views
+from oneformer3d.lifting import (
+    BEVFeatureLifting,
+    Camera,
+    Visibility,
+    drop_depth_edges,
+    zbuffer_views,
+)
 from oneformer3d.lifting.bev import lift_cells
 from tests.helpers.lifting_scenes import make_camera, room_depth, room_points
 
@@ -168,7 +174,8 @@ def test_sources_of_depth():
     expected = lifting.create_bev_features(*arguments, zbuffer_views(points, camera))[0]
     assert torch.equal(drawn, expected)
     assert drawn.any()
-    fewer = lifting.create_bev_features(*arguments, depth, edge_reject=True)[1]
+    visibility = Visibility(edge_reject=True)
+    fewer = lifting.create_bev_features(*arguments, depth, visibility=visibility)[1]
     expected = lifting.create_bev_features(*arguments, drop_depth_edges(depth))[1]
     assert torch.equal(fewer, expected)
     one = lifting.create_bev_features(

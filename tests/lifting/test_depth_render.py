@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from oneformer3d.lifting import (
+    Visibility,
     drop_depth_edges,
     opencv_from_opengl,
     project,
@@ -20,7 +21,11 @@ def test_a_dense_cloud_draws_the_depth_it_came_from():
     points = [camera[i].unproject(depth[i])[depth[i] > 0] for i in range(2)]
     for view in range(2):
         drawn = render_depth_from_pointcloud(
-            points[view], camera.intrinsics[view], camera.world_from_cam[view], IMAGE, point_size=1
+            points[view],
+            camera.intrinsics[view],
+            camera.world_from_cam[view],
+            IMAGE,
+            visibility=Visibility(point_size=1),
         )
         torch.testing.assert_close(drawn, depth[view])
 
@@ -29,7 +34,11 @@ def test_a_dense_cloud_draws_the_depth_it_came_from():
 def test_equals_a_loop_over_points(point_size):
     camera, points = make_camera(3), room_points(200)
     drawn = render_depth_from_pointcloud(
-        {'pos': points}, camera.intrinsics, camera.world_from_cam, IMAGE, point_size=point_size
+        {'pos': points},
+        camera.intrinsics,
+        camera.world_from_cam,
+        IMAGE,
+        visibility=Visibility(point_size=point_size),
     )
     for view in range(3):
         expected = torch.zeros(IMAGE, dtype=torch.float64)
@@ -67,7 +76,9 @@ def test_edges_may_be_dropped():
     depth[:, 30:] = 1.5
     points = camera.unproject(depth).reshape(-1, 3)
     arguments = (points, camera.intrinsics, camera.world_from_cam, IMAGE)
-    kept = render_depth_from_pointcloud(*arguments, point_size=1, drop_edges=True)
+    kept = render_depth_from_pointcloud(
+        *arguments, visibility=Visibility(point_size=1, edge_reject=True)
+    )
     torch.testing.assert_close(kept, drop_depth_edges(depth))
     assert not kept[:, 29:31].any()
     assert (kept[:, :29] > 0).all()
@@ -79,7 +90,11 @@ def test_gradient_reaches_the_nearest_points_depth():
     points = camera.world_from_cam[:3, 3] + torch.tensor([[1.0], [2.0]]) * axis
     points.requires_grad_()
     drawn = render_depth_from_pointcloud(
-        points, camera.intrinsics, camera.world_from_cam, IMAGE, point_size=1
+        points,
+        camera.intrinsics,
+        camera.world_from_cam,
+        IMAGE,
+        visibility=Visibility(point_size=1),
     )
     drawn.sum().backward()
     torch.testing.assert_close(points.grad[0], axis)
@@ -100,6 +115,8 @@ def test_empty_and_bad_input():
     with pytest.raises(ValueError, match='convention must be one of'):
         render_depth_from_pointcloud(room_points(5), *arguments, 'blender')
     with pytest.raises(ValueError, match='point_size must be odd'):
-        render_depth_from_pointcloud(room_points(5), *arguments, point_size=2)
+        render_depth_from_pointcloud(
+            room_points(5), *arguments, visibility=Visibility(point_size=2)
+        )
     with pytest.raises(ValueError, match='points must be'):
         render_depth_from_pointcloud(room_points(5)[None], *arguments)

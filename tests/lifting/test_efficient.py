@@ -10,6 +10,7 @@ from torch import nn
 from oneformer3d.lifting import (
     EfficientFeatureLifting,
     MapCache,
+    Visibility,
     build_aggregator,
     compute_feature_confidence,
     lift_features_to_points,
@@ -76,7 +77,7 @@ def test_chunks_change_nothing(name, occlusion):
             settings |= {'d_model': 32, 'num_layers': 1, 'dim_feedforward': 32}
         aggregate = build_aggregator(settings, 16).eval()
     arguments = (points, maps, camera.intrinsics, camera.world_from_cam, IMAGE)
-    options = {'aggregate': aggregate, 'occlusion': occlusion}
+    options = {'aggregate': aggregate, 'visibility': Visibility(occlusion=occlusion)}
     if occlusion is None:
         options['depth'] = depth
     whole = EfficientFeatureLifting(chunk_size=10_000).lift(*arguments, **options)

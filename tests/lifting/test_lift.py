@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from oneformer3d.lifting import (
+    Visibility,
     check_grid_sample_shapes,
     lift_features_to_points,
     lift_mean_features,
@@ -119,7 +120,7 @@ def test_behind_a_wall_there_is_nothing():
     assert visible.tolist() == [False, True, False]
     assert lifted[:, 0].tolist() == [0.0, 1.0, 0.0]
     assert _lift(points, features, camera)[1].all()
-    hidden = _lift(points, features, camera, occlusion='zbuffer')[1]
+    hidden = _lift(points, features, camera, visibility=Visibility(occlusion='zbuffer'))[1]
     assert hidden.tolist() == [True, False, False]
 
 
@@ -276,14 +277,14 @@ def test_nothing_to_lift_is_an_empty_or_zero_result():
     assert lifted.shape == (2, 0, 14)
     assert visible.shape == (2, 0)
     far = torch.full((5, 3), 1000.0, dtype=DOUBLE)
-    for options in ({}, {'mode': 'nearest'}, {'occlusion': 'zbuffer'}):
+    for options in ({}, {'mode': 'nearest'}, {'visibility': Visibility(occlusion='zbuffer')}):
         lifted, visible = _lift(far, features, camera, **options)
         assert lifted.shape == (2, 5, 14)
         assert not lifted.any()
         assert not visible.any()
     none = make_camera(2)[torch.zeros(0, dtype=torch.int64)]
     empty = {name: maps[:0] for name, maps in features.items()}
-    for options in ({}, {'mode': 'bicubic'}, {'occlusion': 'zbuffer'}):
+    for options in ({}, {'mode': 'bicubic'}, {'visibility': Visibility(occlusion='zbuffer')}):
         lifted, visible = _lift(far, empty, none, **options)
         assert lifted.shape == (0, 5, 14)
         assert visible.shape == (0, 5)
@@ -306,7 +307,7 @@ def test_points_that_are_not_finite_get_nothing():
             good = torch.ones(50, dtype=torch.bool)
             good[[3, 7, 9]] = False
             assert torch.equal(lifted[:, good], expected[:, good])
-    lifted, _ = _lift(points, features, camera, occlusion='zbuffer')
+    lifted, _ = _lift(points, features, camera, visibility=Visibility(occlusion='zbuffer'))
     assert torch.isfinite(lifted).all()
 
 
@@ -343,8 +344,10 @@ def test_bad_input_is_named():
         (r'depth must be .*int64', {'depth': torch.ones(2, 48, 64).long()}),
         ('mode must be one of', {'mode': 'trilinear'}),
         ('padding_mode must be one of', {'padding_mode': 'wrap'}),
-        ('occlusion must be one of', {'occlusion': 'depth'}),
-        ('without depth', {'occlusion': 'zbuffer', 'depth': torch.ones(2, 48, 64)}),
+        (
+            'without depth',
+            {'visibility': Visibility(occlusion='zbuffer'), 'depth': torch.ones(2, 48, 64)},
+        ),
         ('byte_budget', {'byte_budget': 0}),
     ]
     good = {
@@ -370,9 +373,11 @@ def test_large_finite_maps_are_no_fault():
 
 def test_zbuffer_equals_lifting_with_the_rendered_depth():
     camera, points, features = make_camera(3), room_points(2000), _random_features()
-    rendered = zbuffer_views(points, camera, point_size=5)
+    rendered = zbuffer_views(points, camera, Visibility(point_size=5))
     expected = _lift(points, features, camera, rendered)
-    found = _lift(points, features, camera, occlusion='zbuffer', point_size=5)
+    found = _lift(
+        points, features, camera, visibility=Visibility(occlusion='zbuffer', point_size=5)
+    )
     torch.testing.assert_close(found, expected)
     assert found[1].sum() < _lift(points, features, camera)[1].sum()
 

@@ -6,6 +6,7 @@ import torch
 from oneformer3d.lifting import (
     Camera,
     PixelPairs,
+    Visibility,
     nearest_view,
     project_pairs,
     project_visible,
@@ -31,8 +32,9 @@ def test_pairs_equal_the_dense_mask(dtype, with_depth, edge_reject):
     camera = make_camera(5, dtype)
     points = room_points(700, dtype)
     depth = room_depth(camera) if with_depth else None
-    pairs = project_pairs(points, camera, depth, edge_reject=edge_reject)
-    uv, z, visible = project_visible(points, camera, depth, edge_reject=edge_reject)
+    visibility = Visibility(edge_reject=edge_reject)
+    pairs = project_pairs(points, camera, depth, visibility=visibility)
+    uv, z, visible = project_visible(points, camera, depth, visibility=visibility)
     point, view = visible.t().nonzero(as_tuple=True)
     assert torch.equal(pairs.point, point)
     assert torch.equal(pairs.view, view)
@@ -53,8 +55,8 @@ def test_the_budget_changes_nothing(byte_budget):
     dense = project_visible(points, camera, depth)
     for a, b in zip(dense, project_visible(points, camera, depth, byte_budget=byte_budget)):
         assert torch.equal(a, b)
-    drawn = zbuffer_views(points, camera, 3)
-    assert torch.equal(drawn, zbuffer_views(points, camera, 3, byte_budget=byte_budget))
+    drawn = zbuffer_views(points, camera)
+    assert torch.equal(drawn, zbuffer_views(points, camera, byte_budget=byte_budget))
     assert torch.equal(drawn, zbuffer(dense[0], dense[1], camera.image_size, 3))
 
 
@@ -93,7 +95,7 @@ def test_depth_camera_with_its_own_intrinsics():
     depth = room_depth(depth_camera)
     pairs = project_pairs(points, camera, depth, depth_camera=depth_camera)
     in_colour = project_visible(points, camera)[2]
-    in_depth = project_visible(points, depth_camera, depth, near=0.0)[2]
+    in_depth = project_visible(points, depth_camera, depth, visibility=Visibility(near=0.0))[2]
     point, view = (in_colour & in_depth).t().nonzero(as_tuple=True)
     assert torch.equal(pairs.point, point)
     assert torch.equal(pairs.view, view)
@@ -119,7 +121,7 @@ def test_mask_aware_pairs_equal_the_dense_filter():
 def test_nothing_to_project(num_points, num_views):
     camera, points = make_camera(num_views), room_points(num_points)
     depth = torch.ones(num_views, 6, 8, dtype=torch.float64)
-    pairs = project_pairs(points, camera, depth, edge_reject=True)
+    pairs = project_pairs(points, camera, depth, visibility=Visibility(edge_reject=True))
     assert len(pairs) == 0
     assert pairs.uv.shape == (0, 2)
     assert pairs.point.dtype == pairs.view.dtype == torch.int64
@@ -207,15 +209,15 @@ def test_camera_resize_crop_and_checks():
 
 def test_wrong_input_is_named():
     camera, points = make_camera(2), room_points(5)
-    with pytest.raises(ValueError, match='points must be floating point'):
+    with pytest.raises(ValueError, match=r'points: expected \(N, 3\), got'):
         project_pairs(points[None], camera)
     with pytest.raises(ValueError, match='camera must hold views'):
         project_pairs(points, camera[0])
-    with pytest.raises(ValueError, match=r'depth must be \(2, h, w\)'):
+    with pytest.raises(ValueError, match=r'depth: expected \(V, h, w\) with V=2, got'):
         project_pairs(points, camera, torch.ones(3, 4, 4))
     with pytest.raises(ValueError, match='byte_budget'):
         project_pairs(points, camera, byte_budget=0)
     with pytest.raises(ValueError, match='together'):
         project_pairs(points, camera, segments=torch.zeros(5, dtype=torch.int64))
-    with pytest.raises(ValueError, match='pairs must be'):
+    with pytest.raises(ValueError, match=r'pairs\.uv: expected'):
         PixelPairs(torch.zeros(2), torch.zeros(2), torch.zeros(2, 3), torch.zeros(2))

@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from oneformer3d.data.posed_rgbd import load_posed_rgbd, read_images
-from oneformer3d.lifting import Camera, lift_features_to_points, render_depth_from_pointcloud
+from oneformer3d.lifting import (
+    Camera,
+    Visibility,
+    lift_features_to_points,
+    render_depth_from_pointcloud,
+)
 
 NEAR_BY, FAR = 1, 3  # frames from one to the other
 
@@ -73,7 +78,8 @@ def test_the_depth_test_counts_where_views_differ(views):
     tested, tested_gross, _ = _errors(views, FAR, tested=True)
     assert tested < 0.9 * median
     assert tested_gross < 0.85 * gross
-    assert _errors(views, FAR, tested=True, edge_reject=True)[1] <= tested_gross + 0.003
+    visibility = Visibility(edge_reject=True)
+    assert _errors(views, FAR, tested=True, visibility=visibility)[1] <= tested_gross + 0.003
 
 
 def test_wrong_poses_do_not_agree(views):
@@ -99,7 +105,11 @@ def test_drawn_depth_is_near_the_measured_one(views):
     _, camera, _, depth = views
     points = camera[1].unproject(depth[1].double())[depth[1] > 0]
     drawn = render_depth_from_pointcloud(
-        points, camera.intrinsics[0], camera.world_from_cam[0], camera.image_size, drop_edges=True
+        points,
+        camera.intrinsics[0],
+        camera.world_from_cam[0],
+        camera.image_size,
+        visibility=Visibility(edge_reject=True),
     )
     both = (drawn > 0) & (depth[0] > 0) & (depth[0] < 4)
     assert both.float().mean() > 0.1

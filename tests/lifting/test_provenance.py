@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from oneformer3d.lifting import Reason, lift_features_to_points, trace_sources
+from oneformer3d.lifting import Reason, Visibility, lift_features_to_points, trace_sources
 from tests.helpers.lifting_scenes import make_camera, room_depth, room_points
 
 IMAGE = (48, 64)
@@ -26,7 +26,13 @@ def test_every_reason_by_hand():
     weights = torch.ones(9, dtype=torch.float64)
     weights[7] = 0
     found = trace_sources(
-        points, camera.intrinsics, pose, IMAGE, depth, weights=weights, edge_reject=True
+        points,
+        camera.intrinsics,
+        pose,
+        IMAGE,
+        depth,
+        weights=weights,
+        visibility=Visibility(edge_reject=True),
     )
     names = [Reason(x).name for x in found.reason[0].tolist()]
     assert names == [
@@ -52,7 +58,8 @@ def test_every_reason_by_hand():
 def test_seen_is_what_lifting_reads(source, edge_reject):
     camera, points = make_camera(4), room_points(500)
     depth = room_depth(camera) if source == 'depth' else None
-    options = {'edge_reject': edge_reject, 'occlusion': 'zbuffer' if source == 'zbuffer' else None}
+    occlusion = 'zbuffer' if source == 'zbuffer' else None
+    options = {'visibility': Visibility(edge_reject=edge_reject, occlusion=occlusion)}
     arguments = (camera.intrinsics, camera.world_from_cam, IMAGE, depth)
     features = {'a': torch.randn(4, 3, 6, 8, dtype=torch.float64)}
     _, visible = lift_features_to_points(points, features, *arguments, **options)
@@ -92,8 +99,13 @@ def test_empty_and_bad_input():
     arguments = (camera.intrinsics, camera.world_from_cam, IMAGE)
     assert trace_sources(room_points(0), *arguments).reason.shape == (2, 0)
     with pytest.raises(ValueError, match='occlusion'):
-        trace_sources(room_points(3), *arguments, occlusion='mesh')
+        Visibility(occlusion='mesh')
     with pytest.raises(ValueError, match='occlusion'):
-        trace_sources(room_points(3), *arguments, torch.ones(2, 4, 4), occlusion='zbuffer')
+        trace_sources(
+            room_points(3),
+            *arguments,
+            torch.ones(2, 4, 4),
+            visibility=Visibility(occlusion='zbuffer'),
+        )
     with pytest.raises(ValueError, match='weights must be'):
         trace_sources(room_points(3), *arguments, weights=torch.ones(3))

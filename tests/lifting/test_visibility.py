@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from oneformer3d.lifting import drop_depth_edges, majority_instance, project, visible_mask, zbuffer
+from oneformer3d.lifting import (
+    Visibility,
+    drop_depth_edges,
+    majority_instance,
+    project,
+    project_pairs,
+    project_visible,
+    visible_mask,
+    zbuffer,
+)
 from tests.helpers.lifting_scenes import make_camera, room_depth, room_points
 
 NAN, INF = math.nan, math.inf
@@ -50,8 +59,8 @@ def test_limits_of_the_depth():
     expected = [True, True, False, True, False, False]
     assert visible_mask(uv, z, (48, 64), depth).tolist() == expected
     assert not visible_mask(uv, z, (48, 64), torch.zeros(48, 64)).any()
-    assert visible_mask(uv, z, (48, 64), depth, near=2.01).sum() == 1
-    assert visible_mask(uv, z, (48, 64), depth, abs_tol=0.2).sum() == 5
+    assert visible_mask(uv, z, (48, 64), depth, visibility=Visibility(near=2.01)).sum() == 1
+    assert visible_mask(uv, z, (48, 64), depth, visibility=Visibility(abs_tol=0.2)).sum() == 5
     assert visible_mask(uv, z, (48, 64)).tolist() == [True] * 5 + [False]
 
 
@@ -88,7 +97,8 @@ def test_edges_are_dropped_and_slanted_surfaces_kept():
     assert torch.equal(drop_depth_edges(slanted), slanted)
     uv, z = torch.tensor([[4.0, 4.0], [2.0, 4.0]]), torch.tensor([2.0, 2.0])
     assert visible_mask(uv, z, (8, 10), depth).tolist() == [True, True]
-    assert visible_mask(uv, z, (8, 10), depth, edge_reject=True).tolist() == [False, True]
+    visibility = Visibility(edge_reject=True)
+    assert visible_mask(uv, z, (8, 10), depth, visibility=visibility).tolist() == [False, True]
 
 
 @pytest.mark.parametrize('point_size', [1, 3, 5])
@@ -194,7 +204,7 @@ def test_mask_aware_visibility():
 
 def test_wrong_shapes_are_named():
     uv, z = torch.zeros(4, 2), torch.ones(4)
-    with pytest.raises(ValueError, match='uv must be'):
+    with pytest.raises(ValueError, match='uv: expected'):
         visible_mask(uv, z[:3], (4, 4))
     with pytest.raises(ValueError, match='image_size'):
         visible_mask(uv, z, (0, 4))
@@ -214,3 +224,34 @@ def test_a_point_behind_the_camera_is_never_seen():
     depth = torch.full((48, 64), 2.0, dtype=torch.float64)
     assert not visible_mask(uv, z, camera.image_size).any()
     assert not visible_mask(uv, z, camera.image_size, depth).any()
+
+
+def test_settings_are_checked_once():
+    assert Visibility() == Visibility(0.05, 0.05, 0.01, False, None, 3)
+    for change, match in (
+        ({'near': -0.1}, 'near must not be negative'),
+        ({'abs_tol': float('nan')}, 'abs_tol must not be negative'),
+        ({'rel_tol': -1}, 'rel_tol must not be negative'),
+        ({'occlusion': 'depth'}, 'occlusion must be one of'),
+        ({'point_size': 2}, 'point_size must be odd'),
+    ):
+        with pytest.raises(ValueError, match=match):
+            Visibility(**change)
+
+
+def test_a_zbuffer_of_the_points_is_drawn_where_it_is_wanted():
+    camera, points = make_camera(2), room_points(200)
+    drawn = Visibility(occlusion='zbuffer', point_size=5)
+    uv, z = camera.project(points)
+    depth = zbuffer(uv, z, camera.image_size, 5)
+    expected = visible_mask(uv, z, camera.image_size, depth)
+    assert torch.equal(visible_mask(uv, z, camera.image_size, visibility=drawn), expected)
+    assert torch.equal(project_visible(points, camera, visibility=drawn)[2], expected)
+    assert len(project_pairs(points, camera, visibility=drawn)) == expected.sum()
+    for call in (
+        lambda: visible_mask(uv, z, camera.image_size, depth, visibility=drawn),
+        lambda: project_visible(points, camera, depth, visibility=drawn),
+        lambda: project_pairs(points, camera, depth, visibility=drawn),
+    ):
+        with pytest.raises(ValueError, match='without depth'):
+            call()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from oneformer3d.lifting import Reason, opencv_from_opengl, trace_sources
+from oneformer3d.lifting import Reason, Visibility, opencv_from_opengl, trace_sources
 from oneformer3d.mvpnet.segment_scan import segment_scan
 from oneformer3d.registry import MODELS
 from tests.helpers.fusion_scenes import IMAGE_SIZE, INTRINSICS, poses
@@ -82,7 +82,11 @@ def test_sources_of_some_points(model):
     assert sources.reason.shape == (3, 3)
     intrinsics, extrinsics = (torch.stack(list(x)) for x in zip(*cameras))
     seen = trace_sources(
-        pc_data['pos'], intrinsics, extrinsics, IMAGE_SIZE, occlusion='zbuffer'
+        pc_data['pos'],
+        intrinsics,
+        extrinsics,
+        IMAGE_SIZE,
+        visibility=Visibility(occlusion='zbuffer'),
     ).seen
     assert sources.seen.equal(seen[:, rows])
     assert result['view_agreement'][rows].gt(0).equal(sources.seen.any(0))

@@ -13,13 +13,13 @@ from PIL import Image
 from oneformer3d.extraction.frames import list_frames
 from oneformer3d.extraction.settings import make_settings
 from oneformer3d.extraction.uv_index import (
-    UvTolerances,
     build_scene_index,
     build_uv_indices,
     by_scene,
     read_uv_index,
 )
 from oneformer3d.lifting.uv import build_uv_index
+from oneformer3d.lifting.visibility import Visibility
 from tests.helpers.load_tool import load_tool
 
 
@@ -109,7 +109,7 @@ def test_without_depth_images_the_points_hide_each_other(frames):
     of_scene = next(iter(by_scene(frames).values()))
     measured, _ = build_scene_index(of_scene)
     splatted, _ = build_scene_index([replace(frame, depth_path=None) for frame in of_scene])
-    frustum, _ = build_scene_index(of_scene, UvTolerances(abs_tol=100.0))
+    frustum, _ = build_scene_index(of_scene, Visibility(abs_tol=100.0))
     assert len(splatted.pairs) < len(frustum.pairs)
     keys = [set(zip(i.pairs.point.tolist(), i.pairs.view.tolist())) for i in (measured, splatted)]
     assert len(keys[0] & keys[1]) > 0.85 * len(keys[0])

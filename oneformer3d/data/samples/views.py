@@ -25,7 +25,7 @@ from oneformer3d.files.images import read_depth, read_image
 from oneformer3d.files.names import resolve_in_root
 from oneformer3d.lifting.camera import Camera, invert_pose, is_valid_pose, transform_points
 from oneformer3d.lifting.pairs import PixelPairs, project_pairs, zbuffer_views
-from oneformer3d.lifting.visibility import ABS_TOL, NEAR, REL_TOL
+from oneformer3d.lifting.visibility import Visibility
 from oneformer3d.registry import TRANSFORMS
 from oneformer3d.store.reader import FeatureStore, open_store
 from oneformer3d.structures import PosedViews
@@ -80,9 +80,9 @@ class LoadPosedViews:
         image_dropout: float = 0.0,
         hide: str | None = None,
         occlusion: str = 'auto',
-        near: float = NEAR,
-        abs_tol: float = ABS_TOL,
-        rel_tol: float = REL_TOL,
+        near: float = Visibility.near,
+        abs_tol: float = Visibility.abs_tol,
+        rel_tol: float = Visibility.rel_tol,
         edge_reject: bool = False,
         instance_suffix: str | None = None,
         image_size: Sequence[int] | None = None,
@@ -112,8 +112,7 @@ class LoadPosedViews:
         self.image_dropout = image_dropout
         self.hide = hide
         self.occlusion = occlusion
-        self.tolerances = {'near': near, 'abs_tol': abs_tol, 'rel_tol': rel_tol}
-        self.edge_reject = edge_reject
+        self.visibility = Visibility(near, abs_tol, rel_tol, edge_reject)
         self.instance_suffix = instance_suffix
         self.image_size = None if image_size is None else tuple(image_size)
         self.allow_missing = allow_missing
@@ -261,8 +260,7 @@ class LoadPosedViews:
             camera,
             depth,
             depth_camera=depth_camera,
-            edge_reject=self.edge_reject,
-            **self.tolerances,
+            visibility=self.visibility,
             **masks,
         )
         order = torch.argsort(pairs.view, stable=True)
