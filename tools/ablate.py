@@ -5,12 +5,12 @@
     python tools/ablate.py bifusion --list
     python tools/ablate.py bifusion --report
 
-Tables stand in configs/ablations. Every cell and seed leaves one JSON in docs/results/TABLE; what
-is there already and was made with the same settings and first weights is not run again, and
+Tables stand in configs/ablations. Every cell and seed leaves one line in docs/results/TABLE.jsonl;
+what is there already and was made with the same settings and first weights is not run again, and
 interrupted cells go on.
 A machine without the checkpoints trains the cells that others start from anew, so ask there for the
 baseline too: gains are taken only between cells that started from the same weights.
---report only writes the tables of docs/results.md anew from the JSON files.
+--report only writes the tables of docs/results.md anew from those lines.
 """
 
 import argparse
@@ -21,19 +21,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from oneformer3d.engine.cli import USER_ERRORS, run_tool
-from oneformer3d.experiments.ablation import (
-    Cell,
-    Table,
-    first_weights,
-    in_order,
-    is_current,
-    is_trained,
-    read_result,
-    read_table,
-    result_path,
-    run_cell,
-)
+from oneformer3d.experiments.ablation import first_weights, is_trained, run_cell
 from oneformer3d.experiments.ablation_report import update_report
+from oneformer3d.experiments.ablation_results import is_current, read_results
+from oneformer3d.experiments.ablation_table import Cell, Table, in_order, read_table
 from oneformer3d.experiments.compose import (
     finished_stages,
     read_composition,
@@ -53,7 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--seeds', nargs='+', type=int, help="instead of the table's")
     parser.add_argument('--jobs', type=int, default=1, help='cells at once (%(default)s)')
     parser.add_argument('--threads', type=int, default=1, help='of each cell (%(default)s)')
-    parser.add_argument('--out', help='folder of the JSON files (docs/results/TABLE)')
+    parser.add_argument('--out', help='file of the numbers (docs/results/TABLE.jsonl)')
     parser.add_argument('--work-dir', help='checkpoints and logs (work_dirs/ablations/TABLE)')
     parser.add_argument('--docs', default='docs/results.md', help='the report (%(default)s)')
     parser.add_argument('--list', action='store_true', help='show what is done and run nothing')
@@ -66,10 +57,11 @@ def main(argv: list[str] | None = None) -> None:
     os.chdir(REPOSITORY)
     path = Path(args.table)
     table = read_table(path if path.suffix else f'configs/ablations/{args.table}.yaml')
-    out = Path(args.out or f'docs/results/{table.name}')
+    out = Path(args.out or f'docs/results/{table.name}.jsonl')
     work_dir = Path(args.work_dir or f'work_dirs/ablations/{table.name}')
     cells = in_order(table, args.cells)
     seeds = args.seeds if args.seeds is not None else list(table.seeds)
+
     if args.list:
         list_cells(table, cells, seeds, out)
         return
@@ -109,7 +101,7 @@ def run_cells(
     starts = {cell.init for cell in cells}
 
     def is_done(cell: Cell, seed: int) -> bool:
-        result = read_result(result_path(out, cell, seed))
+        result = read_results(out).get((cell.name, seed))
         if not is_current(table, cell, result):
             return False
         if result.get('init_weights') != first_weights(cell, seed, work_dir):
@@ -124,6 +116,7 @@ def run_cells(
     waiting = [(cell, seed) for seed in seeds for cell in cells]
     running: dict[Future, tuple[str, int]] = {}
     finished: set[tuple[str | None, int]] = {(None, seed) for seed in seeds}
+
     with (
         tqdm(total=len(waiting), desc=table.name, unit='cell') as bar,
         ThreadPoolExecutor(jobs) as pool,
@@ -133,6 +126,7 @@ def run_cells(
             for cell, seed in ready[: jobs - len(running)]:
                 waiting.remove((cell, seed))
                 running[pool.submit(one, cell, seed)] = (cell.name, seed)
+
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 finished.add(running.pop(future))
                 bar.write(future.result())
@@ -152,10 +146,11 @@ def summary(table: Table, result: dict) -> str:
 
 def list_cells(table: Table, cells: list[Cell], seeds: list[int], out: Path) -> None:
     """Show for each cell and seed whether its numbers are there and of these settings."""
+    results = read_results(out)
     for cell in cells:
         states = []
         for seed in seeds:
-            result = read_result(result_path(out, cell, seed))
+            result = results.get((cell.name, seed))
             if result is None:
                 states.append(f'{seed}: to do')
             else:

@@ -1,6 +1,6 @@
 """What a table of experiments found, as Markdown.
 
-Enters: a ``Table`` and the JSON files of its cells. Leaves: the part of the report between
+Enters: a ``Table`` and the file of its numbers. Leaves: the part of the report between
 ``<!-- TABLE -->`` and ``<!-- /TABLE -->``: a row for each cell and test, mean ± standard deviation
 over seeds. The rest of the file is written by hand and left alone.
 """
@@ -12,7 +12,8 @@ import numpy as np
 
 from oneformer3d.files.atomic import atomic_write_bytes
 
-from .ablation import DEFAULT_TEST, Cell, Table, read_result, result_path
+from .ablation_results import read_results
+from .ablation_table import DEFAULT_TEST, Cell, Table
 
 COLUMNS = {
     'mIoU': 'semantic/mIoU',
@@ -27,7 +28,7 @@ def update_report(path: str | Path, table: Table, out: str | Path) -> None:
     Args:
         path: the Markdown file.
         table: whose part.
-        out: folder of its JSON files.
+        out: file of its numbers.
 
     Raises:
         ValueError: the part has a beginning and no end.
@@ -36,6 +37,7 @@ def update_report(path: str | Path, table: Table, out: str | Path) -> None:
     text = path.read_text(encoding='utf-8') if path.is_file() else '# Results\n'
     first, last = f'<!-- {table.name} -->', f'<!-- /{table.name} -->'
     part = f'{first}\n\n{markdown(table, out)}\n\n{last}'
+
     if first in text:
         before, _, rest = text.partition(first)
         _, found, after = rest.partition(last)
@@ -44,19 +46,24 @@ def update_report(path: str | Path, table: Table, out: str | Path) -> None:
         text = before + part + after
     else:
         text = f'{text.rstrip()}\n\n## {table.title}\n\n{part}\n'
+
     atomic_write_bytes(path, text.encode('utf-8'))
 
 
 def markdown(table: Table, out: str | Path) -> str:
     """The rows of all cells of which there are numbers."""
+    found = read_results(out)
     results = {
-        cell.name: [r for seed in table.seeds if (r := read_result(result_path(out, cell, seed)))]
-        for cell in table.cells.values()
+        name: [found[name, seed] for seed in table.seeds if (name, seed) in found]
+        for name in table.cells
     }
+
+    # A column needs a cell that was measured that way.
     measured = [metrics for rs in results.values() for r in rs for metrics in r['metrics'].values()]
     columns = {
         name: key for name, key in COLUMNS.items() if any(key in metrics for metrics in measured)
     }
+
     header = ['', *columns, *table.groups]
     if table.baseline is not None:
         header.insert(2, 'gain')
@@ -82,14 +89,17 @@ def _rows(
         }
         for group, classes in table.groups.items():
             values[group] = [100 * group_iou(r['metrics'][test], classes) for r in runs]
+
         title = cell.title if test == DEFAULT_TEST else f'{cell.title}, {test}'
         row = [title, *(mean_and_deviation(column) for column in values.values())]
         if table.baseline is not None:
             row.insert(2, _difference(table, runs, test, results[table.baseline]))
-        train, tested = 'train', r'–'
+
+        # The training is paid once, however many tests follow it.
+        minutes = '–'
         if test == next(iter(cell.tests)):
-            tested = f'{np.mean([r["cpu_minutes"][train] for r in runs]):.1f}'
-        rows.append([*row, tested, ' '.join(str(r['seed']) for r in runs)])
+            minutes = f'{np.mean([r["cpu_minutes"]["train"] for r in runs]):.1f}'
+        rows.append([*row, minutes, ' '.join(str(r['seed']) for r in runs)])
     return rows
 
 
@@ -98,11 +108,12 @@ def _difference(table: Table, runs: list[dict], test: str, baseline: list[dict])
     first = next(iter(table.cells[table.baseline].tests))
     if runs[0]['cell'] == table.baseline and test == first:
         return '–'
-    theirs = {r['seed']: r for r in baseline}
+
+    baseline_of = {r['seed']: r for r in baseline}
     gains = [
         100 * (r['metrics'][test]['semantic/mIoU'] - other['metrics'][first]['semantic/mIoU'])
         for r in runs
-        if (other := theirs.get(r['seed'])) and _comparable(r, other)
+        if (other := baseline_of.get(r['seed'])) and _comparable(r, other)
     ]
     return f'{np.mean(gains):+.1f}' if gains else '–'
 
@@ -115,7 +126,7 @@ def _comparable(result: Mapping, other: Mapping) -> bool:
 
 
 def group_iou(metrics: Mapping[str, float], classes: Sequence[str]) -> float:
-    """Mean IoU of some classes, those that do not occur left out; NaN if none does."""
+    """Mean IoU of a group of classes, those that do not occur left out; NaN if none does."""
     values = [metrics.get(f'semantic/IoU/{name}', np.nan) for name in classes]
     values = [value for value in values if not np.isnan(value)]
     return float(np.mean(values)) if values else float('nan')

@@ -1,14 +1,15 @@
 """tools/ablate.py: two small cells trained and tested for real, kept, made stale, reported."""
 
-import json
+import shutil
 import threading
 
 import pytest
 import torch
 import yaml
 
-from oneformer3d.experiments.ablation import cell_digest, in_order, read_table, result_path
 from oneformer3d.experiments.ablation_report import group_iou, mean_and_deviation, update_report
+from oneformer3d.experiments.ablation_results import read_results, write_result
+from oneformer3d.experiments.ablation_table import cell_digest, in_order, read_table
 from tests.helpers.load_tool import load_tool
 from tests.tools.conftest import REPOSITORY
 from tests.tools.test_train import CONFIG, SMALL_MODEL, assert_same_weights, weights
@@ -42,68 +43,97 @@ def table_file(folder, root, **changes):
     return path
 
 
-def read(folder, cell, seed=0):
-    return json.loads((folder / f'{cell}_seed{seed}.json').read_text())
+def command(folder, path):
+    """Words for tools/ablate.py: one seed of a table, with everything it leaves in a folder."""
+    words = [path, '--out', folder / 'out.jsonl', '--work-dir', folder / 'work']
+    return [str(word) for word in (*words, '--docs', folder / 'r.md', '--seeds', 0)]
 
 
-def test_cells_train_are_kept_and_run_again_when_their_settings_change(
-    run_tool, tiny_rooms, tmp_path, capsys
-):
-    path = table_file(tmp_path, tiny_rooms)
-    folders = ['--out', tmp_path / 'out', '--work-dir', tmp_path / 'work']
-    command = ['tools/ablate.py', path, *folders, '--docs', tmp_path / 'r.md', '--seeds', '0']
-    run_tool(*command, '--jobs', '2')
-    first, second = (read(tmp_path / 'out', cell) for cell in ('first', 'second'))
+@pytest.fixture(scope='module')
+def finished(run_tool, tiny_rooms, tmp_path_factory):
+    """Folder with small.yaml, its checkpoints in work/, out.jsonl and r.md; not to be changed."""
+    folder = tmp_path_factory.mktemp('ablation')
+    path = table_file(folder, tiny_rooms)
+    run_tool('tools/ablate.py', *command(folder, path), '--jobs', '2')
+    return folder
+
+
+@pytest.fixture
+def again(finished, tmp_path, capsys):
+    """A copy of it, and a function that runs the table there and returns what was printed."""
+    folder = tmp_path / 'copy'
+    shutil.copytree(finished, folder)
+
+    def run(*more):
+        load_tool('ablate').main([*command(folder, folder / 'small.yaml'), *more])
+        return capsys.readouterr().out
+
+    return folder, run
+
+
+def test_cells_are_trained_tested_and_reported(finished):
+    results = read_results(finished / 'out.jsonl')
+    assert list(results) == [('first', 0), ('second', 0)]
+    first, second = results.values()
     assert 0 < first['cpu_minutes']['train'] < 5
-    # The second starts from the first's weights and learns nothing: only what the norms have seen
-    # since is another.
+    assert 'semantic/IoU/wall' in first['metrics']['default']
+    assert second['metrics'].keys() == {'plain', 'again'}
+
+    text, miou = (finished / 'r.md').read_text(), first['metrics']['default']['semantic/mIoU']
+    assert f'| the first | {100 * miou:.1f} |' in text
+    assert '| second, again |' in text
+
+
+def test_a_cell_starts_from_the_weights_of_another(finished):
+    """The second learns nothing, so that only the norms' running statistics change."""
     before, after = (
-        weights(tmp_path / 'work' / f'{cell}_seed0', 1) for cell in ('first', 'second')
+        weights(finished / 'work' / f'{cell}_seed0', 1) for cell in ('first', 'second')
     )
     learnt = [name for name in before if 'running' not in name and 'num_batches' not in name]
     assert_same_weights(
         {n: after[n] for n in learnt}, {n: before[n] for n in learnt}, rtol=0, atol=0
     )
     assert any(not torch.equal(after[name], before[name]) for name in before)
-    scores = first['metrics']['default']
-    assert 'semantic/IoU/wall' in scores
-    assert second['metrics'].keys() == {'plain', 'again'}
-    text = (tmp_path / 'r.md').read_text()
-    assert f'| the first | {100 * scores["semantic/mIoU"]:.1f} |' in text
-    assert '| second, again |' in text
 
-    before = result_path(tmp_path / 'out', read_table(path).cells['first'], 0).stat().st_mtime_ns
-    again = [str(word) for word in command[1:]]
-    ablate = load_tool('ablate').main
-    ablate(again)
-    assert capsys.readouterr().out.count('done before') == 2
-    assert (tmp_path / 'out' / 'first_seed0.json').stat().st_mtime_ns == before
 
-    # a start that was interrupted is not one
-    (tmp_path / 'work' / 'first_seed0' / 'trained.json').unlink()
-    ablate(again)
-    assert capsys.readouterr().out.count('done before') == 1
-    assert (tmp_path / 'work' / 'first_seed0' / 'trained.json').is_file()
+def test_what_is_done_is_not_run_again(again):
+    folder, run = again
+    before = (folder / 'out.jsonl').stat().st_mtime_ns
+    assert run().count('done before') == 2
+    assert (folder / 'out.jsonl').stat().st_mtime_ns == before
 
-    # other weights to start from, as a retrained start has on another machine; and a moved folder
-    (tmp_path / 'work').rename(tmp_path / 'moved')
-    again = [word.replace(str(tmp_path / 'work'), str(tmp_path / 'moved')) for word in again]
-    checkpoint = tmp_path / 'moved' / 'first_seed0' / 'epoch_1.pth'
+
+def test_a_start_whose_training_was_interrupted_is_trained_to_its_end(again):
+    folder, run = again
+    record = folder / 'work' / 'first_seed0' / 'trained.json'
+    record.unlink()
+    assert run().count('done before') == 1
+    assert record.is_file()
+
+
+def test_other_weights_to_start_from_train_a_cell_anew(again):
+    """As a start that was trained again on another machine has them."""
+    folder, run = again
+    checkpoint = folder / 'work' / 'first_seed0' / 'epoch_1.pth'
     content = torch.load(checkpoint, weights_only=True)
     next(iter(content['state_dict'].values())).add_(1)
     torch.save(content, checkpoint)
-    ablate(again)
-    assert capsys.readouterr().out.count('done before') == 1
-    assert read(tmp_path / 'out', 'second')['init_weights'] != second['init_weights']
-    assert len(list((tmp_path / 'moved').glob('second_seed0_*'))) == 1
 
-    table_file(tmp_path, tiny_rooms, seeds=[0], title='Renamed')
-    ablate([*again, '--list'])
-    assert capsys.readouterr().out.count('done') == 2
-    changed = read_table(path).cells['first'].options | {'optim_wrapper.optimizer.lr': 0.5}
-    table_file(tmp_path, tiny_rooms, options=changed)
-    ablate([*again, '--list'])
-    assert capsys.readouterr().out.count('old settings') == 2
+    before = read_results(folder / 'out.jsonl')
+    assert run().count('done before') == 1
+    after = read_results(folder / 'out.jsonl')
+    assert after['second', 0]['init_weights'] != before['second', 0]['init_weights']
+    assert after['first', 0] == before['first', 0]
+    assert len(list((folder / 'work').glob('second_seed0_*'))) == 1
+
+
+def test_a_new_title_changes_nothing_and_new_settings_all(again, tiny_rooms):
+    folder, run = again
+    path = table_file(folder, tiny_rooms, seeds=[0], title='Renamed')
+    assert run('--list').count('done') == 2
+    options = read_table(path).cells['first'].options | {'optim_wrapper.optimizer.lr': 0.5}
+    table_file(folder, tiny_rooms, options=options)
+    assert run('--list').count('old settings') == 2
 
 
 def test_order_puts_the_start_first(tmp_path):
@@ -141,7 +171,7 @@ def test_a_cell_waits_for_the_one_that_it_starts_from_and_for_no_other(tmp_path,
         return {'cell': cell.name, 'seed': seed, 'metrics': metrics, 'cpu_minutes': {}}
 
     monkeypatch.setattr(tool, 'run_cell', run)
-    tool.run_cells(table, in_order(table), [0, 1], tmp_path / 'out', tmp_path / 'work', 2, 1)
+    tool.run_cells(table, in_order(table), [0, 1], tmp_path / 'out.jsonl', tmp_path / 'work', 2, 1)
     assert len(log) == 8
     for seed in (0, 1):
         assert log.index(('ends', 'first', seed)) < log.index(('starts', 'second', seed))
@@ -157,7 +187,9 @@ def test_a_cell_that_fails_ends_the_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tool, 'run_cell', run)
     with pytest.raises(ValueError, match='no room'):
-        tool.run_cells(table, in_order(table), [0, 1], tmp_path / 'out', tmp_path / 'work', 1, 1)
+        tool.run_cells(
+            table, in_order(table), [0, 1], tmp_path / 'out.jsonl', tmp_path / 'work', 1, 1
+        )
     assert started == [('first', 0)]
 
 
@@ -168,7 +200,7 @@ def test_a_cell_that_fails_ends_the_run(tmp_path, monkeypatch):
         ({'cells': {'a': {'options': {}}}, 'baseline': 'a'}, 'cell a: expected config'),
         ({'cells': {'../a': {'config': CONFIG}}}, r'\.\./a'),
         ({'baseline': 'other'}, 'none of the cells'),
-        ({'sceds': [1]}, 'some of'),
+        ({'sceds': [1]}, 'a subset of'),
     ],
 )
 def test_bad_tables_name_the_fault(tmp_path, changes, message):
@@ -204,10 +236,10 @@ def test_report_has_means_of_hand_made_numbers_and_keeps_the_prose(tmp_path):
                 'cpu_minutes': {'train': 2.0},
                 'metrics': dict.fromkeys(tests, metrics),
             }
-            result_path(tmp_path, table.cells[cell], seed).write_text(json.dumps(content))
+            write_result(tmp_path / 'out.jsonl', content)
     report = tmp_path / 'results.md'
     report.write_text('# Mine\n\nBefore.\n\n<!-- small -->\nold\n<!-- /small -->\n\nAfter.\n')
-    update_report(report, table, tmp_path)
+    update_report(report, table, tmp_path / 'out.jsonl')
     text = report.read_text()
     assert text.startswith('# Mine\n\nBefore.')
     assert text.endswith('After.\n')
@@ -215,11 +247,11 @@ def test_report_has_means_of_hand_made_numbers_and_keeps_the_prose(tmp_path):
     # sd of 50 and 60 is 7.1
     assert '| the first | 55.0 ± 7.1 | – | 30.0 ± 0.0 | 2.0 | 0 1 |' in text
     assert '| second, plain | 75.0 ± 7.1 | +20.0 | 30.0 ± 0.0 | 2.0 | 0 1 |' in text
-    update_report(report, table, tmp_path)
+    update_report(report, table, tmp_path / 'out.jsonl')
     assert report.read_text() == text
     report.write_text('<!-- small -->')
     with pytest.raises(ValueError, match='without'):
-        update_report(report, table, tmp_path)
+        update_report(report, table, tmp_path / 'out.jsonl')
 
 
 def test_gain_is_between_cells_that_started_from_the_same_weights(tmp_path):
@@ -237,8 +269,8 @@ def test_gain_is_between_cells_that_started_from_the_same_weights(tmp_path):
                 'cpu_minutes': {'train': 2.0},
                 'metrics': {'default': {'semantic/mIoU': miou}},
             }
-            result_path(tmp_path, table.cells[cell], seed).write_text(json.dumps(content))
-    update_report(tmp_path / 'results.md', table, tmp_path)
+            write_result(tmp_path / 'out.jsonl', content)
+    update_report(tmp_path / 'results.md', table, tmp_path / 'out.jsonl')
     rows = (tmp_path / 'results.md').read_text().splitlines()
     gains = {row.split(' | ')[0].strip('| '): row.split(' | ')[2] for row in rows if ' ± ' in row}
     assert gains == {'start': '-20.0', 'points': '–', 'fused': '+10.0'}
@@ -256,8 +288,8 @@ TABLES = sorted((REPOSITORY / 'configs' / 'ablations').glob('*.yaml'))
 @pytest.mark.parametrize('path', TABLES, ids=lambda path: path.stem)
 def test_report_in_the_documentation_is_that_of_the_numbers(path, tmp_path):
     table = read_table(path)
-    out = REPOSITORY / 'docs' / 'results' / table.name
-    if not out.is_dir():
+    out = REPOSITORY / 'docs' / 'results' / f'{table.name}.jsonl'
+    if not out.is_file():
         pytest.skip('not run yet')
     report = tmp_path / 'results.md'
     report.write_text((REPOSITORY / 'docs' / 'results.md').read_text())
