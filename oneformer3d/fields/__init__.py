@@ -14,10 +14,10 @@ from .losses.instance_losses import (
 )
 from .losses.losses import SemanticNeRFLoss, clip_feature_loss, total_loss
 from .networks.encodings import FrequencyEncoding, PositionalEncoding, SphericalHarmonics, contract
+from .networks.feature_field import FeatureField
 from .networks.field import Field
 from .networks.hash_field import HashGridField
 from .networks.hash_grid import HashGrid
-from .networks.heads import FeatureField
 from .networks.mlp_field import LERF, PanopticNeRF, SemanticNeRF
 from .networks.scene_box import SceneBox
 from .rendering.occupancy import OccupancyGrid, OccupancySampler

@@ -108,7 +108,7 @@ def query_lerf_with_text(
         is above the threshold and the point was observed, relevancy_matrix (N, P).
     """
     field, observed = _field_and_observed(lerf_model, point_cloud, byte_budget)
-    encode = encode_text or getattr(field, 'encode_text', None)
+    encode = encode_text or (field.encode_text if field.reads_text else None)
     positives, negatives = (_vectors(texts, encode) for texts in (text_queries, negatives))
     name = 'language' if 'language' in field.head_nets else 'features'
     if name not in field.head_nets:
@@ -259,7 +259,7 @@ def instances_at_points(
     vectors = field_at_points(fitted.field, points, ('instances',))['instances']
     instances = torch.full((len(points),), -1)
     things = fitted.things or tuple(range(len(fitted.class_names)))
-    if hasattr(fitted.field, 'instance_logits'):
+    if fitted.field.num_slots:
         with torch.no_grad():
             slots = fitted.field.instance_logits(vectors).argmax(-1)
         is_thing = torch.isin(result['labels'], torch.tensor(things))

@@ -9,7 +9,6 @@ and resumed therefore ends with the same numbers as one that was not.
 Letters: R rays, N points, C classes.
 """
 
-import math
 import signal
 import threading
 import time
@@ -23,8 +22,6 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from ..networks.field import Field
-from ..networks.hash_field import HashGridField
-from ..networks.mlp_field import SemanticNeRF
 from ..scene.batches import RayPool
 from ..scene.scene import FieldScene, scene_from_arrays
 from .extent import occupancy_of, scene_box_of
@@ -160,7 +157,7 @@ def train_semantic_nerf(
     def column(name: str) -> list[Tensor] | None:
         return [item[name] for item in items] if items and name in items[0] else None
 
-    num_classes = getattr(model, 'num_classes', 0)
+    num_classes = model.num_classes
     scene = scene_from_arrays(
         column('image') or [],
         column('intrinsics') or [],
@@ -211,7 +208,9 @@ def _begin(
             torch.manual_seed(settings.seed)
             field = build_field(recipe, box)
         if occupancy is not None:
-            start_opaque(field, settings.start_density)
+            # the grid keeps empty space empty, so walls may begin opaque: from nearly nothing they
+            # would need hundreds of steps
+            field.init_density(settings.start_density / float(box.scale))
         if 'semantics' in field.head_nets:
             field.set_gradient('semantics', settings.semantic_gradient)
             field.head_nets['semantics'].mode = settings.semantic_mode
@@ -234,21 +233,6 @@ def _begin(
         occupancy=None if occupancy is None else occupancy.to(device),
         exposure=None if start is None else start.exposure,
     )
-
-
-@torch.no_grad()
-def start_opaque(field: Field, density: float) -> None:
-    """Begin with a density per metre, where an occupancy grid keeps empty space empty anyway.
-
-    A field that begins nearly empty needs hundreds of steps until walls are opaque.
-    """
-    positions = torch.zeros(1, 3)
-    wanted = density / float(field.scene_box.scale)
-    if isinstance(field, HashGridField):
-        now = float(field.density(positions)[0])
-        field.density_net[-1].bias[0] += math.log(wanted / now)
-    elif isinstance(field, SemanticNeRF):
-        field.density_head.bias.fill_(math.log(math.expm1(wanted)) if wanted < 20 else wanted)
 
 
 def _checkpoint(

@@ -77,7 +77,7 @@ def field_loss(
     targets = _targets(field, batch) | {'view': batch.view}
     if not settings.consistent_instances:
         targets['instance_group'] = batch.view
-    if hasattr(field, 'instance_logits') and 'instances' in outputs:
+    if field.num_slots and 'instances' in outputs:
         slots = field.instance_logits(outputs['instances']).float().softmax(-1)
         outputs['slots'] = slots * outputs['accumulation'].detach()[:, None]
     weights = dict(settings.weights)
@@ -250,7 +250,7 @@ def surface_outputs(
     for name, head in field.select_heads(heads).items():
         if name.split('_')[0] in _HEADS:
             values = head.sample(field.reach(head, hidden), positions, rays.directions, size)
-            outputs[name] = head.finish(values, one)
+            outputs[name] = head.activate(values, one)
     return outputs
 
 

@@ -22,9 +22,9 @@ from torch import Tensor
 from oneformer3d.files.atomic import atomic_path
 from oneformer3d.store.format import StoreStamp, stamp_from_dict
 
+from ..networks.feature_field import FeatureField
 from ..networks.field import Field
 from ..networks.hash_field import HashGridField
-from ..networks.heads import FeatureField
 from ..networks.mlp_field import LERF, PanopticNeRF, SemanticNeRF
 from ..networks.scene_box import SceneBox
 from ..rendering.occupancy import OccupancyGrid

@@ -1,16 +1,16 @@
 """A scene's field: density with hidden values, and heads that read them.
 
-Enters: unit-box positions (…, 3), unit directions. Leaves: density per unit length (…), hidden
-values (…, H), and a dict of the heads' values by name. Rendering, queries and all subclasses take
-this one path, so what was trained is what is asked.
+Enters: unit-box positions (…, 3), unit directions (…, 3). Leaves: density per unit length (…),
+hidden values (…, H), and a dict of the heads' values by name. Rendering, queries and all
+subclasses take this one path, so what is trained is what is queried.
 
 Heads are named 'rgb', 'semantics', 'instances', 'features' (or 'features_<type>' for several)
 and 'language'.
 
-Letters: H hidden width, C classes, D feature width, N points.
+Letters: H hidden width, C classes, D feature width, K instance slots, P phrases.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,18 @@ _MAX_LOG_DENSITY = 15.0
 class Field(nn.Module):
     """Base of all fields; a subclass writes ``density`` and fills ``head_nets``.
 
+    What only some fields can do is told by ``num_classes``, ``num_slots`` and ``reads_text``.
+
     Args:
         scene_box: the similarity into the unit box; None leaves coordinates as they are.
+
+    Attributes:
+        num_slots: K of ``instance_logits``, 0 for a field without slots.
+        reads_text: whether the field has ``encode_text``.
     """
+
+    num_slots: int = 0
+    reads_text: bool = False
 
     def __init__(self, scene_box: SceneBox | None = None) -> None:
         super().__init__()
@@ -35,6 +44,33 @@ class Field(nn.Module):
         box = SceneBox.identity() if scene_box is None else scene_box
         self.register_buffer('unit_from_world', box.unit_from_world.float().clone())
         self.register_buffer('half_extent', box.half_extent.float().clone())
+
+    # What a subclass writes
+
+    def density(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit-box positions (…, 3) → density per unit length (…) ≥ 0, hidden (…, H)."""
+        raise NotImplementedError
+
+    def init_density(self, density: float) -> None:
+        """Set the density per unit length that the field begins with, before it is trained."""
+        raise NotImplementedError(f'{type(self).__name__} has no density to begin with')
+
+    def instance_logits(self, features: Tensor) -> Tensor:
+        """Instance vectors (…, D) → slots (…, K), where ``num_slots`` is not 0."""
+        raise NotImplementedError(f'{type(self).__name__} has no instance slots')
+
+    def encode_text(self, text_queries: Sequence[str]) -> Tensor:
+        """P phrases → unit vectors (P, D), where the field ``reads_text``."""
+        raise NotImplementedError(f'{type(self).__name__} reads no text')
+
+    # What every field has
+
+    @property
+    def num_classes(self) -> int:
+        """C of the head 'semantics', 0 without one."""
+        if 'semantics' not in self.head_nets:
+            return 0
+        return self.head_nets['semantics'].output_dim
 
     @property
     def scene_box(self) -> SceneBox:
@@ -46,9 +82,16 @@ class Field(nn.Module):
         self.unit_from_world.copy_(box.unit_from_world)
         self.half_extent.copy_(box.half_extent)
 
-    def density(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit-box positions (…, 3) → density per unit length (…) ≥ 0, hidden (…, H)."""
-        raise NotImplementedError
+    def forward(self, points: Tensor, directions: Tensor | None = None) -> dict[str, Tensor]:
+        """Density per metre (…) and all heads at world points (…, 3)."""
+        positions = self.scene_box.to_unit(points)
+        density, hidden = self.density(positions)
+        values = self.heads(hidden, positions, directions)
+        return {'density': density * self.scene_box.scale, **values}
+
+    def world_density(self, points: Tensor) -> Tensor:
+        """Density per metre (…) at world points (…, 3)."""
+        return self.density(self.scene_box.to_unit(points))[0] * self.scene_box.scale
 
     def heads(
         self,
@@ -64,7 +107,7 @@ class Field(nn.Module):
             hidden: (…, H) from ``density``.
             positions: (…, 3) in the unit box.
             directions: (…, 3) unit; without them heads that need them are left out.
-            names: heads wanted; None = all that can be asked.
+            names: heads wanted; None = all that need nothing more than is given.
             patch_size: (…) metres, for language.
 
         Returns:
@@ -82,29 +125,15 @@ class Field(nn.Module):
     def select_heads(
         self, names: Collection[str] | None, with_directions: bool = True
     ) -> dict[str, Head]:
-        """The named heads, or all that need no directions unless there are some."""
-        if names is not None:
-            unknown = sorted(set(names) - set(self.head_nets))
-            if unknown:
-                raise ValueError(f'the field has no head {unknown}, only {list(self.head_nets)}')
-        return {
-            name: head
-            for name, head in self.head_nets.items()
-            if (
-                name in names if names is not None else with_directions or not head.needs_directions
-            )
-        }
+        """The named heads; for None all, but without directions only those that need none."""
+        heads = self.head_nets.items()
+        if names is None:
+            return {name: h for name, h in heads if with_directions or not h.needs_directions}
 
-    def forward(self, points: Tensor, directions: Tensor | None = None) -> dict[str, Tensor]:
-        """Density per metre (…) and all heads at world points (…, 3)."""
-        positions = self.scene_box.to_unit(points)
-        density, hidden = self.density(positions)
-        values = self.heads(hidden, positions, directions)
-        return {'density': density * self.scene_box.scale, **values}
-
-    def world_density(self, points: Tensor) -> Tensor:
-        """Density per metre (…) at world points (…, 3)."""
-        return self.density(self.scene_box.to_unit(points))[0] * self.scene_box.scale
+        unknown = sorted(set(names) - set(self.head_nets))
+        if unknown:
+            raise ValueError(f'the field has no head {unknown}, only {list(self.head_nets)}')
+        return {name: head for name, head in heads if name in names}
 
     def add_head(self, name: str, head: Head, freeze: bool = True) -> None:
         """Add a head to a field that may be trained already.
@@ -134,7 +163,7 @@ class Field(nn.Module):
 
 
 class _TruncatedExp(torch.autograd.Function):
-    """exp forward; backward the gradient times exp of the value held in ±15 (Instant NGP)."""
+    """exp forward; backward the gradient times exp of the value clamped to ±15 (Instant NGP)."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:

@@ -3,23 +3,18 @@
 Enters: unit-box positions (…, 3). Leaves: as every field, see ``field``. Letters: see ``field``.
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from .encodings import SphericalHarmonics, unit_cube
+from .feature_field import FeatureField, feature_heads
 from .field import Field, trunc_exp
 from .hash_grid import HashGrid
-from .heads import (
-    ColorHead,
-    FeatureField,
-    InstanceHead,
-    LanguageHead,
-    SemanticHead,
-    feature_heads,
-    mlp,
-)
+from .heads import ColorHead, InstanceHead, LanguageHead, SemanticHead
+from .layers import mlp
 from .scene_box import SceneBox
 
 # Density before training, per unit length, is e to this: nearly empty, as nerfacto begins.
@@ -50,12 +45,14 @@ class HashGridField(Field):
 
     def __init__(
         self,
+        # heads
         num_classes: int = 20,
         instance_dim: int = 0,
         features: Mapping[str, int | None | tuple[int, int]] | None = None,
         feature_options: Mapping[str, object] | None = None,
         language_dim: int = 0,
         language_grids: tuple[tuple[int, int], ...] = ((16, 128), (128, 512)),
+        # trunk
         num_levels: int = 16,
         features_per_level: int = 2,
         log2_hashmap_size: int = 19,
@@ -63,6 +60,7 @@ class HashGridField(Field):
         max_resolution: int = 2048,
         hidden_dim: int = 64,
         geo_dim: int = 15,
+        # all of them
         contracted: bool = False,
         semantic_mode: str = 'probabilities',
         implementation: str = 'torch',
@@ -75,6 +73,7 @@ class HashGridField(Field):
             implementation=implementation,
         )  # fmt: skip
         self.density_net = mlp(self.grid.output_dim, 1 + geo_dim, hidden_dim, 1)
+
         self.head_nets['rgb'] = ColorHead(geo_dim, SphericalHarmonics(4), hidden_dim, 2)
         if num_classes:
             self.head_nets['semantics'] = SemanticHead(
@@ -82,6 +81,8 @@ class HashGridField(Field):
             )
         if instance_dim:
             self.head_nets['instances'] = InstanceHead(geo_dim, instance_dim, hidden_dim)
+
+        # features and language have grids of their own, over the same space
         shared = dict(contracted=contracted, implementation=implementation)
         for name, (feature_type, width) in feature_heads(features or {}).items():
             self.head_nets[name] = FeatureField(
@@ -92,13 +93,6 @@ class HashGridField(Field):
                 geo_dim, language_dim, 256, 4, language_grids, log2_hashmap_size, **shared
             )
 
-    @property
-    def num_classes(self) -> int:
-        """C, 0 without semantics."""
-        if 'semantics' not in self.head_nets:
-            return 0
-        return self.head_nets['semantics'].net[-1].out_features
-
     def density(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Truncated-exponential density (…) in float32, and hidden values (…, geo_dim)."""
         values = self.density_net(self.grid(unit_cube(positions, self.contracted)))
@@ -106,3 +100,10 @@ class HashGridField(Field):
         if not self.contracted:
             density = torch.where(self.scene_box.contains(positions), density, 0)
         return density, values[..., 1:]
+
+    @torch.no_grad()
+    def init_density(self, density: float) -> None:
+        """Set the density that the field begins with, exact where it is queried now: the origin."""
+        now = float(self.density(self.unit_from_world.new_zeros(1, 3))[0])
+        # σ = e^{x + b}: a ratio of densities is a difference of biases
+        self.density_net[-1].bias[0] += math.log(density / now)

@@ -7,6 +7,7 @@ density and ``feature_head(h)`` the hidden values that colour, semantics, instan
 all read, while training, rendering and answering queries.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -21,6 +22,8 @@ from .heads import ColorHead, InstanceHead, LanguageHead, SemanticHead
 from .scene_box import SceneBox
 
 _NUM_LAYERS = 4
+# Softplus is its argument from here on.
+_LINEAR_SOFTPLUS = 20.0
 # Least temperature of an instance softmax; smaller ones overflow its gradient.
 _MIN_TEMPERATURE = 0.01
 
@@ -62,11 +65,6 @@ class SemanticNeRF(Field):
         )
 
     @property
-    def num_classes(self) -> int:
-        """C."""
-        return self.semantic_net[-1].out_features
-
-    @property
     def view_encoder(self) -> nn.Module:
         """Encoding of directions."""
         return self.head_nets['rgb'].view_encoder
@@ -88,6 +86,13 @@ class SemanticNeRF(Field):
         density = F.softplus(raw if raw.dtype == torch.float64 else raw.float())
         return density, self.feature_head(values)
 
+    @torch.no_grad()
+    def init_density(self, density: float) -> None:
+        """Set the density that the field begins with, near enough: the bias alone gives it."""
+        # softplus⁻¹(σ) = log(e^σ − 1), which is σ for large ones
+        bias = math.log(math.expm1(density)) if density < _LINEAR_SOFTPLUS else density
+        self.density_head.bias.fill_(bias)
+
 
 class PanopticNeRF(SemanticNeRF):
     """SemanticNeRF with a unit instance vector and a slot for every instance.
@@ -96,7 +101,7 @@ class PanopticNeRF(SemanticNeRF):
         num_semantic_classes: C.
         max_instances: number of slots K.
         instance_feature_dim: D of the instance vectors.
-        Others as ``SemanticNeRF``.
+        hidden_dim, semantic_mode, scene_box: as ``SemanticNeRF``.
     """
 
     def __init__(
@@ -118,6 +123,11 @@ class PanopticNeRF(SemanticNeRF):
         self.head_nets['instances'] = InstanceHead(hidden_dim, instance_feature_dim)
         self.instance_embeddings = nn.Embedding(max_instances, instance_feature_dim)
         self.temperature = nn.Parameter(torch.tensor(0.07))
+
+    @property
+    def num_slots(self) -> int:
+        """K."""
+        return self.instance_embeddings.num_embeddings
 
     def forward(self, points: Tensor, directions: Tensor | None = None) -> dict[str, Tensor]:
         """As ``Field.forward``, the instance vectors named 'instance_features'."""
@@ -143,8 +153,10 @@ class LERF(SemanticNeRF):
         feature_dim: D of the text space.
         hidden_dim: width H.
         clip_weights: open_clip tag or file for a model given by name; None takes OpenAI's.
-        num_classes, scene_box: as ``SemanticNeRF``.
+        num_classes, semantic_mode, scene_box: as ``SemanticNeRF``.
     """
+
+    reads_text = True
 
     def __init__(
         self,
@@ -204,18 +216,21 @@ class LERF(SemanticNeRF):
         if not self._clip:
             self._clip.append(_load_clip(*self._clip_source))
         vectors = encode_text(self._clip[0], text_queries).to(self.scale.device)
-        width = self.head_nets['language'].net[-1].out_features
+        width = self.head_nets['language'].output_dim
         if vectors.shape[-1] != width:
             raise ValueError(f'CLIP has a text space of {vectors.shape[-1]}, the field of {width}')
         return vectors
 
 
 def _load_clip(model: Any, weights: str | None) -> nn.Module:
-    """The open_clip model behind a name, a file, a ClipEncoder or a model."""
-    if isinstance(model, nn.Module):
-        return getattr(model, 'clip', model)
+    """The open_clip model behind a name, a file, a ``ClipEncoder`` or a model."""
+    from oneformer3d.clip.encoder import ClipEncoder
     from oneformer3d.clip.weights import load_clip
 
+    if isinstance(model, ClipEncoder):
+        return model.clip
+    if isinstance(model, nn.Module):
+        return model
     if weights is None and str(model).endswith(('.pt', '.pth', '.safetensors')):
         return load_clip('ViT-B-32', model).clip
     return load_clip(str(model).replace('/', '-'), weights or 'openai').clip

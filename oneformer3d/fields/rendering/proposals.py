@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..networks.encodings import unit_cube
 from ..networks.field import Field, trunc_exp
 from ..networks.hash_grid import HashGrid
-from ..networks.heads import mlp
+from ..networks.layers import mlp
 from .rays import Rays
 from .samplers import Proposals, inverse_cdf_edges, stratified_edges
 from .volume import weights_from_density

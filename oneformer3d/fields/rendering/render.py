@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from oneformer3d.lifting import Camera
 
 from ..networks.field import Field
-from ..networks.heads import Head, full_precision, weighted_mean
+from ..networks.heads import Head
+from ..networks.layers import full_precision, weighted_mean
 from .rays import (
     DEFAULT_FAR,
     DEFAULT_NEAR,
@@ -321,7 +322,7 @@ def _render_head(field: Field, head: Head, samples: _Samples, min_weight: float)
 
     with torch.autocast(values.device.type, enabled=False):
         accumulation, summed = _composite_samples(full_precision(values), samples)
-        return head.finish(summed, accumulation)
+        return head.activate(summed, accumulation)
 
 
 def _composite_samples(values: Tensor, samples: _Samples) -> tuple[Tensor, Tensor]:

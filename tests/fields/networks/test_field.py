@@ -13,10 +13,11 @@ from oneformer3d.fields import (
     UniformSampler,
     render_rays,
 )
+from oneformer3d.fields.networks.feature_field import feature_width
 from oneformer3d.fields.networks.field import trunc_exp
-from oneformer3d.fields.networks.heads import FeatureHead, InstanceHead, LanguageHead, feature_width
+from oneformer3d.fields.networks.heads import FeatureHead, InstanceHead, LanguageHead
 from oneformer3d.tiny_clip.train import TinyClipSettings, build_tiny_clip
-from tests.helpers.analytic_fields import random_rays
+from tests.helpers.analytic_fields import KnownField, random_rays
 
 BOX = SceneBox(
     torch.tensor([[0.5, 0, 0, 1], [0, 0.5, 0, 0], [0, 0, 0.5, 0], [0, 0, 0, 1]]), torch.ones(3)
@@ -183,3 +184,25 @@ def test_truncated_exp_is_finite_both_ways() -> None:
     inside = torch.randn(5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(trunc_exp, inside)
     assert trunc_exp(torch.zeros(2, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+def test_what_a_field_can_do_is_told_by_the_field() -> None:
+    """Nobody has to look for methods: every field answers, with nothing where it has nothing."""
+    plain, panoptic, lerf = KnownField(torch.zeros_like, {}), PanopticNeRF(7, 9, 5), LERF()
+    assert (plain.num_classes, plain.num_slots, plain.reads_text) == (0, 0, False)
+    assert (panoptic.num_classes, panoptic.num_slots, panoptic.reads_text) == (7, 9, False)
+    assert (lerf.num_classes, lerf.num_slots, lerf.reads_text) == (20, 0, True)
+    assert HashGridField(3, **SMALL).num_classes == 3
+    assert HashGridField(0, **SMALL).num_classes == 0
+    with pytest.raises(NotImplementedError, match='KnownField has no instance slots'):
+        plain.instance_logits(torch.zeros(2, 5))
+    with pytest.raises(NotImplementedError, match='PanopticNeRF reads no text'):
+        panoptic.encode_text(['chair'])
+
+
+@pytest.mark.parametrize('density', [0.1, 5.0, 30.0])
+def test_a_field_begins_with_the_density_it_is_given(density) -> None:
+    for field in (HashGridField(3, **SMALL), SemanticNeRF(hidden_dim=16)):
+        field.init_density(density)
+        found = field.density(torch.zeros(4, 3))[0]
+        torch.testing.assert_close(found, torch.full((4,), density), atol=0.5, rtol=0.01)
