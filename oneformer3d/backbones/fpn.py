@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from oneformer3d.files.devices import multiplies_bfloat16
 from oneformer3d.lifting.multiscale import extract_multiscale_features
+from oneformer3d.lifting.shapes import expect_shape
 from oneformer3d.registry import MODELS
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -55,6 +56,8 @@ def build_fpn_backbone(
     kind = settings.get('type')
     if weights is not None and Path(weights).suffix and not Path(weights).is_file():
         raise FileNotFoundError(f'{weights}: no such file of backbone weights')
+
+    # weights are a file, or a name that torchvision or timm knows
     from_file = weights is not None and Path(weights).is_file()
     named = None if from_file else weights
     if kind == 'torchvision':
@@ -64,6 +67,7 @@ def build_fpn_backbone(
     else:
         if named is not None:
             raise ValueError(f'{kind}: weights by name are of torchvision and timm, got {named!r}')
+
         network = MODELS.build(settings)
         if from_file:
             network.load_state_dict(_read_state(weights))
@@ -161,9 +165,11 @@ class FeaturePyramid(nn.Module):
             raise ValueError(f"fuse: expected 'sum' or 'concat', got {fuse!r}")
         if fuse == 'concat' and num_classes is not None:
             raise ValueError("the pixel classifier reads the summed map: fuse='sum'")
+
         self.fuse = fuse
         self.frozen = frozen
         self.use_amp = use_amp
+
         self.backbone_2d = build_fpn_backbone(backbone, weights)
         dims = self.backbone_2d.channels
         self.projectors = None
@@ -173,6 +179,7 @@ class FeaturePyramid(nn.Module):
             self.norm = nn.BatchNorm2d(channels)
         self.classifier_2d = None if num_classes is None else nn.Conv2d(channels, num_classes, 1)
         self.out_channels = channels if fuse == 'sum' else sum(dims)
+
         self.register_buffer('mean', torch.tensor(IMAGE_MEAN)[:, None, None], persistent=False)
         self.register_buffer('std', torch.tensor(IMAGE_STD)[:, None, None], persistent=False)
         self.to(memory_format=torch.channels_last)
@@ -194,12 +201,13 @@ class FeaturePyramid(nn.Module):
         covered = tuple(pixels.shape[-2:])
         if len(images) == 0:
             return self._no_maps(covered)
+
         device = pixels.device
         use_amp = self.use_amp and multiplies_bfloat16(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=use_amp):
             maps = list(extract_multiscale_features(pixels, self.backbone_2d).values())
             if self.fuse == 'sum':
-                maps = [self.merge(maps)]
+                maps = [self.merge(maps)]  # (V, channels, H'/4, W'/4)
         return ImageMaps(tuple(x.float() for x in maps), covered)
 
     def _no_maps(self, covered: tuple[int, int]) -> ImageMaps:
@@ -220,14 +228,14 @@ class FeaturePyramid(nn.Module):
 
     def prepare(self, images: Tensor) -> Tensor:
         """Normalised pixels, padded at the bottom and right to multiples of 32."""
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f'images must be (V, 3, H, W), got {tuple(images.shape)}')
+        expect_shape('images', images, 'V 3 H W')
         pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
         bad = ~torch.isfinite(pixels).flatten(1).all(1)
         if bool(bad.any()):
             raise ValueError(
                 f'image {int(bad.nonzero()[0, 0])} of {len(images)} has pixels that are not finite'
             )
+
         pixels = (pixels - self.mean) / self.std
         down, right = (-side % 32 for side in pixels.shape[-2:])
         if len(pixels) == 0:
@@ -258,7 +266,7 @@ def _torchvision(settings: dict, weights: str | None, file: str | None) -> nn.Mo
     nodes = settings.get('nodes')
     if nodes is None:
         if not name.startswith(('resnet', 'resnext', 'wide_resnet')):
-            raise ValueError(f'{name}: tell the nodes of its four stages, as {_RESNET_NODES}')
+            raise ValueError(f'{name}: name the nodes of its four stages, as {_RESNET_NODES}')
         nodes = _RESNET_NODES
     network = get_model(name, weights=weights)
     if file is not None:

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
+from oneformer3d.lifting.shapes import expect_shape
+
 from .rulebook import Block, Rulebook, Tile
 
 
@@ -34,11 +36,8 @@ def gather_matmul(
         ValueError: sizes that do not fit.
     """
     num_rows = len(rulebook.out_coords if inverse else rulebook.in_coords)
-    if features.ndim != 2 or len(features) != num_rows:
-        raise ValueError(f'features: expected ({num_rows}, C), got {tuple(features.shape)}')
-    expected = (len(rulebook.table), features.shape[1])
-    if kernel.ndim != 3 or kernel.shape[:2] != expected:
-        raise ValueError(f'kernel: expected {(*expected, "D")}, got {tuple(kernel.shape)}')
+    expect_shape('features', features, 'N C', N=num_rows)
+    expect_shape('kernel', kernel, 'K C D', K=len(rulebook.table), C=features.shape[1])
     return _GatherMatmul.apply(features, kernel, rulebook, inverse)
 
 
@@ -52,9 +51,11 @@ class _GatherMatmul(torch.autograd.Function):
         blocks = rulebook.gather_outputs if inverse else rulebook.gather_inputs
         kernel_parts = _KernelParts(kernel)
         memory = _Memory(blocks, features, kernel.shape[2])
+
+        # out[i] = Σ_k features[j(i, k)] @ kernel[k]
         for block in blocks:
             for tile in block.tiles:
-                gathered = memory.gather(features, tile)
+                gathered = memory.gather(features, tile)  # (R, G·C)
                 torch.mm(gathered, kernel_parts[tile.offsets], out=memory.products[tile.products])
             memory.sum_products(block)
         return memory.out
@@ -66,22 +67,24 @@ class _GatherMatmul(torch.autograd.Function):
         grad_out = grad_out.to(features.dtype)
         wants_features, wants_kernel = ctx.needs_input_grad[:2]
         blocks = ctx.rulebook.gather_inputs if ctx.inverse else ctx.rulebook.gather_outputs
-        kernel = kernel.transpose(1, 2).contiguous()
+        kernel = kernel.transpose(1, 2).contiguous()  # (K, D, C)
         kernel_parts = _KernelParts(kernel)
+
         # Half-precision products of tiles are summed in float32.
         grad_kernel = kernel.new_zeros(
             kernel.shape, dtype=torch.promote_types(kernel.dtype, torch.float32)
         )
         grad_rows = grad_kernel.flatten(0, 1)
         memory = _Memory(blocks, grad_out, kernel.shape[2])
+
         for block in blocks:
             for tile in block.tiles:
-                gathered = memory.gather(grad_out, tile)
+                gathered = memory.gather(grad_out, tile)  # (R, G·D)
                 if wants_features:
                     product = memory.products[tile.products]
                     torch.mm(gathered, kernel_parts[tile.offsets], out=product)
                 if wants_kernel:
-                    product = gathered.T @ features.index_select(0, tile.rows)
+                    product = gathered.T @ features.index_select(0, tile.rows)  # (G·D, C)
                     start = 0
                     for rows in _kernel_rows(tile.offsets, kernel.shape[1]):
                         stop = start + rows.stop - rows.start
@@ -89,6 +92,7 @@ class _GatherMatmul(torch.autograd.Function):
                         start = stop
             if wants_features:
                 memory.sum_products(block)
+
         return (
             memory.out if wants_features else None,
             grad_kernel.transpose(1, 2).to(kernel.dtype) if wants_kernel else None,

@@ -1,4 +1,4 @@
-"""Balls of points around the cells of a grid: what attention over a point cloud looks at.
+"""Balls of points around the cells of a grid: what attention over a point cloud reads.
 
 Enters: points (sum N, 3) of a batch in metres and N of each sample. Leaves: a ``Neighbourhood``.
 M centres (the occupied cells of all samples), K neighbours of a centre, G = 8 cells around a point.
@@ -9,11 +9,13 @@ results. A ball with more than K points is thinned by a fixed shuffle of the poi
 so that its neighbours are spread over all of it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from oneformer3d.lifting.shapes import expect_shape
 
 from .voxelize import scatter_mean
 
@@ -24,8 +26,6 @@ _SHUFFLE = 2654435761
 _SHUFFLE_BITS = 32
 # Inverse square distances are bounded at 1 cm.
 _LEAST_SQUARE_DISTANCE = 1e-4
-
-BallQuery = Callable[[float, float, int, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,11 @@ def find_neighbourhood(
         raise ValueError('radius, cell_size and max_neighbours must be positive')
     if cell_size * 3**0.5 / 2 >= radius:
         raise ValueError(f'cell_size {cell_size} is too large for balls of radius {radius}')
-    expected = (sum(num_points), 3)
-    if tuple(xyz.shape) != expected or len(xyz) == 0:
-        raise ValueError(f'expected {expected} coordinates, at least one, got {tuple(xyz.shape)}')
+    expect_shape('xyz', xyz, 'N 3', N=sum(num_points))
+    if len(xyz) == 0:
+        raise ValueError('xyz: expected at least one point, got none')
+
+    # grids count cells from each sample's own corner
     xyz = xyz.detach().float()
     sample = torch.repeat_interleave(
         torch.arange(len(num_points), device=xyz.device),
@@ -92,20 +94,16 @@ def find_neighbourhood(
     grid = _Grid.of(local, sample, cell_size)
     cells, centre_of_point = torch.unique(grid.keys(local, sample), return_inverse=True)
     num_centres = len(cells)
-    centres = scatter_mean(local, centre_of_point, num_centres)
+    centres = scatter_mean(local, centre_of_point, num_centres)  # (M, 3)
     centre_sample = torch.div(cells, grid.cells_per_sample, rounding_mode='floor')
 
-    query = _mmcv_ball_query() if xyz.is_cuda else None
-    if query is None:
-        neighbour, is_neighbour = ball_query(
-            local, sample, centres, centre_sample, radius, max_neighbours, byte_budget
-        )
-    else:
-        neighbour, is_neighbour = ball_query_by_op(
-            query, local, sample, centres, centre_sample, radius, max_neighbours
-        )
-    offset = (local[neighbour] - centres[:, None]) / radius
-    nearby, nearby_weight = _nearby_centres(local, sample, grid, cells, centres)
+    neighbour, is_neighbour = ball_query(
+        local, sample, centres, centre_sample, radius, max_neighbours, byte_budget
+    )  # (M, K)
+    offset = (local[neighbour] - centres[:, None]) / radius  # (M, K, 3)
+
+    nearby, nearby_weight = _nearby_centres(local, sample, grid, cells, centres)  # (sum N, 8)
+
     return Neighbourhood(
         centre_of_point=centre_of_point,
         centres=centres + origin[centre_sample],
@@ -145,55 +143,29 @@ def ball_query(
     Returns:
         neighbour (M, K) int64, 0 where there is none, and is_neighbour (M, K) bool.
     """
+    # candidates are the points of the 27 cells around a centre: three ranges of sorted keys a row
     grid = _Grid.of(xyz, sample, radius)
     keys, order = torch.sort(grid.keys(xyz, sample), stable=True)
     around = grid.keys(centres, centre_sample)[:, None] + grid.steps((-1, 0, 1), xyz.device)
     begin = torch.searchsorted(keys, around)
     counts = torch.searchsorted(keys, around, right=True) - begin
     rank = shuffled_rank(_index_in_sample(sample))
-    pieces = []
+
+    # centres in chunks, so that their candidates fit the budget
+    chunks = []
     for first, last in _ranges(counts.sum(1), byte_budget // _BYTES_PER_CANDIDATE):
         centre, candidate = _expand(begin[first:last], counts[first:last])
         candidate = order[candidate]
+
+        # ‖x − c‖² < r²
         difference = xyz[candidate] - centres[first:last][centre]
         inside = (difference * difference).sum(1) < radius * radius
-        pieces.append(
+        chunks.append(
             _first_in_rank(centre[inside], candidate[inside], rank, last - first, max_neighbours)
         )
-    return torch.cat([piece[0] for piece in pieces]), torch.cat([piece[1] for piece in pieces])
 
-
-def ball_query_by_op(
-    query: BallQuery,
-    xyz: Tensor,
-    sample: Tensor,
-    centres: Tensor,
-    centre_sample: Tensor,
-    radius: float,
-    max_neighbours: int,
-) -> tuple[Tensor, Tensor]:
-    """As ``ball_query``, by an operator with mmcv's interface, one sample at a time.
-
-    The operator takes (min_radius, max_radius, K, points (1, N, 3), centres (1, M, 3)), returns
-    the first K points in the order given, and repeats the first one where there are fewer.
-    """
-    neighbour, is_neighbour, offset = [], [], 0
-    for i in range(int(sample[-1]) + 1):
-        points = xyz[sample == i]
-        order = torch.argsort(shuffled_rank(torch.arange(len(points), device=xyz.device)))
-        found = query(
-            0.0,
-            radius,
-            max_neighbours,
-            points[order][None].contiguous(),
-            centres[centre_sample == i][None].contiguous(),
-        )[0].long()
-        real = torch.ones_like(found, dtype=torch.bool)
-        real[:, 1:] = found[:, 1:] != found[:, :1]
-        neighbour.append((order[found] + offset).masked_fill(~real, 0))
-        is_neighbour.append(real)
-        offset += len(points)
-    return torch.cat(neighbour), torch.cat(is_neighbour)
+    neighbour, is_neighbour = (torch.cat(parts) for parts in zip(*chunks))
+    return neighbour, is_neighbour
 
 
 @dataclass(frozen=True)
@@ -247,7 +219,9 @@ def _nearby_centres(
     keys = grid.key(corner, sample)[:, None] + grid.steps((0, 1), xyz.device)
     index = torch.searchsorted(cells, keys).clamp(max=len(cells) - 1)
     occupied = cells[index] == keys
-    index = index.masked_fill(~occupied, 0)
+    index = index.masked_fill(~occupied, 0)  # (sum N, 8)
+
+    # w = 1 / ‖c − x‖², sum 1
     square = ((centres[index] - xyz[:, None]) ** 2).sum(-1).clamp(min=_LEAST_SQUARE_DISTANCE)
     weight = square.reciprocal().masked_fill(~occupied, 0.0)
     return index, weight / weight.sum(1, keepdim=True)
@@ -260,12 +234,13 @@ def _first_in_rank(
     order = torch.argsort((centre << _SHUFFLE_BITS) + rank[point])
     centre, point = centre[order], point[order]
     counts = torch.bincount(centre, minlength=num_centres)
-    place = torch.arange(len(centre), device=centre.device) - (counts.cumsum(0) - counts)[centre]
-    kept = place < max_neighbours
+    column = torch.arange(len(centre), device=centre.device) - (counts.cumsum(0) - counts)[centre]
+    keep = column < max_neighbours
+
     table = torch.zeros(num_centres, max_neighbours, dtype=torch.int64, device=centre.device)
     filled = torch.zeros_like(table, dtype=torch.bool)
-    table[centre[kept], place[kept]] = point[kept]
-    filled[centre[kept], place[kept]] = True
+    table[centre[keep], column[keep]] = point[keep]
+    filled[centre[keep], column[keep]] = True
     return table, filled
 
 
@@ -299,13 +274,3 @@ def _index_in_sample(sample: Tensor) -> Tensor:
 def _sample_minimum(xyz: Tensor, sample: Tensor, num_samples: int) -> Tensor:
     index = sample[:, None].expand(-1, 3)
     return xyz.new_zeros(num_samples, 3).scatter_reduce(0, index, xyz, 'amin', include_self=False)
-
-
-def _mmcv_ball_query() -> BallQuery | None:
-    """mmcv's CUDA operator where mmcv was built with it."""
-    try:
-        from mmcv.ops import ball_query as query
-        from mmcv.ops import get_compiling_cuda_version
-    except ImportError:
-        return None
-    return query if get_compiling_cuda_version() != 'not available' else None

@@ -4,7 +4,7 @@ Enters: xyz (sum N, 3) in metres of a batch, the samples one after another, and 
 rows of centres, edges (E,) from centres to points, interpolation weights. Samples never meet.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -42,19 +42,15 @@ def farthest_points(xyz: Tensor, num_points: Sequence[int], count: int) -> tuple
 
 def _farthest(columns: Tensor, count: int) -> Tensor:
     """Of points as columns (3, N)."""
-    if columns.is_cuda and (op := _mmcv_farthest()) is not None:
-        start = _squared(columns, columns.mean(1)).argmax()
-        swapped = columns.T.clone()
-        swapped[0], swapped[start] = columns[:, start], columns[:, 0]
-        found = op(swapped[None].contiguous(), count)[0].long()
-        return torch.where(found == 0, start, torch.where(found == start, 0, found))
     if not columns.is_cuda:
         return torch.from_numpy(_farthest_numpy(columns.numpy(), count))
+
     index = _squared(columns, columns.mean(1)).argmax()
     least = torch.full_like(columns[0], torch.inf)
     chosen = []
     for _ in range(count):
         chosen.append(index)
+        # d(x) = min over chosen c of ‖x − c‖²; the next choice has the largest d
         least = torch.minimum(least, _squared(columns, columns[:, index]))
         index = least.argmax()
     return torch.stack(chosen)
@@ -76,6 +72,7 @@ def _farthest_numpy(columns: np.ndarray, count: int) -> np.ndarray:
             np.multiply(scratch, scratch, out=scratch)
             np.add(distance, scratch, out=distance)
 
+    # d(x) = min over chosen c of ‖x − c‖²; the next choice has the largest d
     measure(*columns.mean(1))
     index = int(distance.argmax())
     for i in range(count):
@@ -104,6 +101,7 @@ def ball_edges(
     # The grid of the query counts cells from zero, within each sample.
     local = xyz.float() - _minimum(xyz.float(), num_points)[sample]
     local_centres = centres.float() - _minimum(xyz.float(), num_points)[centre_sample]
+
     table, filled = ball_query(local, sample, local_centres, centre_sample, radius, nsample)
     centre, _ = filled.nonzero(as_tuple=True)
     return centre, table[filled]
@@ -125,7 +123,9 @@ def nearest_three(
     for fine_count, count in zip(fine_counts, counts):
         fine = fine_xyz[fine_begin : fine_begin + fine_count].float()
         coarse = xyz[begin : begin + count].float()
-        distance, index = _nearest(fine, coarse, min(3, count))
+        distance, index = _nearest(fine, coarse, min(3, count))  # (N, ≤ 3)
+
+        # w_i = (1 / d_i) / Σ_j 1 / d_j, zero where there is no third point
         weight = 1 / distance.clamp(min=1e-6)
         weight = F.pad(weight / weight.sum(1, keepdim=True), (0, 3 - weight.shape[1]))
         indices.append(F.pad(index, (0, 3 - index.shape[1])) + begin)
@@ -141,13 +141,13 @@ def _nearest(fine: Tensor, coarse: Tensor, k: int) -> tuple[Tensor, Tensor]:
         found = cKDTree(coarse.numpy()).query(fine.numpy(), k=[*range(1, k + 1)])
         return torch.from_numpy(found[0]).float(), torch.from_numpy(found[1]).long()
     size = max(1, _BYTE_BUDGET // (8 * len(coarse)))
-    pieces = [
-        torch.cdist(piece, coarse, compute_mode='donot_use_mm_for_euclid_dist').topk(
+    chunks = [
+        torch.cdist(chunk, coarse, compute_mode='donot_use_mm_for_euclid_dist').topk(
             k, dim=1, largest=False
         )
-        for piece in fine.split(size)
+        for chunk in fine.split(size)
     ]
-    return torch.cat([x[0] for x in pieces]), torch.cat([x[1] for x in pieces])
+    return torch.cat([x[0] for x in chunks]), torch.cat([x[1] for x in chunks])
 
 
 def segment_max(rows: Tensor, segment: Tensor, num_segments: int) -> Tensor:
@@ -167,12 +167,3 @@ def _sample_of(counts: Sequence[int], like: Tensor) -> Tensor:
 
 def _minimum(xyz: Tensor, num_points: Sequence[int]) -> Tensor:
     return torch.stack([part.amin(0) for part in xyz.split(list(num_points))])
-
-
-def _mmcv_farthest() -> Callable[[Tensor, int], Tensor] | None:
-    """mmcv's CUDA operator where mmcv was built with it."""
-    try:
-        from mmcv.ops import furthest_point_sample, get_compiling_cuda_version
-    except ImportError:
-        return None
-    return furthest_point_sample if get_compiling_cuda_version() != 'not available' else None

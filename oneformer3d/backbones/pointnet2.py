@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oneformer3d.lifting.shapes import expect_shape
+
 from .point_sampling import ball_edges, farthest_points, nearest_three, segment_max
 
 
@@ -60,6 +62,8 @@ class Point3DProcessor(nn.Module):
             )
         self.in_channels = in_channels
         self.num_classes = num_classes
+
+        # down: each level sees the channels of the one before
         widths = [in_channels]
         self.sa = nn.ModuleList()
         for level in range(num_levels):
@@ -74,11 +78,14 @@ class Point3DProcessor(nn.Module):
                 )
             )
             widths.append(sa_channels[level][-1])
+
+        # up: what comes from below, beside what was there on the way down
         self.fp = nn.ModuleList()
         width = widths.pop()
         for channels in fp_channels:
             self.fp.append(PointNetFeaturePropagation(width + widths.pop(), channels))
             width = channels[-1]
+
         self.classifier = nn.ModuleList(
             [PointMLP(width, [head_channels]), nn.Linear(head_channels, num_classes)]
         )
@@ -102,35 +109,32 @@ class Point3DProcessor(nn.Module):
         """
         if features.ndim == 3:
             num_samples, num_each = features.shape[:2]
-            if tuple(points.shape) != (num_samples, num_each, 3):
-                raise ValueError(
-                    f'points must be ({num_samples}, {num_each}, 3), got {tuple(points.shape)}'
-                )
+            expect_shape('points', points, 'B N 3', B=num_samples, N=num_each)
             logits = self(features.flatten(0, 1), points.flatten(0, 1), [num_each] * num_samples)
             return logits.unflatten(0, (num_samples, num_each))
         num_points = [len(points)] if num_points is None else list(num_points)
         self._check(features, points, num_points)
-        kept = [count for count in num_points if count]
-        if not kept:
+        counts = [count for count in num_points if count]
+        if not counts:
             return features.new_zeros(0, self.num_classes)
-        levels = [(points, features, kept)]
+
+        levels = [(points, features, counts)]
         for layer in self.sa:
             levels.append(layer(*levels[-1]))
+
         xyz, coarse, counts = levels.pop()
         for layer in self.fp:
             fine_xyz, fine, fine_counts = levels.pop()
             coarse = layer(fine_xyz, fine, fine_counts, xyz, coarse, counts)
             xyz, counts = fine_xyz, fine_counts
+
         hidden, last = self.classifier
-        return last(self.dropout(hidden(coarse)))
+        return last(self.dropout(hidden(coarse)))  # (sum N, num_classes)
 
     def _check(self, features: Tensor, points: Tensor, num_points: Sequence[int]) -> None:
         total = sum(num_points)
-        if tuple(features.shape) != (total, self.in_channels) or tuple(points.shape) != (total, 3):
-            raise ValueError(
-                f'expected features ({total}, {self.in_channels}) and points ({total}, 3), got '
-                f'{tuple(features.shape)} and {tuple(points.shape)}'
-            )
+        expect_shape('features', features, 'N C', N=total, C=self.in_channels)
+        expect_shape('points', points, 'N 3', N=total)
         for name, value in (('points', points), ('features', features)):
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(f'{name}: not all values are finite')
@@ -176,10 +180,11 @@ class PointNetSetAbstraction(nn.Module):
             centre, neighbour = ball_edges(
                 xyz, num_points, centres, counts, self.radius, self.nsample
             )
-            offset = (xyz[neighbour] - centres[centre]) / self.radius
-        edges = features[neighbour]
+            offset = (xyz[neighbour] - centres[centre]) / self.radius  # (E, 3)
+
+        edges = features[neighbour]  # (E, C)
         if self.use_xyz:
-            edges = torch.cat((edges, offset.to(edges)), dim=1)
+            edges = torch.cat((edges, offset.to(edges)), dim=1)  # (E, C + 3)
         return centres, segment_max(self.mlp(edges), centre, len(centres)), counts
 
 
@@ -205,9 +210,9 @@ class PointNetFeaturePropagation(nn.Module):
         counts: Sequence[int],
     ) -> Tensor:
         """Features (sum N, mlp[-1]) of the fine points."""
-        index, weight = nearest_three(fine_xyz, fine_counts, xyz, counts)
-        carried = (coarse[index] * weight[..., None].to(coarse)).sum(1)
-        return self.mlp(torch.cat((carried, fine), dim=1))
+        index, weight = nearest_three(fine_xyz, fine_counts, xyz, counts)  # (sum N, 3)
+        interpolated = (coarse[index] * weight[..., None].to(coarse)).sum(1)  # (sum N, C)
+        return self.mlp(torch.cat((interpolated, fine), dim=1))
 
 
 class PointMLP(nn.Module):

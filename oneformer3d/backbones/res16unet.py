@@ -66,9 +66,11 @@ class Res16UNet34C(SparseModule):
         if len(settings['dilations']) != 4:
             raise ValueError(f'dilations: expected 4 numbers, got {settings["dilations"]}')
         momentum = settings['bn_momentum']
+
         # Names such as conv2p4s2 tell the stride before, those such as bntr4 the level.
         self.conv0p1s1 = Convolution(in_channels, STEM_PLANES, settings['conv1_kernel_size'])
         self.bn0 = Norm(STEM_PLANES, momentum)
+
         planes = STEM_PLANES
         skipped_planes = [STEM_PLANES]
         for i, dilation in enumerate(settings['dilations']):
@@ -79,6 +81,7 @@ class Res16UNet34C(SparseModule):
             self.add_module(f'block{i + 1}', blocks)
             planes = self.planes[i]
             skipped_planes.append(planes)
+
         for i in range(4, 8):
             name = f'convtr{i}p{2 ** (8 - i)}s2'
             out_planes = self.planes[i]
@@ -88,6 +91,7 @@ class Res16UNet34C(SparseModule):
             blocks = _blocks(planes, out_planes, self.layers[i], 1, momentum)
             self.add_module(f'block{i + 1}', blocks)
             planes = out_planes
+
         self.final = Convolution(planes, out_channels, 1, bias=True).requires_grad_(False)
         self.relu = nn.ReLU()
 
@@ -96,16 +100,19 @@ class Res16UNet34C(SparseModule):
         # No voxel may fall off the end of a level: extents become multiples of the total stride.
         shape = tuple(-(-s // TOTAL_STRIDE) * TOTAL_STRIDE for s in tensor.spatial_shape)
         out = self._norm_relu(self.bn0, self.conv0p1s1(replace(tensor, spatial_shape=shape)))
+
         skipped = [out]
         for i in range(1, 5):
             out = self.get_submodule(f'conv{i}p{2 ** (i - 1)}s2')(out)
             out = self._norm_relu(self.get_submodule(f'bn{i}'), out)
             out = self.get_submodule(f'block{i}')(out)
             skipped.append(out)
+
         for i in range(4, 8):
             out = self.get_submodule(f'convtr{i}p{2 ** (8 - i)}s2')(out)
             out = self._norm_relu(self.get_submodule(f'bntr{i}'), out)
             out = self.get_submodule(f'block{i + 1}')(concatenate(out, skipped[7 - i]))
+
         return replace(out, spatial_shape=tensor.spatial_shape)
 
     def _norm_relu(self, norm: nn.Module, tensor: SparseTensor) -> SparseTensor:

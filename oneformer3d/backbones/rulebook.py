@@ -49,16 +49,19 @@ def submanifold_rulebook(
     if any(k % 2 == 0 for k in kernel_size):
         raise ValueError(f'submanifold convolution: expected an odd kernel, got {kernel_size}')
     num = len(coords)
+
     # Extents grow by the kernel's reach, so that a step over the border meets an empty cell.
     reach = [k // 2 * d for k, d in zip(kernel_size, dilation)]
     extent = [s + r for s, r in zip(spatial_shape, reach)]
     keys, order = _sorted_keys(coords, spatial_shape, extent)
     ends = torch.cat([keys, keys.new_full((1,), torch.iinfo(keys.dtype).max)])
+
     num_offsets = kernel_size[0] * kernel_size[1] * kernel_size[2]
     table = torch.full((num_offsets, num), num, dtype=torch.int32, device=coords.device)
     table[num_offsets // 2] = torch.arange(num, dtype=torch.int32, device=coords.device)
     steps = [[d * (i - k // 2) for i in range(k)] for k, d in zip(kernel_size, dilation)]
     position, is_found = keys, keys.new_zeros(num, dtype=torch.bool)
+
     # If j is i's neighbour at an offset, i is j's at the opposite one: half of them are searched.
     for k, (dx, dy, dz) in enumerate(itertools.product(*steps)):
         if k == num_offsets // 2:
@@ -69,6 +72,7 @@ def submanifold_rulebook(
         else:  # one further than the last: the same key still, or the one behind it
             position = position + is_found
         is_found = ends.index_select(0, position) == wanted
+
         i = is_found.nonzero().squeeze(1)
         j = position.index_select(0, i)
         if order is not None:
@@ -104,24 +108,30 @@ def strided_rulebook(
         max(0, (s + 2 * p - d * (k - 1) - 1) // t + 1)
         for s, k, t, p, d in zip(spatial_shape, kernel_size, stride, padding, dilation)
     )
+
+    # per axis and kernel index: which output coordinate each input voxel reaches
     columns = coords.long().unbind(1)
     targets = [
         _axis_targets(columns[axis + 1], *setting)
         for axis, setting in enumerate(zip(kernel_size, stride, padding, dilation, out_shape))
     ]
+
+    # per kernel offset: the pairs that reach an output on all three axes
     pair_inputs, pair_keys = [], []
     for (x, has_x), (y, has_y), (z, has_z) in itertools.product(*targets):
         i = (has_x & has_y & has_z).nonzero().squeeze(1)
         pair_inputs.append(i)
         key = (columns[0][i] * out_shape[0] + x[i]) * out_shape[1] + y[i]
         pair_keys.append(key * out_shape[2] + z[i])
-    out_keys, pair_outputs = torch.unique(torch.cat(pair_keys), return_inverse=True)
+    out_keys, pair_outputs = torch.unique(torch.cat(pair_keys), return_inverse=True)  # (M,)
+
     table = torch.full(
         (len(pair_keys), len(out_keys)), len(coords), dtype=torch.int32, device=coords.device
     )
     outputs = pair_outputs.split([len(i) for i in pair_inputs])
     for k, (i, o) in enumerate(zip(pair_inputs, outputs)):
         table[k, o] = i.int()
+
     out_coords = _coords_of_keys(out_keys, out_shape).to(coords.dtype)
     return Rulebook(coords, spatial_shape, out_coords, out_shape, table, symmetric=False)
 
@@ -234,6 +244,8 @@ def _block(table: Tensor, missing: int, block_rows: slice) -> Block:
     num_rows, num_products = table.shape[1], 0
     if num_rows < SMALL_ROWS:
         return _small_block(table, block_rows)
+
+    # for every group of offsets, one tile per set of offsets that some rows have in common
     tiles, positions = [], []
     for first in range(0, len(table), GROUP_SIZE):
         group = table[first : first + GROUP_SIZE]
@@ -254,7 +266,9 @@ def _block(table: Tensor, missing: int, block_rows: slice) -> Block:
             )
             num_products = last
         positions.append(position)
-    positions = torch.stack(positions, dim=1)
+
+    # a row's result is the sum of its products: where they lie, one row after the other
+    positions = torch.stack(positions, dim=1)  # (rows, groups)
     taken = positions >= 0
     starts = taken.new_zeros(num_rows + 1, dtype=table.dtype)
     torch.cumsum(taken.sum(1), dim=0, dtype=table.dtype, out=starts[1:])
@@ -299,11 +313,13 @@ def _sorted_keys(
             f'coords: expected [batch, x, y, z] ≥ 0 within the grid {tuple(spatial_shape)}, '
             f'got {low} … {high}'
         )
+
     batch, x, y, z = coords.long().unbind(1)
     keys = ((batch * extent[0] + x) * extent[1] + y) * extent[2] + z
     order = None
     if not (keys[1:] >= keys[:-1]).all():
         keys, order = torch.sort(keys)
+
     if (keys[1:] == keys[:-1]).any():
         raise ValueError('coords: expected each voxel once, got the same voxel twice')
     return keys, order

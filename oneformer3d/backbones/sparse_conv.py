@@ -80,7 +80,7 @@ class _SparseConvolution(SparseModule):
 class SubMConv3d(_SparseConvolution):
     """Submanifold convolution: the output voxels are the input voxels.
 
-    Layers with equal kernels on equal voxels share a rulebook without being told.
+    Layers with equal kernels on equal voxels share a rulebook by themselves.
 
     Args:
         in_channels, out_channels: C and D.
@@ -188,6 +188,7 @@ def submanifold_convolution(
     """Convolution onto the same voxels; weight (out, kD, kH, kW, in) with odd extents."""
     if tensor.uses_spconv:
         return spconv_backend.submanifold(tensor, weight, bias, dilation)
+
     kernel_size = tuple(weight.shape[1:4])
     # The rulebook in the cache holds on to these very coordinates, so their id stays theirs.
     rulebook = _cached(
@@ -214,6 +215,7 @@ def strided_convolution(
     """
     if tensor.uses_spconv:
         return spconv_backend.strided(tensor, weight, bias, stride, padding, dilation, indice_key)
+
     geometry = (tuple(weight.shape[1:4]), stride, padding, dilation)
     rulebook = _cached(
         tensor,
@@ -224,6 +226,7 @@ def strided_convolution(
         named = tensor.indice_cache.setdefault(('named', indice_key), rulebook)
         if named is not rulebook:
             raise ValueError(f'indice_key {indice_key!r} names another convolution already')
+
     return replace(
         tensor,
         features=_convolve(tensor.features, weight, rulebook, bias),
@@ -247,6 +250,7 @@ def inverse_convolution(
         raise ValueError(f'no convolution with indice_key {indice_key!r} came before its inverse')
     if rulebook.out_coords is not tensor.coords:
         raise ValueError(f'indice_key {indice_key!r}: its convolution made other voxels than these')
+
     return replace(
         tensor,
         features=_convolve(tensor.features, weight, rulebook, bias, inverse=True),
@@ -282,7 +286,7 @@ def _convolve(
     if weight.shape[-1] != features.shape[1]:
         raise ValueError(f'features: expected {weight.shape[-1]} channels, got {features.shape[1]}')
     features, weight = _cast(features, weight)
-    kernel = weight.flatten(1, 3).permute(1, 2, 0)
+    kernel = weight.flatten(1, 3).permute(1, 2, 0)  # (K, C, D)
     return _plus_bias(gather_matmul(features, kernel, rulebook, inverse), bias)
 
 

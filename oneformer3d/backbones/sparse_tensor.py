@@ -1,11 +1,13 @@
 """The record that sparse layers pass on: features at occupied voxels.
 
-M voxels, C channels.
+N occupied voxels, C channels.
 """
 
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
+
+from oneformer3d.lifting.shapes import expect_shape
 
 from .rulebook import Triple
 
@@ -33,15 +35,10 @@ class SparseTensor:
     indice_cache: dict = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        if self.coords.ndim != 2 or self.coords.shape[1] != 4 or self.coords.is_floating_point():
-            raise ValueError(
-                'coords: expected (N, 4) integers, got '
-                f'{tuple(self.coords.shape)} {self.coords.dtype}'
-            )
-        if self.features.ndim != 2 or len(self.features) != len(self.coords):
-            raise ValueError(
-                f'features: expected ({len(self.coords)}, C), got {tuple(self.features.shape)}'
-            )
+        expect_shape('coords', self.coords, 'N 4')
+        if self.coords.is_floating_point():
+            raise ValueError(f'coords: expected integers, got {self.coords.dtype}')
+        expect_shape('features', self.features, 'N C', N=len(self.coords))
         if self.backend not in BACKENDS:
             raise ValueError(f'backend: expected one of {BACKENDS}, got {self.backend!r}')
         object.__setattr__(self, 'spatial_shape', tuple(int(s) for s in self.spatial_shape))

@@ -11,20 +11,17 @@ wrong with more than one torch thread, so it serves comparisons only.
 import functools
 from dataclasses import replace
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .rulebook import Triple
-
-if TYPE_CHECKING:
-    from .sparse_tensor import SparseTensor
+from .sparse_tensor import SparseTensor
 
 
 def submanifold(
-    tensor: 'SparseTensor', weight: Tensor, bias: Tensor | None, dilation: Triple
-) -> 'SparseTensor':
+    tensor: SparseTensor, weight: Tensor, bias: Tensor | None, dilation: Triple
+) -> SparseTensor:
     """Submanifold convolution."""
     # The anchor in the cache holds on to these very coordinates, so their id stays theirs.
     key = ('submanifold', id(tensor.coords), tuple(weight.shape[1:4]), dilation)
@@ -34,14 +31,14 @@ def submanifold(
 
 
 def strided(
-    tensor: 'SparseTensor',
+    tensor: SparseTensor,
     weight: Tensor,
     bias: Tensor | None,
     stride: Triple,
     padding: Triple,
     dilation: Triple,
     indice_key: str | None,
-) -> 'SparseTensor':
+) -> SparseTensor:
     """Strided convolution; with a name, an inverse one can return to the tensor's voxels.
 
     Raises:
@@ -56,6 +53,7 @@ def strided(
             raise ValueError(f'indice_key {indice_key!r} names another convolution already')
         # spconv re-uses pairs of submanifold convolutions only
         _pairs(tensor).pop(key, None)
+
     out = _run(tensor, weight, bias, key, stride=stride, padding=padding, dilation=dilation)
     return replace(
         tensor,
@@ -66,8 +64,8 @@ def strided(
 
 
 def inverse(
-    tensor: 'SparseTensor', weight: Tensor, bias: Tensor | None, indice_key: str
-) -> 'SparseTensor':
+    tensor: SparseTensor, weight: Tensor, bias: Tensor | None, indice_key: str
+) -> SparseTensor:
     """Transposed convolution back onto the voxels that the named convolution read.
 
     Raises:
@@ -80,14 +78,14 @@ def inverse(
     return replace(tensor, features=out.features, coords=coords, spatial_shape=spatial_shape)
 
 
-def _run(
-    tensor: 'SparseTensor', weight: Tensor, bias: Tensor | None, key: tuple | None, **geometry
-):
+def _run(tensor: SparseTensor, weight: Tensor, bias: Tensor | None, key: tuple | None, **geometry):
     """One convolution in spconv, its pairs kept in the tensor's cache under ``key``."""
     spconv = _import_spconv()
     device = tensor.features.device.type
     half = torch.is_autocast_enabled(device) and (torch.get_autocast_dtype(device) == torch.float16)
     dtype = torch.float16 if half else torch.float32
+
+    # only the geometry is spconv's: its module holds no parameters of ours
     layer = spconv.conv.SparseConvolutionBase(
         3,
         weight.shape[-1],
@@ -96,6 +94,7 @@ def _run(
         indice_key=key,
         **{name: list(v) if isinstance(v, tuple) else v for name, v in geometry.items()},
     )
+
     entering = spconv.SparseConvTensor(
         tensor.features.to(dtype),
         tensor.coords.int(),
@@ -103,6 +102,7 @@ def _run(
         tensor.batch_size,
         indice_dict=_pairs(tensor),
     )
+
     with torch.autocast(device, enabled=False):
         out = layer._conv_forward(
             # spconv's inference path records no gradients
@@ -115,7 +115,7 @@ def _run(
     return out
 
 
-def _pairs(tensor: 'SparseTensor') -> dict:
+def _pairs(tensor: SparseTensor) -> dict:
     """spconv's part of the tensor's cache."""
     return tensor.indice_cache.setdefault('spconv', {})
 

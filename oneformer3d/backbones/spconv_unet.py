@@ -55,12 +55,15 @@ class SpConvUNet(SparseModule):
         if block_reps < 1:
             raise ValueError(f'block_reps: expected at least 1, got {block_reps}')
         self.return_blocks = return_blocks
+
         norm = {'eps': norm_eps, 'momentum': norm_momentum}
         planes = num_planes[0]
         self.blocks = _residual_blocks(planes, planes, block_reps, norm)
         self.has_next = len(num_planes) > 1
         if not self.has_next:
             return
+
+        # down, through all coarser levels, and up again
         next_planes, indice_key = num_planes[1], f'down{level}'
         self.conv = SparseSequential(
             BatchNorm1d(planes, **norm),
@@ -75,6 +78,7 @@ class SpConvUNet(SparseModule):
             nn.ReLU(),
             SparseInverseConv3d(next_planes, planes, kernel_size=2, indice_key=indice_key),
         )
+
         self.blocks_tail = _residual_blocks(2 * planes, planes, block_reps, norm)
 
     def forward(self, tensor: SparseTensor) -> SparseTensor:

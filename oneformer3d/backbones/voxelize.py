@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from oneformer3d.lifting.shapes import expect_shape
 from oneformer3d.structures import VoxelGrid
 
 # Strided convolutions group voxels by coordinate // stride. Grids that keep the world's origin
@@ -48,19 +49,23 @@ def voxelize(
         raise ValueError('voxelize: expected at least one sample, got none')
     if voxel_size <= 0:
         raise ValueError(f'voxelize: expected a positive voxel_size, got {voxel_size}')
+
     coords = []
     for index, sample in enumerate(points):
         elastic = elastic_coords[index] if elastic_coords is not None else None
         _check_sample(index, sample, features[index], elastic)
         coords.append(_grid_coords(sample, elastic, voxel_size, subtract_min))
+
+    # one ascending key per voxel; points of the same key share it
     num_points = tuple(len(sample) for sample in points)
     batch_index = torch.repeat_interleave(
         torch.arange(len(points), device=points[0].device),
         torch.tensor(num_points, device=points[0].device),
     )
-    coords = torch.cat(coords)
+    coords = torch.cat(coords)  # (sum N, 3)
     extent = coords.amax(0) + 1
-    voxel_keys, voxel_of_point = _unique_keys(batch_index, coords, extent)
+    voxel_keys, voxel_of_point = _unique_keys(batch_index, coords, extent)  # (M,), (sum N,)
+
     return VoxelGrid(
         features=scatter_mean(torch.cat(list(features)), voxel_of_point, len(voxel_keys)),
         coords=_coords_from_keys(voxel_keys, extent),
@@ -92,11 +97,14 @@ def pool_superpoints(
         )
     if num_superpoints is None:
         num_superpoints = [int(ids.max()) + 1 for ids in superpoints]
+
+    # ids of one sample after those of the others
     offset_ids, offset = [], 0
     for ids, count in zip(superpoints, num_superpoints):
         offset_ids.append(ids.long() + offset)
         offset += count
-    offset_ids = torch.cat(offset_ids)
+    offset_ids = torch.cat(offset_ids)  # (sum N,)
+
     sizes = torch.bincount(offset_ids, minlength=offset)
     if len(sizes) != offset or not bool((sizes > 0).all()):
         raise ValueError(
@@ -116,7 +124,7 @@ def scatter_mean(
     if counts is None:
         counts = torch.bincount(index, minlength=num_rows)
     sums = values.new_zeros((num_rows, values.shape[1]), dtype=precise)
-    sums = sums.index_add(0, index, values.to(precise))
+    sums = sums.index_add(0, index, values.to(precise))  # (num_rows, D)
     return (sums / counts.clamp(min=1).to(precise)[:, None]).to(values.dtype)
 
 
@@ -125,11 +133,8 @@ def _check_sample(index: int, points: Tensor, features: Tensor, elastic: Tensor 
         raise ValueError(f'sample {index}: expected points (N ≥ 1, ≥ 3), got {tuple(points.shape)}')
     if len(features) != len(points):
         raise ValueError(f'sample {index}: {len(points)} points but {len(features)} features')
-    if elastic is not None and elastic.shape != (len(points), 3):
-        raise ValueError(
-            f'sample {index}: expected elastic_coords ({len(points)}, 3), got '
-            f'{tuple(elastic.shape)}'
-        )
+    if elastic is not None:
+        expect_shape(f'sample {index}: elastic_coords', elastic, 'N 3', N=len(points))
 
 
 def _grid_coords(
@@ -154,6 +159,7 @@ def _unique_keys(batch: Tensor, coords: Tensor, extent: Tensor) -> tuple[Tensor,
     size_x, size_y, size_z = (int(n) for n in extent.tolist())
     if (int(batch[-1]) + 1) * size_x * size_y * size_z > MAX_KEY:
         raise ValueError(f'a grid of {size_x}×{size_y}×{size_z} voxels is too large: check units')
+    # key = ((b X + x) Y + y) Z + z
     keys = ((batch * size_x + coords[:, 0]) * size_y + coords[:, 1]) * size_z + coords[:, 2]
     return torch.unique(keys, return_inverse=True)
 
