@@ -28,14 +28,14 @@ from oneformer3d.fields.asking.evaluate import (
 from oneformer3d.fields.asking.evaluate_text import evaluate_text
 from oneformer3d.fields.asking.pictures import draw_views, write_turntable
 from oneformer3d.fields.asking.segment import read_prior
-from oneformer3d.fields.fitting.fit import fit_field
-from oneformer3d.fields.fitting.fit_settings import METHODS, FitSettings, make_fit_settings
 from oneformer3d.fields.fitting.fitted import (
     CHECKPOINT_NAME,
     FittedField,
     add_feature_head,
     load_field,
 )
+from oneformer3d.fields.fitting.loop import fit_field
+from oneformer3d.fields.fitting.settings import METHODS, FitSettings, make_fit_settings
 from oneformer3d.fields.scene.language import with_language, write_pyramids
 from oneformer3d.fields.scene.scene import FieldScene, load_field_scene
 from oneformer3d.files.atomic import atomic_write_bytes

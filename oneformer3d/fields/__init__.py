@@ -6,7 +6,7 @@ that answers at world points and along rays. Knows cameras and the feature store
 
 from .asking.query import query_lerf_with_text, query_nerf_at_points, relevancy
 from .asking.segment import segment_scan_with_field
-from .fitting.fit import train_semantic_nerf
+from .fitting.loop import train_semantic_nerf
 from .losses.instance_losses import (
     contrastive_instance_loss,
     linear_assignment_loss,

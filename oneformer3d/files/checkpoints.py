@@ -16,6 +16,20 @@ from .errors import one_line
 
 # Keys under which training programs nest the state dict.
 _NESTING_KEYS = ('state_dict', 'model')
+# What a truncated or foreign file makes the reader raise.
+UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    zipfile.BadZipFile,
+)
 
 
 def load_checkpoint_file(path: str | Path) -> dict[str, Tensor]:
@@ -42,18 +56,7 @@ def load_checkpoint_file(path: str | Path) -> dict[str, Tensor]:
             f'{path}: not loaded, for it is damaged or holds objects beside tensors and plain '
             f'data ({one_line(error)})'
         ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        zipfile.BadZipFile,
-    ) as error:  # what a truncated or foreign file makes the reader raise
+    except UNREADABLE as error:
         raise ValueError(f'{path}: not a checkpoint file ({one_line(error)})') from error
     return unwrap_state_dict(checkpoint, str(path))
 

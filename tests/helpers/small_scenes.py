@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from oneformer3d.fields.fitting.fit_settings import FitSettings
+from oneformer3d.fields.fitting.settings import FitSettings
 from oneformer3d.fields.scene.scene import FieldScene, scene_from_arrays
 
 SIZE = (24, 32)

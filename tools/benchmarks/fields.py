@@ -31,9 +31,9 @@ from oneformer3d.fields.asking.evaluate import (
     evaluate_views,
     nearest_view_baseline,
 )
-from oneformer3d.fields.fitting.fit import fit_field
-from oneformer3d.fields.fitting.fit_settings import FitSettings, make_fit_settings
 from oneformer3d.fields.fitting.fitted import FittedField
+from oneformer3d.fields.fitting.loop import fit_field
+from oneformer3d.fields.fitting.settings import FitSettings, make_fit_settings
 from oneformer3d.fields.scene.scene import FieldScene, load_field_scene
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'fields' / 'semantic_nerf.yaml'

@@ -18,13 +18,13 @@ from torch import Tensor
 from oneformer3d.lifting import Camera
 from oneformer3d.metrics.semantic import confusion_matrix, semantic_scores
 
-from ..fitting.fit_loss import view_sampler
-from ..fitting.fit_step import best_gains, psnr
 from ..fitting.fitted import FittedField
+from ..fitting.sampling import view_sampler
+from ..fitting.step import best_gains, psnr
 from ..rendering.render import render_image
 from ..scene.batches import FlatMaps
 from ..scene.label_maps import IGNORE
-from ..scene.scene import FieldScene, ScanPoints, ViewContent
+from ..scene.scene import FieldScene, ScanPoints
 from .query import instances_at_points, query_nerf_at_points
 
 _EPS = 1e-8
@@ -55,7 +55,7 @@ def evaluate_views(
     confusion = np.zeros((len(fitted.class_names),) * 2, dtype=np.int64)
     for view in views:
         content = scene.read(view)
-        camera = view_camera(scene, view, content)
+        camera = scene.view_camera(view, content)
         shown = render_view(fitted, camera)
         target = content.rgb.float() / 255
         errors.append(((shown['rgb'].clamp(0, 1) - target) ** 2).mean(-1).flatten())
@@ -134,12 +134,6 @@ def render_view(
     return {name: value.float().cpu() for name, value in shown.as_dict().items()}
 
 
-def view_camera(scene: FieldScene, view: int, content: ViewContent) -> Camera:
-    """One view's camera, of the size of its own image."""
-    camera = scene.camera[view]
-    return Camera(camera.intrinsics, camera.world_from_cam, tuple(content.rgb.shape[:2]))
-
-
 def nearest_view_baseline(
     scene: FieldScene, learnt: Sequence[int], views: Sequence[int]
 ) -> dict[str, float]:
@@ -156,7 +150,7 @@ def nearest_view_baseline(
     for view in views:
         content = scene.read(view)
         nearest = nearest_camera(scene.camera, learnt, view)
-        rgb, depth, found = reproject(scene, nearest, view_camera(scene, view, content))
+        rgb, depth, found = reproject(scene, nearest, scene.view_camera(view, content))
         target = content.rgb.float() / 255
         errors.append(((rgb - target) ** 2).mean(-1).flatten())
         aligned.append(((rgb * best_gains(rgb, target) - target) ** 2).mean(-1).flatten())
@@ -186,7 +180,7 @@ def nearest_camera(camera: Camera, candidates: Sequence[int], view: int) -> int:
 def reproject(scene: FieldScene, source: int, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
     """A view's pixels as another camera sees them: rgb (H, W, 3), depth, and where they fell."""
     content = scene.read(source)
-    own = view_camera(scene, source, content)
+    own = scene.view_camera(source, content)
     there = content.depth > 0
     uv, z = camera.project(own.unproject(content.depth)[there])
     height, width = camera.image_size

@@ -20,10 +20,10 @@ from oneformer3d.files.atomic import atomic_write_bytes
 from oneformer3d.files.names import validate_scene_name
 from oneformer3d.lifting import invert_pose
 
-from ..fitting.fit import fit_field
-from ..fitting.fit_loss import PointPrior
-from ..fitting.fit_settings import FitSettings
 from ..fitting.fitted import FittedField
+from ..fitting.loop import fit_field
+from ..fitting.loss import PointPrior
+from ..fitting.settings import FitSettings
 from ..networks.field import Field
 from ..scene.label_maps import IGNORE, read_labelled_points
 from ..scene.scene import FieldScene, scene_from_arrays

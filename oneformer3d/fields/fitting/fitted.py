@@ -1,17 +1,14 @@
 """A fitted field with all that belongs to it, and its file.
 
 Enters: a scene and settings, or a file. Leaves: ``FittedField``: the network, what its classes are
-called, whose features it learnt, and which places its views saw. A file holds tensors, numbers and
+called, whose features it learnt, and what its views observed. A file holds tensors, numbers and
 text only, and is read as such.
 
-Letters: C classes, D width of features or language.
+Letters: V views, C classes, D width of features or language.
 """
 
-import dataclasses
-import pickle
-import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ import torch
 from torch import Tensor
 
 from oneformer3d.files.atomic import atomic_path
+from oneformer3d.files.checkpoints import UNREADABLE
 from oneformer3d.store.format import StoreStamp, stamp_from_dict
 
 from ..networks.feature_field import FeatureField
@@ -28,8 +26,8 @@ from ..networks.hash_field import HashGridField
 from ..networks.mlp_field import LERF, PanopticNeRF, SemanticNeRF
 from ..networks.scene_box import SceneBox
 from ..rendering.occupancy import OccupancyGrid
-from .fit_settings import FitSettings, make_fit_settings
-from .observation import Observations
+from ..scene.extent import Observations
+from .settings import FitSettings, make_fit_settings
 
 CHECKPOINT_NAME = 'field.pth'
 FORMAT = 'neural field'
@@ -45,14 +43,14 @@ class FittedField:
         settings: it was fitted with.
         recipe: what it is built from, see ``build_field``.
         scene: name.
-        frames, held_out: names of the views it learnt from and was measured on.
+        frames, held_out: names of the V views it learnt from, and of those it was measured on.
         class_names: C names.
         palette: (C, 3) uint8.
         things: classes with instances.
         stamp: of the features, None without.
         language_stamp: of the language, None without.
         language_scales: crop sides it was fitted with.
-        observations: what the views saw; None answers everywhere.
+        observations: what the views observed; None answers everywhere.
         occupancy: where there may be matter; None for everywhere.
         exposure: (V, 3) logarithm of the gain of each learnt view, None where none was learnt.
         step: of the optimiser.
@@ -62,6 +60,8 @@ class FittedField:
     field: Field
     settings: FitSettings
     recipe: dict[str, Any]
+
+    # the scene it is of
     scene: str = 'scene'
     frames: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
@@ -71,6 +71,8 @@ class FittedField:
     stamp: StoreStamp | None = None
     language_stamp: StoreStamp | None = None
     language_scales: tuple[float, ...] = ()
+
+    # what was found out about it
     observations: Observations | None = None
     occupancy: OccupancyGrid | None = None
     exposure: Tensor | None = None
@@ -84,7 +86,7 @@ def make_recipe(
     feature_dim: int = 0,
     language_dim: int = 0,
 ) -> dict[str, Any]:
-    """What ``build_field`` needs, as plain values.
+    """Collect what ``build_field`` needs, as plain values.
 
     Args:
         settings: say which field and which heads.
@@ -102,6 +104,7 @@ def make_recipe(
         raise ValueError('method feature_field needs features; give a feature store')
     if method == 'lerf' and not language_dim:
         raise ValueError('method lerf needs language; give the weights of a CLIP')
+
     return {
         'field': settings.field,
         'method': method,
@@ -114,37 +117,17 @@ def make_recipe(
 
 
 def build_field(recipe: Mapping[str, Any], box: SceneBox | None = None) -> Field:
-    """The network of a recipe with random weights.
+    """Build the network of a recipe with random weights.
 
     Raises:
         ValueError: options that the field does not have.
     """
-    classes, options, method = recipe['num_classes'], dict(recipe['options']), recipe['method']
+    options = dict(recipe['options'])
     feature_options = options.pop('features', {})
     instance_dim = options.pop('instance_dim', 8)
+    build = _hash_field if recipe['field'] == 'hash' else _mlp_field
     try:
-        if recipe['field'] == 'hash':
-            if feature_options:
-                options['feature_options'] = feature_options
-            features = {'CLIP': recipe['feature_dim']} if recipe['feature_dim'] else None
-            net: Field = HashGridField(
-                classes,
-                instance_dim if method == 'panoptic' else 0,
-                features,
-                language_dim=recipe['language_dim'],
-                scene_box=box,
-                **options,
-            )
-        elif method == 'panoptic':
-            net = PanopticNeRF(classes, instance_feature_dim=instance_dim, scene_box=box, **options)
-        elif method == 'lerf':
-            width = recipe['language_dim']
-            net = LERF(feature_dim=width, num_classes=max(classes, 1), scene_box=box, **options)
-        else:
-            net = SemanticNeRF(num_classes=max(classes, 1), scene_box=box, **options)
-            if recipe['feature_dim']:
-                head = FeatureField(recipe['feature_dim'], **feature_options)
-                net.add_head('features', head, freeze=False)
+        net = build(recipe, box, feature_options, instance_dim, options)
         for name, added in recipe['added'].items():
             net.add_head(name, FeatureField(**added), freeze=True)
     except TypeError as error:
@@ -152,85 +135,46 @@ def build_field(recipe: Mapping[str, Any], box: SceneBox | None = None) -> Field
     return net
 
 
-def save_field(path: str | Path, fitted: FittedField, training: Mapping | None = None) -> None:
-    """Write a field, atomically.
-
-    Args:
-        path: of the file.
-        fitted: what to keep.
-        training: states of the optimiser and the like, for ``fit.fit_field`` to go on from.
-    """
-    observations = fitted.observations
-    checkpoint = {
-        'format': FORMAT,
-        'format_version': FORMAT_VERSION,
-        'settings': fitted.settings.to_dict(),
-        'recipe': fitted.recipe,
-        'model': fitted.field.state_dict(),
-        'palette': None if fitted.palette is None else torch.from_numpy(np.array(fitted.palette)),
-        'observations': None if observations is None else observations.state(),
-        'occupancy': None if fitted.occupancy is None else fitted.occupancy.occupied,
-        'exposure': None if fitted.exposure is None else fitted.exposure.detach(),
-        'report': fitted.report,
-        'training': None if training is None else dict(training),
-    }
-    for name in ('scene', 'step'):
-        checkpoint[name] = getattr(fitted, name)
-    for name in ('frames', 'held_out', 'class_names', 'things', 'language_scales'):
-        checkpoint[name] = list(getattr(fitted, name))
-    for name in ('stamp', 'language_stamp'):
-        stamp = getattr(fitted, name)
-        checkpoint[name] = None if stamp is None else stamp.to_dict()
-    with atomic_path(path) as temporary:
-        torch.save(checkpoint, temporary)
+def _hash_field(
+    recipe: Mapping[str, Any],
+    box: SceneBox | None,
+    feature_options: Mapping[str, Any],
+    instance_dim: int,
+    options: dict[str, Any],
+) -> HashGridField:
+    if feature_options:
+        options = {**options, 'feature_options': feature_options}
+    return HashGridField(
+        recipe['num_classes'],
+        instance_dim if recipe['method'] == 'panoptic' else 0,
+        {'CLIP': recipe['feature_dim']} if recipe['feature_dim'] else None,
+        language_dim=recipe['language_dim'],
+        scene_box=box,
+        **options,
+    )
 
 
-def load_field(
-    path: str | Path, device: torch.device | str = 'cpu'
-) -> tuple[FittedField, dict | None]:
-    """Read a field and, where they were kept, the states of its training.
+def _mlp_field(
+    recipe: Mapping[str, Any],
+    box: SceneBox | None,
+    feature_options: Mapping[str, Any],
+    instance_dim: int,
+    options: dict[str, Any],
+) -> SemanticNeRF:
+    classes, method = recipe['num_classes'], recipe['method']
+    options = {**options, 'scene_box': box}
+    if method == 'panoptic':
+        return PanopticNeRF(classes, instance_feature_dim=instance_dim, **options)
 
-    Args:
-        path: of the file, or of the folder with ``field.pth``.
-        device: of the network.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not the file of a field; names it.
-    """
-    path = Path(path)
-    path = path / CHECKPOINT_NAME if path.is_dir() else path
-    checkpoint = _read(path)
-    try:
-        net = build_field(checkpoint['recipe'], SceneBox.identity())
-        net.load_state_dict(checkpoint['model'])
-        observations, palette = checkpoint['observations'], checkpoint['palette']
-        occupied = checkpoint['occupancy']
-        fitted = FittedField(
-            field=net.to(device).eval(),
-            settings=make_fit_settings(None, checkpoint['settings']),
-            recipe=checkpoint['recipe'],
-            palette=None if palette is None else palette.numpy(),
-            observations=None if observations is None else Observations.from_state(observations),
-            occupancy=None if occupied is None else OccupancyGrid(occupied).to(device),
-            exposure=checkpoint['exposure'],
-            report=checkpoint['report'],
-            scene=checkpoint['scene'],
-            step=checkpoint['step'],
-            **{
-                name: tuple(checkpoint[name])
-                for name in ('frames', 'held_out', 'class_names', 'things', 'language_scales')
-            },
-            **{
-                name: None
-                if checkpoint[name] is None
-                else stamp_from_dict(checkpoint[name], str(path))
-                for name in ('stamp', 'language_stamp')
-            },
-        )
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f'{path}: not a whole field: {" ".join(str(error).split())}') from error
-    return fitted, checkpoint['training']
+    # these two have classes even where nothing teaches them
+    classes = max(classes, 1)
+    if method == 'lerf':
+        return LERF(feature_dim=recipe['language_dim'], num_classes=classes, **options)
+    net = SemanticNeRF(num_classes=classes, **options)
+    if recipe['feature_dim']:
+        head = FeatureField(recipe['feature_dim'], **feature_options)
+        net.add_head('features', head, freeze=False)
+    return net
 
 
 def add_feature_head(
@@ -247,15 +191,94 @@ def add_feature_head(
     """
     if name != 'features' and not name.startswith('features_'):
         raise ValueError(f"a head of features is called 'features' or 'features_<type>': {name!r}")
-    added = {**fitted.recipe['added'], name: {'feature_dim': feature_dim, **options}}
-    recipe = {**fitted.recipe, 'added': added}
-    device = fitted.field.unit_from_world.device
-    net = build_field({**recipe, 'added': fitted.recipe['added']}, SceneBox.identity())
+    added = {'feature_dim': feature_dim, **options}
+    net = build_field(fitted.recipe, SceneBox.identity())
     net.load_state_dict(fitted.field.state_dict())
-    net.add_head(name, FeatureField(**added[name]), freeze=True)
-    return dataclasses.replace(
-        fitted, field=net.to(device), recipe=recipe, stamp=stamp or fitted.stamp
+    net.add_head(name, FeatureField(**added), freeze=True)
+
+    return replace(
+        fitted,
+        field=net.to(fitted.field.unit_from_world.device),
+        recipe={**fitted.recipe, 'added': {**fitted.recipe['added'], name: added}},
+        stamp=stamp or fitted.stamp,
     )
+
+
+def save_field(path: str | Path, fitted: FittedField, training: Mapping | None = None) -> None:
+    """Write a field, atomically.
+
+    Args:
+        path: of the file.
+        fitted: what to write.
+        training: states of the optimiser and the like, for ``loop.fit_field`` to go on from.
+    """
+    checkpoint = {
+        'format': FORMAT,
+        'format_version': FORMAT_VERSION,
+        'settings': fitted.settings.to_dict(),
+        'recipe': fitted.recipe,
+        'model': fitted.field.state_dict(),
+        'scene': fitted.scene,
+        'frames': list(fitted.frames),
+        'held_out': list(fitted.held_out),
+        'class_names': list(fitted.class_names),
+        'palette': _unless_none(fitted.palette, lambda p: torch.from_numpy(np.array(p))),
+        'things': list(fitted.things),
+        'stamp': _unless_none(fitted.stamp, StoreStamp.to_dict),
+        'language_stamp': _unless_none(fitted.language_stamp, StoreStamp.to_dict),
+        'language_scales': list(fitted.language_scales),
+        'observations': _unless_none(fitted.observations, Observations.state),
+        'occupancy': _unless_none(fitted.occupancy, lambda grid: grid.occupied),
+        'exposure': _unless_none(fitted.exposure, Tensor.detach),
+        'step': fitted.step,
+        'report': fitted.report,
+        'training': _unless_none(training, dict),
+    }
+    with atomic_path(path) as temporary:
+        torch.save(checkpoint, temporary)
+
+
+def load_field(
+    path: str | Path, device: torch.device | str = 'cpu'
+) -> tuple[FittedField, dict | None]:
+    """Read a field and, where they were written, the states of its training.
+
+    Args:
+        path: of the file, or of the folder with ``field.pth``.
+        device: of the network.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not the file of a field; names it.
+    """
+    path = Path(path)
+    path = path / CHECKPOINT_NAME if path.is_dir() else path
+    checkpoint = _read(path)
+    try:
+        net = build_field(checkpoint['recipe'], SceneBox.identity())
+        net.load_state_dict(checkpoint['model'])
+        fitted = FittedField(
+            field=net.to(device).eval(),
+            settings=make_fit_settings(None, checkpoint['settings']),
+            recipe=checkpoint['recipe'],
+            scene=checkpoint['scene'],
+            frames=tuple(checkpoint['frames']),
+            held_out=tuple(checkpoint['held_out']),
+            class_names=tuple(checkpoint['class_names']),
+            palette=_unless_none(checkpoint['palette'], Tensor.numpy),
+            things=tuple(checkpoint['things']),
+            stamp=_unless_none(checkpoint['stamp'], stamp_from_dict, str(path)),
+            language_stamp=_unless_none(checkpoint['language_stamp'], stamp_from_dict, str(path)),
+            language_scales=tuple(checkpoint['language_scales']),
+            observations=_unless_none(checkpoint['observations'], Observations.from_state),
+            occupancy=_unless_none(checkpoint['occupancy'], lambda o: OccupancyGrid(o).to(device)),
+            exposure=checkpoint['exposure'],
+            step=checkpoint['step'],
+            report=checkpoint['report'],
+        )
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f'{path}: not a whole field: {" ".join(str(error).split())}') from error
+    return fitted, checkpoint['training']
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -263,25 +286,16 @@ def _read(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f'{path}: no such field')
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        zipfile.BadZipFile,
-    ) as error:  # what a truncated or foreign file makes the reader raise
+    except UNREADABLE as error:
         raise ValueError(f'{path}: not a readable checkpoint ({type(error).__name__})') from error
+
     if not isinstance(checkpoint, dict) or checkpoint.get('format') != FORMAT:
         raise ValueError(f'{path}: not the file of a neural field')
     if checkpoint.get('format_version') != FORMAT_VERSION:
-        raise ValueError(
-            f'{path}: version {checkpoint.get("format_version")}, this program reads '
-            f'{FORMAT_VERSION}'
-        )
+        version = checkpoint.get('format_version')
+        raise ValueError(f'{path}: version {version}, this program reads {FORMAT_VERSION}')
     return checkpoint
+
+
+def _unless_none(value: Any, convert: Callable[..., Any], *arguments: Any) -> Any:
+    return None if value is None else convert(value, *arguments)

@@ -22,7 +22,7 @@ from ..rendering.rays import Rays, pixel_rays
 from .scene import FieldScene, ViewContent, check_labels
 
 STEPS_PER_TURN = 50  # of the same views, when not all of them fit
-_SEED_STRIDE = 1_000_003
+SEED_STRIDE = 1_000_003
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ class RayPool:
             with_features: whether features and language are read, which takes longest.
         """
         flat = self._views_of(step)
-        generator = torch.Generator().manual_seed(self.seed * _SEED_STRIDE + step)
+        generator = torch.Generator().manual_seed(self.seed * SEED_STRIDE + step)
         if single_view:
             row = torch.randint(len(flat.views), (1,), generator=generator)
             begin, end = flat.starts[row], flat.starts[row + 1]
@@ -119,7 +119,7 @@ class RayPool:
             chosen = self.views
             if turns > 1:
                 lap, place = divmod(turn, turns)
-                generator = torch.Generator().manual_seed(self.seed * _SEED_STRIDE - 1 - lap)
+                generator = torch.Generator().manual_seed(self.seed * SEED_STRIDE - 1 - lap)
                 order = torch.randperm(len(self.views), generator=generator).tolist()
                 first = place * self.views_in_memory
                 chosen = [self.views[i] for i in order[first : first + self.views_in_memory]]

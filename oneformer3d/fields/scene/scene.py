@@ -9,7 +9,7 @@ N points, C classes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +92,10 @@ class FieldScene:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    def view_camera(self, view: int, content: ViewContent) -> Camera:
+        """The camera of one view, of the size of its own image."""
+        return replace(self.camera[view], image_size=tuple(content.rgb.shape[:2]))
 
     def split(self, every: int) -> tuple[list[int], list[int]]:
         """Views to train on and views held out: every so many-th, from the middle of the first.

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from oneformer3d.data.class_tables import get_class_table
-from oneformer3d.fields.asking.evaluate import nearest_view_baseline, reproject, view_camera
+from oneformer3d.fields.asking.evaluate import nearest_view_baseline, reproject
 from oneformer3d.fields.asking.evaluate_text import evaluate_text
 from oneformer3d.fields.asking.pictures import (
     draw_views,
@@ -31,9 +31,9 @@ from oneformer3d.fields.asking.segment import (
     write_pseudo_labels,
 )
 from oneformer3d.fields.fitting.fitted import FittedField
-from oneformer3d.fields.fitting.observation import observe
 from oneformer3d.fields.networks.scene_box import SceneBox
 from oneformer3d.fields.rendering.rays import scene_normalisation
+from oneformer3d.fields.scene.extent import observe
 from oneformer3d.fields.scene.label_maps import IGNORE, ScanPoints
 from oneformer3d.files.ply import read_ply
 from tests.helpers.analytic_fields import KnownField
@@ -378,7 +378,7 @@ def test_the_nearest_view_moves_by_its_depth():
     """Walls of one colour: what is moved over shows the right colour and depth."""
     scene = box_scene(12)
     content = scene.read(1)
-    rgb, depth, found = reproject(scene, 0, view_camera(scene, 1, content))
+    rgb, depth, found = reproject(scene, 0, scene.view_camera(1, content))
     assert found.float().mean() > 0.3
     assert (depth - content.depth).abs()[found].median() < 0.03
     assert (rgb - content.rgb.float() / 255).abs().amax(-1)[found].median() < 0.03

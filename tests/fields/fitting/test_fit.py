@@ -11,11 +11,11 @@ from oneformer3d.fields.asking.evaluate import (
     nearest_view_baseline,
 )
 from oneformer3d.fields.asking.query import query_nerf_at_points
-from oneformer3d.fields.fitting.fit import fit_field, train_semantic_nerf
-from oneformer3d.fields.fitting.fit_loss import PointPrior
-from oneformer3d.fields.fitting.fit_settings import FitSettings, make_fit_settings
-from oneformer3d.fields.fitting.fit_step import rate_at
 from oneformer3d.fields.fitting.fitted import add_feature_head, load_field
+from oneformer3d.fields.fitting.loop import fit_field, train_semantic_nerf
+from oneformer3d.fields.fitting.loss import PointPrior
+from oneformer3d.fields.fitting.settings import FitSettings, make_fit_settings
+from oneformer3d.fields.fitting.step import rate_at
 from oneformer3d.fields.networks.mlp_field import SemanticNeRF
 from oneformer3d.fields.scene.label_maps import ScanPoints
 from tests.helpers.small_scenes import (

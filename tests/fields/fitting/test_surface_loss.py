@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 
 from oneformer3d.fields import HashGridField, HierarchicalSampler, SceneBox, render_rays
-from oneformer3d.fields.fitting.fit import fit_field
-from oneformer3d.fields.fitting.fit_loss import field_loss, surface_batch, surface_outputs
+from oneformer3d.fields.fitting.loop import fit_field
+from oneformer3d.fields.fitting.loss import field_loss, surface_batch, surface_outputs
 from oneformer3d.fields.scene.batches import RayPool
 from tests.helpers.analytic_fields import KnownField, room_field
 from tests.helpers.small_scenes import COLORS, HALF, box_scene, quick_settings

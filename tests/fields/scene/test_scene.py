@@ -4,8 +4,8 @@ import torch
 from PIL import Image
 
 from oneformer3d.data.class_tables import get_class_table
-from oneformer3d.fields.fitting.observation import Observations, small_depth
 from oneformer3d.fields.scene.batches import FlatMaps, RayPool, view_batch
+from oneformer3d.fields.scene.extent import Observations, small_depth
 from oneformer3d.fields.scene.label_maps import IGNORE
 from oneformer3d.fields.scene.scene import depth_at_color, load_field_scene, scene_from_arrays
 from oneformer3d.lifting import Camera, project, sample_map

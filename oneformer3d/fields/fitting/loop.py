@@ -5,8 +5,6 @@ folder is given, and a report of what it shows in views that were held out.
 
 Every step draws its rays and samples from the seed and its own number. A fit that was interrupted
 and resumed therefore ends with the same numbers as one that was not.
-
-Letters: R rays, N points, C classes.
 """
 
 import signal
@@ -16,30 +14,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
 from ..networks.field import Field
+from ..rendering.occupancy import OccupancyGrid
 from ..scene.batches import RayPool
+from ..scene.extent import observe, occupancy_of, scene_box_of
 from ..scene.scene import FieldScene, scene_from_arrays
-from .extent import occupancy_of, scene_box_of
-from .fit_loss import PointPrior
-from .fit_settings import FitSettings
-from .fit_step import FitRun, psnr_of_batch
 from .fitted import CHECKPOINT_NAME, FittedField, build_field, load_field, make_recipe, save_field
-from .observation import observe
+from .loss import PointPrior
+from .settings import FitSettings
+from .step import FitRun, held_out_psnr
 
 # What may differ between a checkpoint and the fit that goes on from it.
 _FREE_SETTINGS = (
-    'save_seconds',
-    'pool_bytes',
-    'measure_every',
-    'measure_rays',
-    'view_coarse_samples',
-    'view_fine_samples',
-)
+    'save_seconds', 'pool_bytes', 'measure_every', 'measure_rays',
+    'view_coarse_samples', 'view_fine_samples',
+)  # fmt: skip
 
 OnStep = Callable[[int, Mapping[str, float]], None]
 
@@ -60,7 +55,7 @@ def fit_field(
     Args:
         scene: what to fit.
         settings: how.
-        out: folder of the checkpoint ``field.pth``; None keeps nothing.
+        out: folder of the checkpoint ``field.pth``; None writes nothing.
         resume: go on from the checkpoint there; a finished one is returned as it is.
         prior: classes of points, for the term 'prior'.
         start: a field to begin with, in place of random weights; only what of it needs gradients
@@ -68,7 +63,7 @@ def fit_field(
         device: to fit on.
         on_step: called with the number of finished steps and the step's values: 'loss', each
             term, smoothed 'psnr', and where they were measured 'held_out_psnr' and
-            'held_out_psnr_aligned' (see ``fit_step.psnr_of_batch``).
+            'held_out_psnr_aligned' (see ``step.held_out_psnr``).
 
     Raises:
         ValueError: a checkpoint of other settings or another scene, a scene that lacks what the
@@ -79,48 +74,51 @@ def fit_field(
     if len(scene) == 1 and not scene.has_depth:
         raise ValueError(f'{scene.name}: one image without depth says nothing about space')
     pool = RayPool(scene, train_views, settings.seed, settings.pool_bytes, device)
+
+    # go on from a checkpoint, or begin
     path = None if out is None else Path(out) / CHECKPOINT_NAME
-    found = None
+    training = None
     if path is not None and path.is_file() and resume:
-        found = _checkpoint(path, scene, settings, device)
-    if found is None:
-        fitted = _begin(scene, settings, train_views, held_out, pool, start, device)
-        training = None
-    else:
-        fitted, training = found
+        fitted, training = _resume(path, scene, settings, device)
         if fitted.step >= settings.steps:
             return fitted
-    run = FitRun(fitted, settings, training, device, scene.has_depth)
-    measure = None
+    else:
+        fitted = _begin(scene, settings, pool, start)
+    run = FitRun(fitted, training)
+
+    measured = None
     if held_out and settings.measure_every:
         measure = RayPool(scene, held_out, settings.seed, settings.pool_bytes, device)
+        measured = measure.batch(0, settings.measure_rays, with_features=False)
+
+    num_pixels = settings.batch_rays + (settings.surface_pixels if scene.has_depth else 0)
+    single_view = not settings.consistent_instances
     with stop_requests() as stop:
         saved = time.monotonic()
-        while run.fitted.step < settings.steps:
-            step = run.fitted.step
+        for step in range(run.fitted.step, settings.steps):
             with run.timed():
-                batch = pool.batch(step, run.pixels_per_step, not settings.consistent_instances)
+                batch = pool.batch(step, num_pixels, single_view)
                 values = run.step(batch, prior)
-            done = run.fitted.step
-            if measure is not None and (
-                done % settings.measure_every == 0 or done == settings.steps
-            ):
-                rays = measure.batch(0, settings.measure_rays, with_features=False)
-                found = psnr_of_batch(run.fitted, rays)
-                values['held_out_psnr'], values['held_out_psnr_aligned'] = found
+            done, is_last = step + 1, step + 1 == settings.steps
+
+            if measured is not None and (done % settings.measure_every == 0 or is_last):
+                values |= held_out_psnr(run.fitted, measured)
                 run.note(values)
             if on_step is not None:
                 on_step(done, values)
-            due = time.monotonic() - saved > settings.save_seconds
-            if path is not None and (stop.is_set() or due) and done < settings.steps:
+
+            # a checkpoint from time to time, and before a requested stop
+            is_due = stop.is_set() or time.monotonic() - saved > settings.save_seconds
+            if path is not None and is_due and not is_last:
                 save_field(path, run.fitted, run.state())
                 saved = time.monotonic()
             if stop.is_set():
                 raise KeyboardInterrupt
-    fitted = replace(
-        run.fitted, observations=observe(scene, train_views, run.fitted.field, settings.far)
-    )
-    fitted.field.eval()
+
+    # where the sensor measured nothing, the field knows by now how far a view reaches
+    field = run.fitted.field
+    fitted = replace(run.fitted, observations=observe(scene, train_views, field, settings.far))
+    field.eval()
     if path is not None:
         save_field(path, fitted, run.state())
     return fitted
@@ -166,58 +164,35 @@ def train_semantic_nerf(
         semantics=column('semantics') if num_classes else None,
         class_names=[str(label) for label in range(num_classes)],
     )
-    settings = replace(
-        settings
-        or FitSettings(
+
+    if settings is None:
+        settings = FitSettings(
             field='mlp', final_rate=0.1, holdout_every=0, guided=False, surface_pixels=0
-        ),
-        steps=num_iterations,
-        batch_rays=batch_size,
-        learning_rate=learning_rate,
+        )
+    settings = replace(
+        settings, steps=num_iterations, batch_rays=batch_size, learning_rate=learning_rate
     )
-    train_views, _ = scene.split(settings.holdout_every)
+
     if torch.equal(model.unit_from_world.cpu(), torch.eye(4)):
-        model.scene_box = scene_box_of(scene, train_views, settings)
+        train_views, _ = scene.split(settings.holdout_every)
+        pool = RayPool(scene, train_views, settings.seed, settings.pool_bytes)
+        model.scene_box = scene_box_of(pool, settings.far)
     start = FittedField(model, settings, recipe={}, class_names=scene.class_names)
     return fit_field(scene, settings, start=start, device=device, on_step=on_step)
 
 
 def _begin(
-    scene: FieldScene,
-    settings: FitSettings,
-    train_views: Sequence[int],
-    held_out: Sequence[int],
-    pool: RayPool,
-    start: FittedField | None,
-    device: torch.device | str,
+    scene: FieldScene, settings: FitSettings, pool: RayPool, start: FittedField | None
 ) -> FittedField:
-    """A field before its first step."""
-    occupancy = None
+    """A field before its first step, on the pool's device."""
+    train_views, held_out = scene.split(settings.holdout_every)
     if start is None:
-        first = scene.read(train_views[0])
-        recipe = make_recipe(
-            settings,
-            len(scene.class_names),
-            0 if first.features is None else first.features.shape[-1],
-            0 if first.language is None else first.language[0].shape[-1],
-        )
-        box = scene_box_of(scene, train_views, settings, pool)
-        points = None if scene.points is None else scene.points.xyz
-        occupancy = occupancy_of(box, settings, pool, points)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            field = build_field(recipe, box)
-        if occupancy is not None:
-            # the grid keeps empty space empty, so walls may begin opaque: from nearly nothing they
-            # would need hundreds of steps
-            field.init_density(settings.start_density / float(box.scale))
-        if 'semantics' in field.head_nets:
-            field.set_gradient('semantics', settings.semantic_gradient)
-            field.head_nets['semantics'].mode = settings.semantic_mode
+        field, recipe, occupancy = _new_field(scene, settings, pool)
     else:
         field, recipe, occupancy = start.field, start.recipe, start.occupancy
+
     return FittedField(
-        field=field.to(device),
+        field=field.to(pool.device),
         settings=settings,
         recipe=recipe,
         scene=scene.name,
@@ -230,18 +205,48 @@ def _begin(
         language_stamp=scene.language_stamp,
         language_scales=scene.language_scales,
         observations=observe(scene, train_views),
-        occupancy=None if occupancy is None else occupancy.to(device),
+        occupancy=None if occupancy is None else occupancy.to(pool.device),
         exposure=None if start is None else start.exposure,
     )
 
 
-def _checkpoint(
+def _new_field(
+    scene: FieldScene, settings: FitSettings, pool: RayPool
+) -> tuple[Field, dict[str, Any], OccupancyGrid | None]:
+    """A network for what the scene can teach, its recipe, and where there may be matter."""
+    first = scene.read(pool.views[0])
+    recipe = make_recipe(
+        settings,
+        num_classes=len(scene.class_names),
+        feature_dim=0 if first.features is None else first.features.shape[-1],
+        language_dim=0 if first.language is None else first.language[0].shape[-1],
+    )
+    box = scene_box_of(pool, settings.far)
+    occupancy = occupancy_of(
+        pool, box, settings.far, settings.occupancy_resolution, settings.occupancy_margin
+    )
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        field = build_field(recipe, box)
+    if occupancy is not None:
+        # the grid makes empty space empty anyway, so walls may begin opaque: from nearly nothing
+        # they would need hundreds of steps
+        field.init_density(settings.start_density / float(box.scale))
+    if 'semantics' in field.head_nets:
+        field.set_gradient('semantics', settings.semantic_gradient)
+        field.head_nets['semantics'].mode = settings.semantic_mode
+    return field, recipe, occupancy
+
+
+def _resume(
     path: Path, scene: FieldScene, settings: FitSettings, device: torch.device | str
 ) -> tuple[FittedField, dict]:
-    """A fit to go on from, when it is one of this scene and these settings."""
+    """A fit to go on from, if it is one of this scene and these settings."""
     fitted, training = load_field(path, device)
     if training is None:
-        raise ValueError(f'{path}: keeps no training states to go on from')
+        raise ValueError(f'{path}: holds no training states to go on from')
+
     old, new = fitted.settings.to_dict(), settings.to_dict()
     differing = [
         f'{name} was {old[name]!r}, now {value!r}'
@@ -252,11 +257,13 @@ def _checkpoint(
     frames = tuple(scene.frames[view] for view in train_views)
     if fitted.scene != scene.name or fitted.frames != frames:
         differing.append(f'scene {fitted.scene} of {len(fitted.frames)} views, now {scene.name}')
-    for name in ('stamp', 'language_stamp'):
-        if getattr(fitted, name) != getattr(scene, name):
-            differing.append(f'{name} {getattr(fitted, name)}, now {getattr(scene, name)}')
+    if fitted.stamp != scene.stamp:
+        differing.append(f'stamp {fitted.stamp}, now {scene.stamp}')
+    if fitted.language_stamp != scene.language_stamp:
+        differing.append(f'language_stamp {fitted.language_stamp}, now {scene.language_stamp}')
     if differing:
         raise ValueError(f'{path}: is a fit with other settings: {"; ".join(differing)}')
+
     if fitted.step < settings.steps:
         print_log(f'{path}: going on from step {fitted.step}', logger='current')
     return replace(fitted, settings=settings), training
@@ -275,9 +282,9 @@ def stop_requests() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    kept = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        for number, handler in kept.items():
+        for number, handler in before.items():
             signal.signal(number, handler)

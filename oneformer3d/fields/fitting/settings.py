@@ -1,7 +1,7 @@
 """How a field is fitted: one flat set of settings, from a YAML file and overrides.
 
 Enters: a file of names and values, and a mapping that wins over it. Leaves: ``FitSettings``,
-    checked.
+checked.
 """
 
 import dataclasses
@@ -22,6 +22,16 @@ FIELDS = ('hash', 'mlp')
 # that surfaces teach, a factor on the weights of the same terms of rays.
 LOSS_WEIGHTS = {**DEFAULT_WEIGHTS, 'prior': 0.05, 'opacity': 0.05, 'surface': 1.0}
 
+_ONE_OR_MORE = (
+    'steps', 'batch_rays', 'coarse_samples', 'num_probes', 'pool_bytes', 'measure_rays',
+    'view_coarse_samples', 'view_fine_samples',
+)  # fmt: skip
+_NOT_NEGATIVE = (
+    'surface_pixels', 'surface_range', 'fine_samples', 'warmup_steps', 'save_seconds',
+    'weight_decay', 'seed',
+)  # fmt: skip
+_POSITIVE = ('learning_rate', 'grid_learning_rate', 'final_rate', 'guide_range', 'start_density')
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -35,12 +45,13 @@ class FitSettings:
         steps, batch_rays: of the optimiser; rays rendered per step.
         surface_pixels, surface_range: so many more pixels per step teach colours, classes, features
             and language where the sensor met something, drawn within metres of it; see
-            ``surface_loss``. Scenes without depth have none.
+            ``loss.surface_loss``. Scenes without depth have none.
         coarse_samples, fine_samples: intervals along each ray, even (over occupied cells where they
             are known) and where the matter is, while fitting.
         view_coarse_samples, view_fine_samples: the same when views are rendered afterwards.
-        num_probes: places along each ray at which the occupancy grid is read.
-        head_min_weight: features, language and instances are asked only at samples of more weight.
+        num_probes: positions along each ray at which the occupancy grid is read.
+        head_min_weight: features, language and instances are computed only at samples of more
+            weight.
         guided: while fitting, put the fine samples around measured depth, within ``guide_range``.
         guide_range: metres before and behind.
         occupancy_resolution, occupancy_margin: cells along the box's longest side, and metres
@@ -56,7 +67,7 @@ class FitSettings:
         loss_weights: of ``LOSS_WEIGHTS``, those that differ.
         near, far: z-depths between which views see.
         holdout_every: every so many-th view is not trained on but measured; 0 for none.
-        max_side: images are resized so that no side is longer, None keeps them.
+        max_side: images are resized so that no side is longer, None leaves them.
         class_table, labels: see ``scene.load_field_scene``.
         language_scales: crop sides of 'lerf', as shares of the height.
         consistent_instances: an instance has the same id in all views; else the rays of a batch
@@ -65,15 +76,18 @@ class FitSettings:
         semantic_gradient: whether classes shape density: 'density', 'trunk' or 'head'.
         amp: mixed precision (float16 on CUDA, bfloat16 on a CPU).
         seed: of weights, rays and samples.
-        pool_bytes: images kept in memory.
+        pool_bytes: of the images in memory.
         save_seconds: a checkpoint is written at least so often.
         measure_every, measure_rays: how often, and on how many held-out rays, PSNR is measured
             on the way; 0 for never.
     """
 
+    # the field
     method: str = 'semantic_nerf'
     field: str = 'hash'
     field_options: dict = dataclasses.field(default_factory=dict)
+
+    # pixels per step, samples per ray
     steps: int = 5000
     batch_rays: int = 1024
     surface_pixels: int = 2048
@@ -89,6 +103,8 @@ class FitSettings:
     occupancy_resolution: int = 96
     occupancy_margin: float = 0.1
     start_density: float = 20.0
+
+    # the optimiser
     learning_rate: float = 5e-3
     grid_learning_rate: float = 2e-2
     final_rate: float = 0.03
@@ -97,6 +113,8 @@ class FitSettings:
     exposure: bool = True
     exposure_learning_rate: float = 3e-3
     loss_weights: dict = dataclasses.field(default_factory=dict)
+
+    # the scene
     near: float = 0.05
     far: float = 10.0
     holdout_every: int = 8
@@ -105,8 +123,12 @@ class FitSettings:
     labels: str = 'auto'
     language_scales: list = dataclasses.field(default_factory=lambda: [0.15, 0.3, 0.45, 0.6])
     consistent_instances: bool = True
+
+    # classes
     semantic_mode: str = 'probabilities'
     semantic_gradient: str = 'density'
+
+    # the run
     amp: bool = False
     seed: int = 0
     pool_bytes: int = 2 << 30
@@ -118,38 +140,17 @@ class FitSettings:
         for name, known in (('method', METHODS), ('field', FIELDS)):
             if getattr(self, name) not in known:
                 raise ValueError(f'{name}: expected one of {known}, got {getattr(self, name)!r}')
-        for name in (
-            'steps',
-            'batch_rays',
-            'coarse_samples',
-            'num_probes',
-            'pool_bytes',
-            'measure_rays',
-            'view_coarse_samples',
-            'view_fine_samples',
-        ):
+
+        for name in _ONE_OR_MORE:
             if getattr(self, name) < 1:
                 raise ValueError(f'{name}: expected 1 or more, got {getattr(self, name)}')
-        for name in (
-            'surface_pixels',
-            'surface_range',
-            'fine_samples',
-            'warmup_steps',
-            'save_seconds',
-            'weight_decay',
-            'seed',
-        ):
+        for name in _NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise ValueError(f'{name} must not be negative, got {getattr(self, name)}')
-        for name in (
-            'learning_rate',
-            'grid_learning_rate',
-            'final_rate',
-            'guide_range',
-            'start_density',
-        ):
+        for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(f'{name} must be positive, got {getattr(self, name)}')
+
         unknown = sorted(set(self.loss_weights) - set(LOSS_WEIGHTS))
         if unknown:
             raise ValueError(f'loss_weights: unknown {unknown}, expected of {list(LOSS_WEIGHTS)}')
@@ -169,45 +170,49 @@ class FitSettings:
 def make_fit_settings(
     path: str | Path | None = None, overrides: Mapping[str, Any] | None = None
 ) -> FitSettings:
-    """Settings of a YAML file, with overrides; mappings in both are merged.
+    """Make settings of a YAML file and overrides; mappings in both are merged.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not YAML, an unknown name, or a value of another type; names the file.
     """
     values = read_yaml(path) if path is not None else {}
+    overrides = overrides or {}
     source = str(path) if path is not None else 'settings'
-    if values.get('field') != (overrides or {}).get('field', values.get('field')):
-        values.pop('field_options', None)  # they are of the other kind of field
-    for name, value in (overrides or {}).items():
+
+    # another kind of field has other options
+    if values.get('field') != overrides.get('field', values.get('field')):
+        values.pop('field_options', None)
+    for name, value in overrides.items():
         merges = isinstance(value, Mapping) and isinstance(values.get(name), Mapping)
         values[name] = {**values[name], **value} if merges else value
-    hints = typing.get_type_hints(FitSettings)
+
     unknown = sorted(set(values) - {f.name for f in fields(FitSettings)})
     if unknown:
         raise ValueError(f'{source}: unknown settings {", ".join(map(str, unknown))}')
+    hints = typing.get_type_hints(FitSettings)
     try:
-        return FitSettings(**{k: _checked(k, v, hints[k]) for k, v in values.items()})
+        return FitSettings(**{k: _as_type(k, v, hints[k]) for k, v in values.items()})
     except (ValueError, TypeError) as error:
         raise ValueError(f'{source}: {error}') from error
 
 
-def _checked(name: str, value: Any, hint: Any) -> Any:
+def _as_type(name: str, value: Any, hint: Any) -> Any:
+    """The value as its type hint wants it, or ValueError."""
     known = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    if float in known and type(value) is int:
-        return float(value)
-    if float in known and isinstance(value, str):  # YAML reads 1e-3 as text
-        return float(value)
+    if float in known and (type(value) is int or isinstance(value, str)):
+        return float(value)  # YAML reads 1e-3 as text
+
     if type(value) not in known:
         wanted = ' or '.join(kind.__name__ for kind in known)
         raise ValueError(f'{name} should be {wanted}, got {value!r}')
     if isinstance(value, dict):
-        return {key: _number(item) for key, item in value.items()}
+        return {key: _as_number(item) for key, item in value.items()}
     return value
 
 
-def _number(value: Any) -> Any:
-    """Text that YAML should have read as a number, such as 1e-3."""
+def _as_number(value: Any) -> Any:
+    """Text that YAML should have read as a number, such as 1e-3, as one."""
     if isinstance(value, str):
         try:
             return float(value)
