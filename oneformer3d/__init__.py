@@ -25,7 +25,7 @@ from oneformer3d.data.samples import (
     view_images,
     views,
 )
-from oneformer3d.engine import amp, checkpoint_hook, launch, visualization_hook
+from oneformer3d.engine import amp, checkpoint_hook, iteration_hook, launch, visualization_hook
 from oneformer3d.fusion import consistency, encoder, tiny_sa
 from oneformer3d.inference.inferencer import OneFormer3DInferencer
 from oneformer3d.metrics import unified

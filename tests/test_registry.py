@@ -6,7 +6,7 @@ from oneformer3d import registry
 # What configs and checkpoints of earlier versions name: these names stay.
 NAMES = {
     'DATASETS': ['IndoorSegDataset'],
-    'HOOKS': ['SafeCheckpointHook', 'SegVisualizationHook'],
+    'HOOKS': ['IterationHook', 'SafeCheckpointHook', 'SegVisualizationHook'],
     'METRICS': ['UnifiedSegMetric'],
     'MODELS': [
         'BackboneEncoder',

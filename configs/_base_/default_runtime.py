@@ -6,6 +6,8 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    # losses that warm up read it from the model
+    iteration=dict(type='IterationHook'),
     # written whole or not at all, so a killed run keeps its last good checkpoint
     checkpoint=dict(
         type='CheckpointHook',

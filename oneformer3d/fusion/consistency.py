@@ -10,13 +10,13 @@ large common part, so without this a constant would already be near to all of th
 constant has no direction and pays the full price.
 """
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
-from mmengine.logging import MessageHub
 from torch import Tensor, nn
 
 from oneformer3d.backbones.voxelize import scatter_mean
-from oneformer3d.lifting.pairs import PixelPairs
 from oneformer3d.lifting.sampling import gather_pairs
 from oneformer3d.registry import MODELS
 
@@ -72,26 +72,37 @@ class ClipConsCriterion(nn.Module):
             fused: (n, in_channels) features of visible points.
             target: (n, C) frozen features of the same points; never followed by gradients.
             point_weight: (n,) weight of each point, see ``coverage_weights``.
-            view_features: (p, D) image branch's features of pairs of points seen twice or more.
+            view_features: (p, D) image branch's features of pairs of points in two or more views.
             point_of_view: (p,) int64 point of each pair, any numbering.
-            iteration: of training; the runner's by default.
+            iteration: of training, from 0; may be None without a warm-up.
         """
         factor = self.warmup(iteration)
-        predicted = centred(self.head(fused.float()).float())
+
+        # L_clip = Σ_i w_i [1 − cos(h(x_i) − mean h, t_i − mean t)]
+        predicted = centred(self.head(fused.float()).float())  # (n, C)
         distance = 1 - F.cosine_similarity(predicted, centred(target.detach().float()), dim=1)
         clip_loss = (distance * point_weight).sum()
+
+        view_loss = cross_view_distance(view_features.float(), point_of_view)
         return {
             'clip_cons_loss': self.loss_weight * factor * clip_loss,
-            'cross_view_loss': self.view_weight
-            * factor
-            * cross_view_distance(view_features.float(), point_of_view),
+            'cross_view_loss': self.view_weight * factor * view_loss,
         }
 
-    def warmup(self, iteration: int | None = None) -> float:
-        """Factor above 0, at most 1, of an iteration; linear over ``warmup_iters``."""
+    def warmup(self, iteration: int | None) -> float:
+        """Factor above 0, at most 1, of an iteration; linear over ``warmup_iters``.
+
+        Raises:
+            ValueError: there is a warm-up, and the iteration is not known.
+        """
+        if self.warmup_iters == 0:
+            return 1.0
         if iteration is None:
-            iteration = MessageHub.get_current_instance().get_info('iter', 0)
-        return min(1.0, (iteration + 1) / max(1, self.warmup_iters))
+            raise ValueError(
+                f'warmup_iters={self.warmup_iters} needs the iteration of training: the hook '
+                'IterationHook among the default_hooks, or model.iteration set by hand'
+            )
+        return min(1.0, (iteration + 1) / self.warmup_iters)
 
 
 def consistency_inputs(points: FusedPoints, max_points: int) -> dict[str, Tensor]:
@@ -99,33 +110,41 @@ def consistency_inputs(points: FusedPoints, max_points: int) -> dict[str, Tensor
 
     Args:
         points: of the encoder.
-        max_points: so many of the seen points at most, drawn at random.
+        max_points: so many of the visible points at most, drawn at random.
 
     Returns:
-        ``fused``, ``target``, ``point_weight``, ``view_features`` and ``point_of_view``. Views
-        without pixels have no say in what the views of a point have in common.
+        ``fused``, ``target``, ``point_weight``, ``view_features`` and ``point_of_view``. Masked
+        views take no part in the comparison of views.
     """
     lifted, batch = points.lifted, points.lifted.batch
     device = points.fused.device
-    seen = lifted.valid.nonzero()[:, 0]
-    if len(seen) > max_points:
-        seen = seen[torch.randperm(len(seen), device=device)[:max_points].sort().values]
+    visible = lifted.valid.nonzero()[:, 0]
+    if len(visible) > max_points:
+        drawn = torch.randperm(len(visible), device=device)[:max_points]
+        visible = visible[drawn.sort().values]  # (n,)
+
+    # the pairs of these points, which are numbered anew
     row_of_point = torch.full((len(points.fused),), -1, device=device)
-    row_of_point[seen] = torch.arange(len(seen), device=device)
+    row_of_point[visible] = torch.arange(len(visible), device=device)
     pairs = batch.pairs.select(row_of_point[batch.pairs.point] >= 0)
-    pairs = PixelPairs(row_of_point[pairs.point], pairs.view, pairs.uv, pairs.depth_z)
+    pairs = replace(pairs, point=row_of_point[pairs.point])
+
+    # what the frozen maps show at them
     with torch.no_grad():
-        target, _ = gather_pairs(batch.maps, pairs, batch.grid, num_points=len(seen))
-    num_views = torch.bincount(pairs.point, minlength=len(seen))
-    shared = pairs.select((num_views[pairs.point] > 1) & ~batch.hidden[pairs.view])
-    weighted, _ = gather_pairs(lifted.weighted_maps, shared, batch.grid, reduce=None)
+        target, _ = gather_pairs(batch.maps, pairs, batch.grid, num_points=len(visible))  # (n, C)
+
+    # what the image branch makes of each view of a point that several views see
+    num_views = torch.bincount(pairs.point, minlength=len(visible))
+    shared = pairs.select((num_views[pairs.point] > 1) & ~batch.masked[pairs.view])
+    weighted, _ = gather_pairs(lifted.weighted_maps, shared, batch.grid, reduce=None)  # (p, D + 1)
+
     counts = torch.tensor(points.num_points, device=device)
     sample = torch.repeat_interleave(torch.arange(len(counts), device=device), counts)
-    visible = torch.bincount(sample, lifted.valid.float(), minlength=len(counts))
+    num_visible = torch.bincount(sample, lifted.valid.float(), minlength=len(counts))  # (B,)
     return {
-        'fused': points.fused[seen],
+        'fused': points.fused[visible],
         'target': target,
-        'point_weight': coverage_weights(sample[seen], visible, counts),
+        'point_weight': coverage_weights(sample[visible], num_visible, counts),
         'view_features': weighted[:, :-1] / weighted[:, -1:],
         'point_of_view': shared.point,
     }
@@ -134,7 +153,7 @@ def consistency_inputs(points: FusedPoints, max_points: int) -> dict[str, Tensor
 def coverage_weights(sample: Tensor, num_visible: Tensor, num_points: Tensor) -> Tensor:
     """Weights of points whose sum is the mean coverage of the samples.
 
-    A sample of which little is seen counts little, and every point of it the same.
+    A sample of which little is visible counts little, and every point of it the same.
 
     Args:
         sample: (n,) int64 sample of each compared point.
@@ -156,10 +175,12 @@ def cross_view_distance(view_features: Tensor, point_of_view: Tensor) -> Tensor:
         view_features: (p, D); p = 0 gives 0.
         point_of_view: (p,) int64.
     """
-    z = centred(view_features)
+    z = centred(view_features)  # (p, D)
     _, group = torch.unique(point_of_view, return_inverse=True)
     num_groups = int(group.max()) + 1 if len(group) else 0
-    means = scatter_mean(z, group, num_groups)
+    means = scatter_mean(z, group, num_groups)  # (points, D)
+
+    # 1 − cos(z_p − mean z, z̄_point(p) − mean z)
     distance = 1 - F.cosine_similarity(z, means[group], dim=1)
     return distance.sum() / max(1, len(z))
 

@@ -15,36 +15,37 @@ what some view sees stands beside the 3D one, and what starts at zero are the we
 decoder reads it (``side_channels`` = 96). It is not squeezed into the width of the backbone, and
 without views the network stays the 3D network even after training. In mode 'gate' the decoder sees
 the 96 fused channels alone.
-Points and not voxels are fused, so what one point sees stays its own; a room at 5 cm has about
+
+Points and not voxels are fused, so each point keeps what it alone shows; a room at 5 cm has about
 as many of one as of the other.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
-from mmengine.logging import print_log
+from mmdet3d.structures import Det3DDataSample
 from torch import Tensor, nn
 
 from oneformer3d.registry import MODELS
-from oneformer3d.store.manifest import read_manifest
-from oneformer3d.structures import PointFeatures
+from oneformer3d.store.channels import stored_channels
+from oneformer3d.structures import PointEncoder, PosedViews, ViewBatch, hide_prefix, point_labels
 
 from .consistency import consistency_inputs
 from .fused_points import FusedPoints, fusion_statistics
 from .gate import FusionGate, GeoPE
-from .image_branch import ImageBranch, batch_views, views_of_images
+from .image_branch import ImageBranch
 from .online_clip import OnlineClip
-from .point_classes import semantic_labels
+from .point_classes import PointSemanticCriterion
+from .standalone import accepts_plain_tensors
 from .tiny_sa import TinySANeck
 
-POINT_ENCODER = 'points_3d.'
-WIDTH = 128
+WIDTH = 128  # of the image feature and of the 3D feature where they meet
+HEAD_CHANNELS = 256
 MODES = ('residual', 'concat', 'gate')
 
 
 @MODELS.register_module()
-class BiFusionEncoder(nn.Module):
+class BiFusionEncoder(PointEncoder):
     """Encoder of points and views; takes an encoder's place in a segmentor.
 
     In state dicts the parameters of the 3D encoder have no prefix, as when it stands alone.
@@ -76,21 +77,26 @@ class BiFusionEncoder(nn.Module):
 
     def __init__(
         self,
+        # points
         encoder_3d: dict,
         point_channels: int,
+        # fusion
         mode: str = 'residual',
         fused_channels: int = 96,
+        # stored maps, or CLIP as a part of the model
         clip_channels: int | None = None,
         clip_store: str | None = None,
         offline_clip_feat: bool = True,
         clip: dict | None = None,
         freeze_blocks: int = 0,
         memory_budget: int = 8 << 30,
+        # image branch and attention
         upsample: int = 2,
         use_amp: bool = True,
         use_tiny_sa_2d: bool = False,
         use_tiny_sa_3d: bool = True,
         tiny_sa: dict | None = None,
+        # training
         clip_cons: dict | None = None,
         point_semantic: dict | None = None,
         train_without_views: bool = False,
@@ -101,128 +107,76 @@ class BiFusionEncoder(nn.Module):
         if offline_clip_feat and (clip is not None or freeze_blocks):
             raise ValueError('clip and freeze_blocks are of online features: offline_clip_feat')
         self.mode = mode
+        self.fused_channels = fused_channels
         self.train_without_views = train_without_views
+
+        # points and maps
         self.points_3d = MODELS.build(encoder_3d)
         self.online_clip = None
         if not offline_clip_feat:
             self.online_clip = OnlineClip(
                 clip, freeze_blocks, clip_store, memory_budget=memory_budget
             )
-            clip_channels = self.online_clip.clip_channels
+            self.clip_channels = self.online_clip.clip_channels
         else:
-            clip_channels = _stored_channels(clip_store, clip_channels)
-        self.clip_channels = clip_channels
+            self.clip_channels = stored_channels(clip_store, clip_channels)
+
+        # what is fused, and how much of each
         self.image_branch = ImageBranch(
-            clip_channels, 256, WIDTH, upsample, use_tiny_sa_2d, use_amp
+            self.clip_channels, HEAD_CHANNELS, WIDTH, upsample, use_tiny_sa_2d, use_amp
         )
         self.tiny_sa = TinySANeck(point_channels, **(tiny_sa or {})) if use_tiny_sa_3d else None
         self.point_linear = nn.Linear(point_channels, WIDTH)
         self.geo_pe = GeoPE()
-        self.fused_channels = fused_channels
         self.fusion_gate = FusionGate(WIDTH, channels=fused_channels)
-        self.out = None
-        if mode == 'residual':
-            self.out = nn.Linear(fused_channels, point_channels)
-            nn.init.zeros_(self.out.weight)
-            nn.init.zeros_(self.out.bias)
-        self.clip_cons = None
+        self.out = _zero_linear(fused_channels, point_channels) if mode == 'residual' else None
+
+        # further losses
+        self.clip_cons = self.point_semantic = None
         if clip_cons is not None:
-            self.clip_cons = MODELS.build(
-                {'in_channels': fused_channels, 'target_channels': clip_channels, **clip_cons}
-            )
-        self.point_semantic = None
+            widths = {'in_channels': fused_channels, 'target_channels': self.clip_channels}
+            self.clip_cons = MODELS.build({**widths, **clip_cons})
         if point_semantic is not None:
-            self.point_semantic = MODELS.build(
-                {
-                    'type': 'PointSemanticCriterion',
-                    'in_channels': fused_channels,
-                    **point_semantic,
-                }
-            )
-        taken = dict(self.named_children()).keys() & dict(self.points_3d.named_children()).keys()
-        if taken:
-            raise ValueError(
-                f'{type(self.points_3d).__name__}: a part has one of the names {taken}'
-            )
-        self._register_state_dict_hook(_unnest)
-        self.register_load_state_dict_pre_hook(_nest)
+            settings = {'type': PointSemanticCriterion, 'in_channels': fused_channels}
+            self.point_semantic = MODELS.build({**settings, **point_semantic})
 
+        hide_prefix(self, 'points_3d')
+
+    @accepts_plain_tensors
     def forward(
-        self,
-        inputs: Mapping | Tensor | Sequence[Tensor],
-        data_samples: Sequence | Tensor | None = None,
-        intrinsics: Tensor | Sequence[Tensor] | None = None,
-        extrinsics: Tensor | Sequence[Tensor] | None = None,
-        depth: Tensor | Sequence[Tensor] | None = None,
-        image_size: Sequence[int] | None = None,
-        scene_ids: Sequence[str] | None = None,
-        frame_ids: Sequence[Sequence[str]] | None = None,
-    ) -> FusedPoints | list[dict[str, Any]]:
-        """As the segmentor's encoder, or on plain tensors.
-
-        ``encoder(inputs, data_samples)`` with the segmentor's dictionary returns ``FusedPoints``.
-        ``encoder(points, images, intrinsics, extrinsics)`` returns ``FusedPoints.samples()``:
-
-        Args:
-            inputs: (B, N, 6) points or a list of (N, 6).
-            data_samples: images (B, 3, H, W), or per sample (3, H, W) or (V, 3, H, W), uint8
-                or 0–1; offline in their place maps of ``clip_channels`` channels. None for none.
-            intrinsics: (3, 3), (B, 3, 3), or per sample (3, 3) or (V, 3, 3).
-            extrinsics: (B, 4, 4), or per sample (4, 4) or (V, 4, 4) camera to world.
-            depth: (B, h, w), or per sample (h, w) or (V, h, w), metres; None tests the frustum.
-            image_size: (H, W) that the intrinsics belong to; the images' own by default, needed
-                offline.
-            scene_ids: name of each sample.
-            frame_ids: names of the views of each sample.
-
-        Raises:
-            ValueError: arguments of which the samples differ in number, or of wrong shapes.
-        """
-        if isinstance(inputs, Mapping):
-            return self.encode(inputs, data_samples)
-        points = list(inputs)
-        views = views_of_images(
-            points,
-            data_samples,
-            intrinsics,
-            extrinsics,
-            depth,
-            image_size,
-            scene_ids,
-            frame_ids,
-            as_maps=self.online_clip is None,
-        )
-        return self.encode({'points': points, 'views': views}).samples()
-
-    def encode(self, inputs: Mapping, data_samples: Sequence | None = None) -> FusedPoints:
-        """Fused features.
+        self, inputs: Mapping, data_samples: Sequence[Det3DDataSample] | None = None
+    ) -> FusedPoints:
+        """Fused features; plain tensors are taken too, see ``accepts_plain_tensors``.
 
         Args:
             inputs: ``points`` [(N, 6)], ``views`` [``PosedViews`` or None] or absent, and what
                 the 3D encoder reads besides.
-            data_samples: may tell the names of scenes without views.
+            data_samples: hold the names of scenes without views.
         """
         points = inputs['points']
-        base: PointFeatures = self.points_3d(inputs, data_samples)
-        views = tuple(inputs.get('views') or [None] * len(points))
-        if self.online_clip is not None:
-            views = tuple(
-                self.online_clip(seen) if seen is not None and seen.feat is None else seen
-                for seen in views
-            )
-        device = points[0].device
-        # Stored maps are float16, which CPU autocast cannot stack.
-        with torch.autocast(device.type, enabled=False):
-            batch = batch_views(views, base.num_points, self.clip_channels, device)
-        lifted = self.image_branch(batch)
-        geo, view_of_point = self.geo_pe(points, views)
+        views = self._with_maps(inputs.get('views') or [None] * len(points))
+
+        # what each point is, alone and among its neighbours
+        base = self.points_3d(inputs, data_samples)  # (sum N, D)
         shape = base.features
         if self.tiny_sa is not None:
-            xyz = torch.cat([sample[:, :3] for sample in points])
-            shape = self.tiny_sa(shape, xyz, base.num_points)
+            xyz = torch.cat([cloud[:, :3] for cloud in points])  # (sum N, 3)
+            shape = self.tiny_sa(shape, xyz, base.num_points)  # (sum N, D)
+
+        # what the views show of it, and where it is
+        batch = ViewBatch.of_maps(views, self.clip_channels, points[0].device, base.num_points)
+        lifted = self.image_branch(batch)  # (sum N, 128)
+        geo, view_of_point = self.geo_pe(points, views)  # (sum N, 32)
+
+        # how much of the image it takes
         fused, gate = self.fusion_gate(
             lifted.features, self.point_linear(shape), geo, lifted.conf, lifted.valid
-        )
+        )  # (sum N, 96)
+
+        without_views = None
+        if self.training and self.train_without_views:
+            without_views = self._without_views(base.features, shape, points)
+
         return FusedPoints(
             features=self._features(base.features, fused, lifted.valid),
             voxel_of_point=base.voxel_of_point,
@@ -233,87 +187,76 @@ class BiFusionEncoder(nn.Module):
             lifted=lifted,
             view_of_point=view_of_point,
             views=views,
-            scene_ids=tuple(
-                seen.scene_id if seen is not None else _scene_id(data_samples, i)
-                for i, seen in enumerate(views)
-            ),
-            without_views=(
-                self._without_views(base.features, shape, points)
-                if self.training and self.train_without_views
-                else None
-            ),
+            scene_ids=_scene_ids(views, data_samples),
+            without_views=without_views,
         )
 
-    def _without_views(self, base: Tensor, shape: Tensor, points: Sequence[Tensor]) -> Tensor:
-        """The features that points without views get, of 3D features before and after TinySA."""
-        unseen = torch.zeros_like(base[:, 0], dtype=torch.bool)
-        if self.mode == 'concat':  # whatever the fusion says of unseen points is not read
-            return self._features(base, base.new_zeros(len(base), self.fused_channels), unseen)
-        geo, _ = self.geo_pe(points, [None] * len(points))
-        shape = self.point_linear(shape)
-        fused, _ = self.fusion_gate(
-            torch.zeros_like(shape), shape, geo, unseen.to(shape.dtype), unseen
+    def _with_maps(self, views: Sequence[PosedViews | None]) -> tuple[PosedViews | None, ...]:
+        """The views; with CLIP as a part of the model, those without maps get theirs."""
+        if self.online_clip is None:
+            return tuple(views)
+        return tuple(
+            self.online_clip(sample) if sample is not None and sample.feat is None else sample
+            for sample in views
         )
-        return self._features(base, fused, unseen)
 
     def _features(self, base: Tensor, fused: Tensor, valid: Tensor) -> Tensor:
         """What the decoder reads, of 3D features, fused ones and whether a view sees the point."""
         if self.mode == 'gate':
-            return fused
+            return fused  # (sum N, 96)
         if self.mode == 'concat':
-            return torch.cat((base, fused * valid[:, None]), dim=1)
-        return base + self.out(fused)
+            return torch.cat((base, fused * valid[:, None]), dim=1)  # (sum N, D + 96)
+        return base + self.out(fused)  # (sum N, D)
+
+    def _without_views(self, base: Tensor, shape: Tensor, points: Sequence[Tensor]) -> Tensor:
+        """The features that points without views get, of 3D features before and after TinySA."""
+        valid = torch.zeros_like(base[:, 0], dtype=torch.bool)  # (sum N,)
+        if self.mode == 'concat':  # here the fused feature of a point without views is not read
+            return self._features(base, base.new_zeros(len(base), self.fused_channels), valid)
+
+        geo, _ = self.geo_pe(points, [None] * len(points))
+        shape = self.point_linear(shape)
+        fused, _ = self.fusion_gate(torch.zeros_like(shape), shape, geo, valid.to(shape), valid)
+        return self._features(base, fused, valid)
 
     def auxiliary_losses(
-        self, points: FusedPoints, data_samples: Sequence | None = None
+        self,
+        points: FusedPoints,
+        data_samples: Sequence[Det3DDataSample] | None = None,
+        iteration: int | None = None,
     ) -> dict[str, Tensor]:
         """Losses of the criteria that there are, and ``fusion_statistics``.
 
         Raises:
-            ValueError: ``PointSemanticCriterion`` without labels.
+            ValueError: ``PointSemanticCriterion`` without labels, or a warm-up without iteration.
         """
         losses = {}
         if self.clip_cons is not None:
-            losses |= self.clip_cons(**consistency_inputs(points, self.clip_cons.max_points))
+            compared = consistency_inputs(points, self.clip_cons.max_points)
+            losses |= self.clip_cons(**compared, iteration=iteration)
+
         if self.point_semantic is not None:
-            seen = points.lifted.valid
-            labels = semantic_labels(data_samples, points.fused.device)
-            losses |= self.point_semantic(points.fused[seen], labels[seen])
+            valid = points.lifted.valid
+            labels = point_labels(data_samples, 'pts_semantic_mask', points.fused.device)
+            losses |= self.point_semantic(points.fused[valid], torch.cat(labels)[valid])
         return {**losses, **fusion_statistics(points)}
 
 
-def _stored_channels(clip_store: str | None, clip_channels: int | None) -> int:
-    """C as a store's header says, or as given where there is no store yet."""
-    try:
-        stored = None if clip_store is None else read_manifest(clip_store).stamp.channels
-    except FileNotFoundError:
-        stored = None
-    if stored is None:
-        if clip_channels is None:
-            raise ValueError(
-                f'clip_channels is not given and there is no feature store {clip_store}'
-            )
-        return clip_channels
-    if clip_channels not in (None, stored):
-        print_log(
-            f'{clip_store}: its maps have {stored} channels, not {clip_channels}', logger='current'
-        )
-    return stored
+def _zero_linear(in_channels: int, out_channels: int) -> nn.Linear:
+    linear = nn.Linear(in_channels, out_channels)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
 
 
-def _scene_id(data_samples: Sequence | None, i: int) -> str:
-    return '' if data_samples is None else data_samples[i].metainfo.get('scene_id', '')
-
-
-def _unnest(module: nn.Module, state_dict: dict, prefix: str, metadata: dict) -> None:
-    """State dict hook: ``points_3d.unet.…`` is saved as ``unet.…``."""
-    long = prefix + POINT_ENCODER
-    for key in [key for key in state_dict if key.startswith(long)]:
-        state_dict[prefix + key.removeprefix(long)] = state_dict.pop(key)
-
-
-def _nest(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
-    """Load hook: the inverse of ``_unnest``."""
-    for name in module.points_3d.state_dict():
-        if prefix + name in state_dict:
-            state_dict[prefix + POINT_ENCODER + name] = state_dict.pop(prefix + name)
+def _scene_ids(
+    views: Sequence[PosedViews | None], data_samples: Sequence[Det3DDataSample] | None
+) -> tuple[str, ...]:
+    """Name of each scene, '' where unknown."""
+    names = [''] * len(views)
+    for i, sample in enumerate(views):
+        if sample is not None:
+            names[i] = sample.scene_id
+        elif data_samples is not None:
+            names[i] = data_samples[i].metainfo.get('scene_id', '')
+    return tuple(names)

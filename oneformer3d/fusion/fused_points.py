@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oneformer3d.structures import PointFeatures, PosedViews
+from oneformer3d.structures import PointFeatures
 
 from .image_branch import LiftedViews
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FusedPoints(PointFeatures):
     """Point features with what fusion found out.
 
@@ -23,12 +23,9 @@ class FusedPoints(PointFeatures):
         fused: (sum N, 96) gated features.
         gate: (sum N, 96), exactly 0 where no view sees the point.
         geo: (sum N, 32) positional encoding.
-        lifted: what points see.
+        lifted: what the views show of the points.
         view_of_point: (sum N,) int64, the view of the sample that is nearest, −1 for none.
-        views: of each sample, or None.
         scene_ids: of each sample, '' where unknown.
-        without_views: (sum N, D) the features as they are if no sample has views, for training,
-            or None.
     """
 
     fused: Tensor
@@ -36,9 +33,7 @@ class FusedPoints(PointFeatures):
     geo: Tensor
     lifted: LiftedViews
     view_of_point: Tensor
-    views: tuple[PosedViews | None, ...]
     scene_ids: tuple[str, ...]
-    without_views: Tensor | None = None
 
     def samples(self) -> list[dict[str, Any]]:
         """The documented outputs, one dictionary per sample.
@@ -57,14 +52,15 @@ class FusedPoints(PointFeatures):
             'frame_of_point': self.view_of_point,
         }
         split = {name: value.split(list(self.num_points)) for name, value in rows.items()}
+
         return [
             {
-                **{name: parts[i] for name, parts in split.items()},
-                'clip_global': None if seen is None else seen.clip_global,
+                **{name: rows_of_sample[i] for name, rows_of_sample in split.items()},
+                'clip_global': None if views is None else views.clip_global,
                 'scene_id': self.scene_ids[i],
-                'frame_ids': () if seen is None else seen.frames,
+                'frame_ids': () if views is None else views.frames,
             }
-            for i, seen in enumerate(self.views)
+            for i, views in enumerate(self.views)
         ]
 
 
@@ -72,21 +68,22 @@ class FusedPoints(PointFeatures):
 def fusion_statistics(points: FusedPoints) -> dict[str, Tensor]:
     """Metrics of a batch, scalars; none has "loss" in its name, so none is added to the loss.
 
-    ``gate_mean`` and ``gate_std`` over seen points, ``coverage`` (seen points / points),
-    ``views_per_point`` (over seen points), ``valid_rate`` (pairs seen / pairs of a point and a
-    view), ``conf_mean`` over seen points.
+    ``gate_mean`` and ``gate_std`` over visible points, ``coverage`` (visible points / points),
+    ``views_per_point`` (over visible points), ``valid_rate`` (visible pairs / pairs of a point and
+    a view), ``conf_mean`` over visible points.
     """
     lifted, batch = points.lifted, points.lifted.batch
-    num_seen = lifted.valid.sum().clamp(min=1)
-    gate = points.gate.float().mean(1)[lifted.valid]
-    mean = gate.sum() / num_seen
+    num_visible = lifted.valid.sum().clamp(min=1)
+    gate = points.gate.float().mean(1)[lifted.valid]  # (n,)
+    mean = gate.sum() / num_visible
+
     possible = sum(n * v for n, v in zip(batch.num_points, batch.num_views))
     num_pairs = mean.new_tensor(float(len(batch.pairs)))
     return {
         'gate_mean': mean,
-        'gate_std': ((gate - mean).square().sum() / num_seen).sqrt(),
+        'gate_std': ((gate - mean).square().sum() / num_visible).sqrt(),
         'coverage': lifted.valid.float().mean(),
         'valid_rate': num_pairs / max(1, possible),
-        'views_per_point': num_pairs / num_seen,
-        'conf_mean': lifted.conf.sum() / num_seen,
+        'views_per_point': num_pairs / num_visible,
+        'conf_mean': lifted.conf.sum() / num_visible,
     }

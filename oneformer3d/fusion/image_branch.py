@@ -1,6 +1,6 @@
 """The image branch: CLIP maps of the views of a batch → one feature and confidence per point.
 
-Enters: the ``PosedViews`` of each sample. Leaves: ``LiftedViews``: features (sum N, 128) and
+Enters: a ``ViewBatch`` of maps. Leaves: ``LiftedViews``: features (sum N, 128) and
 confidences (sum N,), with the maps and pairs they came from. V views of all samples, P pairs of
 all samples, C channels of the stored map, h × w its grid.
 
@@ -11,56 +11,29 @@ Written order is sample, then Linear (256 → 128). Both are linear and the weig
 to 1, so the linear layer runs first, on V·h·w cells instead of P pairs: the same values, cheaper.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oneformer3d.lifting.camera import Camera
-from oneformer3d.lifting.pairs import PixelPairs, project_pairs
 from oneformer3d.lifting.sampling import gather_pairs
-from oneformer3d.structures import PosedViews
+from oneformer3d.lifting.shapes import expect_shape
+from oneformer3d.structures import ViewBatch
 
 from .tiny_sa import TinySA2D
 
-LEAST_CONFIDENCE = 1e-3  # a seen point always has a weighted mean
-
-
-@dataclass(frozen=True)
-class ViewBatch:
-    """The views of a batch, one after another.
-
-    Attributes:
-        maps: (V, C, h, w) frozen maps.
-        hidden: (V,) bool, views that the network sees as zeros.
-        pairs: point (rows of the stacked points) and view (rows of ``maps``); ``uv`` in cells of
-            the grid, since images of different samples may differ in size.
-        num_points: N of each sample.
-        num_views: V of each sample.
-    """
-
-    maps: Tensor
-    hidden: Tensor
-    pairs: PixelPairs
-    num_points: tuple[int, ...]
-    num_views: tuple[int, ...]
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(h, w)."""
-        return tuple(self.maps.shape[-2:])
+LEAST_CONFIDENCE = 1e-3  # so that a visible point always has a weighted mean
 
 
 @dataclass(frozen=True)
 class LiftedViews:
-    """What points see.
+    """What the views show of the points.
 
     Attributes:
         features: (sum N, D), 0 where not valid.
         conf: (sum N,) 0…1, grows with the confidence and the number of views, 0 where not valid.
-        valid: (sum N,) bool, seen by a view.
+        valid: (sum N,) bool, visible in a view.
         weighted_maps: (V, D + 1, h', w') confidence times feature, and the confidence, of each
             cell.
         batch: the views.
@@ -96,8 +69,8 @@ class ImageBranch(nn.Module):
     ) -> None:
         super().__init__()
         neck = TinySA2D(head_channels) if use_tiny_sa else None
-        # Enlarged here, after the linear layer, not in the head.
-        self.head = FeatureHead(clip_channels, head_channels, upsample=1, neck=neck)
+        # enlarged here, after the linear layer, not in the head
+        self.head = ImageHead(clip_channels, head_channels, upsample=1, neck=neck)
         self.linear = nn.Linear(head_channels, out_channels)
         self.confidence = nn.Linear(head_channels, 1)
         self.upsample = upsample
@@ -105,156 +78,35 @@ class ImageBranch(nn.Module):
 
     def forward(self, batch: ViewBatch) -> LiftedViews:
         """Lift the views of a batch."""
-        weighted_maps = self.weighted_maps(batch)
+        weighted_maps = self.weighted_maps(batch.visible_maps())  # (V, D + 1, h', w')
         sums, _ = gather_pairs(
             weighted_maps, batch.pairs, batch.grid, num_points=sum(batch.num_points), reduce='sum'
-        )
-        weight = sums[:, -1:]
+        )  # (sum N, D + 1)
+
+        # feature of a point = Σ_views conf · f / Σ_views conf
+        weight = sums[:, -1:]  # (sum N, 1)
         valid = torch.zeros(len(sums), dtype=torch.bool, device=sums.device)
         valid[batch.pairs.point] = True
         features = sums[:, :-1] / torch.where(valid[:, None], weight, 1.0)
+
         return LiftedViews(features, 1 - torch.exp(-weight[:, 0]), valid, weighted_maps, batch)
 
-    def weighted_maps(self, batch: ViewBatch) -> Tensor:
-        """(V, D + 1, h', w') in channels-last memory."""
-        maps = torch.where(batch.hidden[:, None, None, None], 0.0, batch.maps.float())
-        if len(maps) == 0:
-            # One map that nobody looks at: every parameter has a gradient in every batch, as
-            # distributed training asks.
-            maps = maps.new_zeros(1, *maps.shape[1:])
+    def weighted_maps(self, maps: Tensor) -> Tensor:
+        """(V, C, h, w) → (V, D + 1, h', w') in channels-last memory."""
         maps = F.layer_norm(maps.permute(0, 2, 3, 1), maps.shape[1:2]).permute(0, 3, 1, 2)
         with torch.autocast(maps.device.type, enabled=self.use_amp and maps.is_cuda):
-            cells = self.head(maps).permute(0, 2, 3, 1)
+            cells = self.head(maps).permute(0, 2, 3, 1)  # (V, h, w, 256)
+
         with torch.autocast(maps.device.type, enabled=False):
             cells = cells.float()
             confidence = self.confidence(cells).sigmoid().clamp(min=LEAST_CONFIDENCE)
             cells = torch.cat((self.linear(cells) * confidence, confidence), dim=-1)
-            weighted = cells.permute(0, 3, 1, 2)
+            weighted = cells.permute(0, 3, 1, 2)  # (V, D + 1, h, w)
             if self.upsample == 1:
                 return weighted
             return F.interpolate(
                 weighted, scale_factor=self.upsample, mode='bilinear', align_corners=False
             )
-
-
-def batch_views(
-    views: Sequence[PosedViews | None],
-    num_points: Sequence[int],
-    clip_channels: int,
-    device: torch.device,
-) -> ViewBatch:
-    """Stack the views of the samples of a batch.
-
-    Args:
-        views: per sample, or None; those with views have their maps.
-        num_points: N of each sample.
-        clip_channels: C that the network expects.
-        device: where to put views that were not moved.
-
-    Raises:
-        ValueError: views of other points, maps of other channels, or grids that differ.
-    """
-    maps, hidden, columns, num_views = [], [], [], []
-    point_offset = 0
-    for i, (seen, count) in enumerate(zip(views, num_points)):
-        num_views.append(0 if seen is None else seen.num_views)
-        if num_views[-1]:
-            _check_views(i, seen, count, clip_channels, maps)
-            height, width = seen.feat.shape[-2:]
-            scale = seen.pairs.uv.new_tensor(
-                [width / seen.image_size[1], height / seen.image_size[0]]
-            )
-            columns.append(
-                (
-                    seen.pairs.point + point_offset,
-                    seen.pairs.view + sum(num_views[:-1]),
-                    (seen.pairs.uv + 0.5) * scale - 0.5,
-                    seen.pairs.depth_z,
-                )
-            )
-            maps.append(seen.feat)
-            hidden += [seen.pixels_hidden] * num_views[-1]
-        point_offset += count
-    if not maps:
-        none = torch.zeros(0, dtype=torch.int64, device=device)
-        numbers = torch.zeros(0, 2, device=device)
-        columns = [(none, none, numbers, numbers[:, 0])]
-        maps = [torch.zeros(0, clip_channels, 1, 1, device=device)]
-    return ViewBatch(
-        maps=torch.cat(maps),
-        hidden=torch.tensor(hidden, dtype=torch.bool, device=device),
-        pairs=PixelPairs(*(torch.cat(column) for column in zip(*columns))),
-        num_points=tuple(num_points),
-        num_views=tuple(num_views),
-    )
-
-
-def views_of_images(
-    points: Sequence[Tensor],
-    images: Tensor | Sequence[Tensor] | None,
-    intrinsics: Tensor | Sequence[Tensor] | None,
-    extrinsics: Tensor | Sequence[Tensor] | None,
-    depth: Tensor | Sequence[Tensor] | None = None,
-    image_size: Sequence[int] | None = None,
-    scene_ids: Sequence[str] | None = None,
-    frame_ids: Sequence[Sequence[str]] | None = None,
-    as_maps: bool = False,
-) -> list[PosedViews | None]:
-    """Views of plain tensors; arguments as of ``BiFusionEncoder.forward``."""
-    num_samples = len(points)
-    if images is None:
-        return [None] * num_samples
-    if intrinsics is None or extrinsics is None:
-        raise ValueError('images need intrinsics and extrinsics')
-    if as_maps and image_size is None:
-        raise ValueError('maps need the image_size that their intrinsics belong to')
-    if torch.is_tensor(intrinsics) and intrinsics.ndim == 2:
-        intrinsics = [intrinsics] * num_samples
-    for name, value in (('images', images), ('intrinsics', intrinsics), ('extrinsics', extrinsics)):
-        if len(value) != num_samples:
-            raise ValueError(f'{num_samples} point clouds but {len(value)} {name}')
-    views = []
-    for i in range(num_samples):
-        content = images[i] if images[i].ndim == 4 else images[i][None]
-        maps = None if depth is None else depth[i].reshape(-1, *depth[i].shape[-2:])
-        size = tuple(content.shape[-2:] if image_size is None else image_size)
-        poses = extrinsics[i].reshape(-1, 4, 4).to(points[i])
-        if len(poses) != len(content):
-            raise ValueError(f'sample {i}: {len(content)} images but {len(poses)} poses')
-        frames = () if frame_ids is None else tuple(frame_ids[i])
-        if frames and len(frames) != len(content):
-            raise ValueError(f'sample {i}: {len(content)} images but {len(frames)} frame_ids')
-        camera = Camera(intrinsics[i].to(points[i]), poses, size)
-        views.append(
-            PosedViews(
-                pairs=project_pairs(points[i][:, :3], camera, maps),
-                world_from_cam=poses,
-                image_size=size,
-                num_points=len(points[i]),
-                scene_id='' if scene_ids is None else scene_ids[i],
-                frames=frames,
-                **{'feat' if as_maps else 'images': content},
-            )
-        )
-    return views
-
-
-def _check_views(
-    i: int, views: PosedViews, num_points: int, clip_channels: int, maps: list[Tensor]
-) -> None:
-    if views.num_points != num_points:
-        raise ValueError(f'sample {i}: views of {views.num_points} points, got {num_points}')
-    if views.feat is None:
-        raise ValueError(f'sample {i}: its {views.num_views} views have no feature maps')
-    if views.feat.ndim != 4 or views.feat.shape[1] != clip_channels:
-        raise ValueError(
-            f'sample {i}: expected maps (V, {clip_channels}, h, w), got {tuple(views.feat.shape)}'
-        )
-    if maps and maps[0].shape[-2:] != views.feat.shape[-2:]:
-        raise ValueError(
-            f'sample {i}: the maps of a batch share one grid, got '
-            f'{tuple(maps[0].shape[-2:])} and {tuple(views.feat.shape[-2:])}'
-        )
 
 
 def pixel_shuffle_features(feat: Tensor, factor: int = 2) -> Tensor:
@@ -278,7 +130,7 @@ def pixel_shuffle_features(feat: Tensor, factor: int = 2) -> Tensor:
     return F.pixel_shuffle(feat, factor)
 
 
-class FeatureHead(nn.Module):
+class ImageHead(nn.Module):
     """The part of the image branch that stays trainable: Conv1×1 → neck → bilinear.
 
     Args:
@@ -317,11 +169,8 @@ class FeatureHead(nn.Module):
         Raises:
             ValueError: other channels than the head was made for.
         """
-        if feat.ndim != 4 or feat.shape[1] != self.in_channels:
-            raise ValueError(
-                f'expected a map (V, {self.in_channels}, h, w), got {tuple(feat.shape)}'
-            )
-        x = self.proj(feat.to(self.proj.weight.dtype))
+        expect_shape('map', feat, 'V C h w', C=self.in_channels)
+        x = self.proj(feat.to(self.proj.weight.dtype))  # (V, out_channels, h, w)
         if not len(x):
             height, width = x.shape[-2:]
             return x.new_zeros(0, self.out_channels, height * self.upsample, width * self.upsample)

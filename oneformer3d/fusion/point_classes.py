@@ -3,13 +3,10 @@
 Enters: fused features of the points that some view sees, and their labels. Leaves: a dict of one
 scalar. n points, C semantic classes (label C means unlabeled).
 
-The decoder hears of images only through its queries; in a short training this is a long way to
-the layers that read the maps. A linear classifier of every point tells them at once.
+The decoder's losses reach the layers that read the maps only through its queries, which is a long
+way in a short training. A linear classifier of every point reaches them directly.
 """
 
-from collections.abc import Sequence
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -44,17 +41,3 @@ class PointSemanticCriterion(nn.Module):
         total = F.cross_entropy(self.head(fused), labels, ignore_index=num_classes, reduction='sum')
         num_labeled = (labels != num_classes).sum().clamp(min=1)
         return {'point_semantic_loss': self.loss_weight * total / num_labeled}
-
-
-def semantic_labels(data_samples: Sequence | None, device: torch.device) -> Tensor:
-    """(sum N,) int64, ``gt_pts_seg.pts_semantic_mask`` of all samples.
-
-    Raises:
-        ValueError: a sample has none.
-    """
-    labels = []
-    for i, sample in enumerate(data_samples or [None]):
-        if sample is None or 'pts_semantic_mask' not in sample.get('gt_pts_seg', ()):
-            raise ValueError(f'sample {i}: gt_pts_seg has no pts_semantic_mask')
-        labels.append(torch.as_tensor(sample.gt_pts_seg.pts_semantic_mask, device=device).long())
-    return torch.cat(labels)

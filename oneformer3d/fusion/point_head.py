@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oneformer3d.files.checkpoints import load_checkpoint_file
-from oneformer3d.lifting.pairs import PixelPairs
 from oneformer3d.lifting.uv import sample_img_feat
 
 _CONV, _LINEAR = 'head.proj.weight', 'linear.weight'
@@ -64,7 +63,7 @@ def load_point_head(
         ValueError: no checkpoint, or without such a branch.
     """
     # Here, because everything else of this package works without it.
-    from .image_branch import ImageBranch, ViewBatch
+    from .image_branch import ImageBranch
 
     state = load_checkpoint_file(path)
     prefix = find_branch(state, channels, out_channels, str(path))
@@ -78,11 +77,8 @@ def load_point_head(
     branch.eval()
 
     def project(feat: Tensor, uv: Tensor, image_size: tuple[int, int]) -> Tensor:
-        maps = feat[None].float()
-        hidden = torch.zeros(1, dtype=torch.bool)
-        no_pairs = PixelPairs(*(torch.zeros(0, dtype=torch.int64),) * 2, uv[:0], uv[:0, 0])
-        batch = ViewBatch(maps, hidden, no_pairs, (len(uv),), (1,))
-        sampled = sample_img_feat(branch.weighted_maps(batch), uv, image_size)
+        weighted = branch.weighted_maps(feat[None].float())  # (1, 129, h', w')
+        sampled = sample_img_feat(weighted, uv, image_size)  # (P, 129)
         return sampled[:, :-1] / sampled[:, -1:]
 
     return PointHead(f'trained: {prefix.rstrip(".")} of {Path(path).name}', project)

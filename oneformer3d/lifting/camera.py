@@ -222,6 +222,19 @@ def resize_intrinsics(
     )
 
 
+def resize_pixels(uv: Tensor, image_size: tuple[int, int], resized: tuple[int, int]) -> Tensor:
+    """Pixels (…, 2) of an image (H, W) → the same positions in the image resized to (H', W').
+
+    Example:
+        >>> resize_pixels(torch.tensor([[-0.5, -0.5], [319.5, 239.5]]), (480, 640), (240, 320))
+        tensor([[ -0.5000,  -0.5000],
+                [159.5000, 119.5000]])
+    """
+    scale = uv.new_tensor([resized[1] / image_size[1], resized[0] / image_size[0]])
+    # u' = (u + 0.5) W' / W − 0.5
+    return (uv + 0.5) * scale - 0.5
+
+
 def is_valid_pose(pose: Tensor, tolerance: float = 1e-3) -> bool:
     """Whether a (4, 4) pose is a finite rigid motion: orthonormal, det +1, last row (0, 0, 0, 1).
 

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from oneformer3d.lifting.aggregation import build_aggregator
 from oneformer3d.lifting.pair_aggregation import DECAY
 from oneformer3d.registry import MODELS
-from oneformer3d.structures import PointFeatures
+from oneformer3d.structures import PointEncoder, PointFeatures
 
 from .lift_views import lift_views
 from .segmentor import build_image_net
 
 
 @MODELS.register_module()
-class LiftingEncoder(nn.Module):
+class LiftingEncoder(PointEncoder):
     """Encoder of points and views; takes an encoder's place in a segmentor.
 
     Args:

@@ -142,7 +142,7 @@ def trusted_pairs(
 
 def read_maps(maps: ImageMaps, pairs: PixelPairs, views: PosedViews) -> Tensor:
     """Features (P, ΣC) of the pairs, all maps side by side; zeros where pixels are hidden."""
-    if views.pixels_hidden:
+    if views.pixels_masked:
         return maps.maps[0].new_zeros(len(pairs), maps.num_channels)
     pairs = image_pixels(pairs, views)
     rows = [gather_pairs(x, pairs, maps.covered, reduce=None)[0] for x in maps.maps]

@@ -19,18 +19,6 @@ def masked_cross_entropy(logits: Tensor, labels: Tensor, num_classes: int) -> Te
     return F.cross_entropy(logits[labeled], labels[labeled])
 
 
-def semantic_labels(sample: Det3DDataSample, i: int) -> Tensor:
-    """(N,) int64 of sample ``i`` of a batch.
-
-    Raises:
-        ValueError: it has none.
-    """
-    label = sample.gt_pts_seg.get('pts_semantic_mask') if 'gt_pts_seg' in sample else None
-    if label is None:
-        raise ValueError(f'sample {i}: gt_pts_seg has no pts_semantic_mask')
-    return torch.as_tensor(label).long()
-
-
 def with_semantic_prediction(sample: Det3DDataSample, probabilities: Tensor) -> Det3DDataSample:
     """The sample with classes from probabilities (N, C): no instances, a segment per class."""
     confidence, semantic = (

@@ -27,11 +27,11 @@ from oneformer3d.data.samples.preprocessor import SceneDataPreprocessor
 from oneformer3d.lifting.aggregation import ViewAggregator, build_aggregator
 from oneformer3d.lifting.pair_aggregation import DECAY, select_points
 from oneformer3d.registry import MODELS
-from oneformer3d.structures import PosedViews
+from oneformer3d.structures import PosedViews, point_labels
 
 from .frozen_maps import FrozenMaps
 from .lift_views import LiftedPoints, MapsOf, PyramidMaps, lift_views, stored_maps
-from .point_labels import masked_cross_entropy, semantic_labels, with_semantic_prediction
+from .point_labels import masked_cross_entropy, with_semantic_prediction
 
 POINT_INPUTS = {'color': 3, 'height': 1}
 
@@ -164,7 +164,7 @@ class FeatureLiftingSegmentation(BaseModel):
             ValueError: a sample without semantic labels.
         """
         points, views = list(inputs['points']), self._views(inputs)
-        labels = [semantic_labels(sample, i) for i, sample in enumerate(data_samples)]
+        labels = point_labels(data_samples, 'pts_semantic_mask')
         if self.num_train_points is not None:
             drawn = [_draw(sample, self.num_train_points) for sample in points]
             views = [_some_points(seen, chosen) for seen, chosen in zip(views, drawn)]

@@ -99,7 +99,7 @@ class ScanNetSemanticCriterion(nn.Module):
         losses = []
         for logits, target in zip(outputs['sem_preds'], targets):
             masks = target.sp_masks if target.query_masks is None else target.query_masks
-            labels = semantic_labels(masks[: self.ignore_index])
+            labels = class_of_columns(masks[: self.ignore_index])
             total = F.cross_entropy(
                 logits[:, : self.ignore_index],
                 labels,
@@ -245,7 +245,7 @@ class InstanceCriterion(nn.Module):
         return F.cross_entropy(logits, labels, logits.new_tensor(self.class_weight))
 
 
-def semantic_labels(masks: Tensor) -> Tensor:
+def class_of_columns(masks: Tensor) -> Tensor:
     """(S,) int64 class of each column of masks (C, S) bool; C where no row holds it."""
     return torch.where(masks.any(0), masks.int().argmax(0), len(masks))
 
@@ -277,11 +277,10 @@ def _layers(outputs: QueryOutput) -> list[LayerOutput]:
 
 
 def _rows(target: SceneTargets, rows: slice) -> SceneTargets:
-    query_masks = getattr(target, 'query_masks', None)
     return SceneTargets(
         target.labels_3d[rows],
         target.sp_masks[rows],
-        None if query_masks is None else query_masks[rows],
+        None if target.query_masks is None else target.query_masks[rows],
     )
 
 

@@ -8,7 +8,7 @@ with ``pred_pts_seg``. Letters as in ``structures``. Datasets differ by settings
 published type names are factories that preset them (``published``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from mmdet3d.structures import Det3DDataSample, PointData
@@ -20,18 +20,22 @@ from oneformer3d.data.samples.preprocessor import SceneDataPreprocessor
 from oneformer3d.registry import MODELS
 from oneformer3d.structures import (
     DecoderScene,
+    MaskDecoder,
+    PointEncoder,
     PointFeatures,
     PosedViews,
     QueryOutput,
     SceneTargets,
+    expect_contract,
+    find_point_labels,
+    hide_prefix,
+    point_labels,
     split_queries,
 )
 
 from .postprocess import PostprocessSettings, ScenePrediction, segment_scene
 from .targets import superpoint_targets
 from .weights import adapt_sparse_conv_layout
-
-ENCODER_PREFIX = 'encoder.'
 
 
 @MODELS.register_module()
@@ -42,12 +46,8 @@ class OneFormer3D(BaseModel):
     names of the published checkpoints.
 
     Args:
-        encoder: settings of a module ``encoder(inputs, data_samples) -> PointFeatures``. It may
-            have a method ``auxiliary_losses(PointFeatures, data_samples) -> dict`` of further
-            losses, and of metrics, whose names do not contain "loss". If what the encoder returns
-            has ``without_views`` (sum N, D), training decodes every sample twice, the second time
-            with these features and no views, and the losses are means over both.
-        decoder: settings of a query decoder.
+        encoder: settings of a ``PointEncoder``.
+        decoder: settings of a ``MaskDecoder``.
         criterion: settings of a criterion.
         num_semantic_classes: C.
         stuff_classes: semantic classes that are stuff in the panoptic result.
@@ -60,24 +60,36 @@ class OneFormer3D(BaseModel):
         test_cfg: keys of ``PostprocessSettings``.
         data_preprocessor: settings of the data preprocessor.
         init_cfg: settings of weight initialisation.
+
+    Attributes:
+        iteration: of training, which ``IterationHook`` keeps up to date and losses that warm up
+            read; None outside of a training run.
+
+    Raises:
+        TypeError: an encoder or a decoder of another class.
+        ValueError: unknown keys, or classes that do not fit the decoder.
     """
 
     def __init__(
         self,
+        # parts
         encoder: dict,
         decoder: dict,
         criterion: dict,
+        # classes
         num_semantic_classes: int,
         stuff_classes: Sequence[int],
         instance_classes: Sequence[int] | None = None,
+        # superpoints and queries
         use_superpoints: bool = True,
         query_thr: float = 0.5,
+        # settings of the framework
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        # Built here: the base class would look the name up in mmengine's own registry.
+        # built here: the base class would look the name up in mmengine's own registry
         super().__init__(
             SceneDataPreprocessor()
             if data_preprocessor is None
@@ -88,12 +100,13 @@ class OneFormer3D(BaseModel):
             raise ValueError(f'train_cfg: unknown keys {sorted(train_cfg)}')
         if not 0 <= query_thr <= 1:
             raise ValueError(f'query_thr: expected a number in 0…1, got {query_thr}')
-        self.encoder = MODELS.build(encoder)
-        taken = {'encoder', 'decoder', 'criterion', 'data_preprocessor'}
-        if taken & dict(self.encoder.named_children()).keys():
-            raise ValueError(f'{type(self.encoder).__name__}: a part has one of the names {taken}')
-        self.decoder = MODELS.build(decoder)
+
+        self.encoder: PointEncoder = MODELS.build(encoder)
+        self.decoder: MaskDecoder = MODELS.build(decoder)
         self.criterion = MODELS.build(criterion)
+        expect_contract(self.encoder, PointEncoder, 'an encoder')
+        expect_contract(self.decoder, MaskDecoder, 'a decoder')
+
         self.num_semantic_classes = num_semantic_classes
         self.stuff_classes = _checked_classes(stuff_classes, num_semantic_classes)
         self.instance_classes = _instance_classes(
@@ -105,8 +118,10 @@ class OneFormer3D(BaseModel):
         self.use_superpoints = use_superpoints
         self.query_thr = query_thr
         self.test_settings = _postprocess_settings(test_cfg or {})
-        self._register_state_dict_hook(_drop_encoder_prefix)
-        self.register_load_state_dict_pre_hook(_read_published_state_dict)
+        self.iteration: int | None = None
+
+        self.register_load_state_dict_pre_hook(_read_either_layout)
+        hide_prefix(self, 'encoder')
 
     def forward(
         self,
@@ -120,9 +135,8 @@ class OneFormer3D(BaseModel):
         if mode == 'predict':
             return self.predict(inputs, data_samples)
         if mode == 'tensor':
-            points, superpoints, features = self._encode(inputs, data_samples)
-            views = _views_of(inputs, points)
-            return self.decode(features, self._scenes(inputs['points'], superpoints, views))
+            outputs, _ = self._decode_all(inputs, data_samples)
+            return outputs
         raise ValueError(f'mode: expected loss, predict or tensor, got {mode!r}')
 
     def loss(self, inputs: dict, data_samples: list[Det3DDataSample]) -> dict[str, Tensor]:
@@ -133,22 +147,23 @@ class OneFormer3D(BaseModel):
             data_samples: with ``gt_pts_seg`` holding ``pts_semantic_mask``, ``pts_instance_mask``
                 and, with superpoints, ``sp_pts_mask``.
         """
-        points, superpoints, features = self._encode(inputs, data_samples)
+        points, superpoints, features = self._encode(inputs, data_samples)  # B × (S, D)
         targets = self.build_targets(superpoints, data_samples)
-        xyz, views = list(inputs['points']), _views_of(inputs, points)
-        if getattr(points, 'without_views', None) is not None:
-            # every sample once more, as it is without images
+        clouds, views = list(inputs['points']), _views_of(inputs, points)
+
+        # every sample once more, as it is without images
+        if points.without_views is not None:
             features = features + pool_superpoints(points.without_views, superpoints)
-            superpoints, targets, xyz = superpoints * 2, targets * 2, xyz * 2
+            superpoints, targets, clouds = superpoints * 2, targets * 2, clouds * 2
             views = views + [None] * len(views)
-        queries, targets = self.select_queries(features, targets)
+
+        queries, targets = self.select_queries(features, targets)  # B × (Q, D)
         query_ids = [target.query_ids for target in targets]
-        scenes = self._scenes(xyz, superpoints, views, query_ids)
-        outputs = self.decoder(features, queries, **scenes)
+        scenes = [DecoderScene(*row) for row in zip(clouds, superpoints, views, query_ids)]
+        outputs = self.decoder(features, queries, scenes=scenes)
+
         losses = self.criterion(outputs, targets)
-        if hasattr(self.encoder, 'auxiliary_losses'):
-            losses.update(self.encoder.auxiliary_losses(points, data_samples))
-        return losses
+        return losses | self.encoder.auxiliary_losses(points, data_samples, self.iteration)
 
     @torch.no_grad()
     def predict(
@@ -161,11 +176,10 @@ class OneFormer3D(BaseModel):
             [semantic, panoptic semantic], ``pts_instance_mask`` = [(K, N) bool masks, panoptic
             ids], ``instance_labels`` and ``instance_scores`` (K,), all numpy arrays.
         """
-        points, superpoints, features = self._encode(inputs, data_samples)
-        views = _views_of(inputs, points)
-        outputs = self.decode(features, self._scenes(inputs['points'], superpoints, views))
+        outputs, superpoints = self._decode_all(inputs, data_samples)
         if data_samples is None:
             data_samples = [Det3DDataSample() for _ in superpoints]
+
         return [
             _with_prediction(sample, self.postprocess(outputs, i, ids))
             for i, (sample, ids) in enumerate(zip(data_samples, superpoints))
@@ -178,6 +192,14 @@ class OneFormer3D(BaseModel):
         _, superpoints, features = self._encode(inputs, data_samples)
         return features, superpoints
 
+    def _encode(
+        self, inputs: Mapping, data_samples: list[Det3DDataSample] | None
+    ) -> tuple[PointFeatures, list[Tensor], list[Tensor]]:
+        """Point features, the superpoint of each point, and superpoint features."""
+        points: PointFeatures = self.encoder(inputs, data_samples)  # (sum N, D)
+        superpoints = self.superpoints_of(points, data_samples)  # B × (N,)
+        return points, superpoints, pool_superpoints(points.features, superpoints)
+
     def superpoints_of(
         self, points: PointFeatures, data_samples: list[Det3DDataSample] | None
     ) -> list[Tensor]:
@@ -189,16 +211,19 @@ class OneFormer3D(BaseModel):
         if not self.use_superpoints:
             voxels = points.voxel_of_point.split(list(points.num_points))
             return [ids - ids.min() for ids in voxels]
+
         superpoints = []
         for i, num_points in enumerate(points.num_points):
-            ids = None if data_samples is None else _label(data_samples[i], 'sp_pts_mask')
+            ids = None
+            if data_samples is not None:
+                ids = find_point_labels(data_samples[i], 'sp_pts_mask')
             if ids is None or len(ids) != num_points:
                 got = 'none' if ids is None else f'{len(ids)}'
                 raise ValueError(
                     f'sample {i}: expected gt_pts_seg.sp_pts_mask with {num_points} superpoint '
                     f'ids, got {got}'
                 )
-            superpoints.append(torch.as_tensor(ids, device=points.features.device).long())
+            superpoints.append(ids.to(points.features.device))
         return superpoints
 
     def build_targets(
@@ -209,18 +234,13 @@ class OneFormer3D(BaseModel):
         Raises:
             ValueError: a sample has no semantic or instance labels.
         """
-        targets = []
-        for i, (ids, sample) in enumerate(zip(superpoints, data_samples)):
-            labels = []
-            for name in ('pts_semantic_mask', 'pts_instance_mask'):
-                label = _label(sample, name)
-                if label is None:
-                    raise ValueError(f'sample {i}: gt_pts_seg has no {name}')
-                labels.append(torch.as_tensor(label, device=ids.device).long())
-            targets.append(
-                superpoint_targets(ids, *labels, self.num_semantic_classes, self.instance_classes)
-            )
-        return targets
+        device = superpoints[0].device
+        semantic = point_labels(data_samples, 'pts_semantic_mask', device)
+        instance = point_labels(data_samples, 'pts_instance_mask', device)
+        return [
+            superpoint_targets(*labels, self.num_semantic_classes, self.instance_classes)
+            for labels in zip(superpoints, semantic, instance)
+        ]
 
     def select_queries(
         self, features: Sequence[Tensor], targets: Sequence[SceneTargets]
@@ -228,67 +248,51 @@ class OneFormer3D(BaseModel):
         """Random superpoints as queries of training, none for a decoder that learns queries."""
         if self.decoder.learned_queries:
             return None, list(targets)
+
         queries, query_targets = [], []
         for x, target in zip(features, targets):
             fraction = (1 - self.query_thr) * torch.rand(1).item() + self.query_thr
             num_queries = max(1, int(fraction * len(x)))
             query_ids = torch.randperm(len(x), device=x.device)[:num_queries]
-            queries.append(x[query_ids])
+            queries.append(x[query_ids])  # (Q, D)
             query_targets.append(target.with_queries(query_ids))
         return queries, query_targets
 
-    def decode(self, features: Sequence[Tensor], scenes: dict | None = None) -> QueryOutput:
+    def _decode_all(
+        self, inputs: Mapping, data_samples: list[Det3DDataSample] | None
+    ) -> tuple[QueryOutput, list[Tensor]]:
+        """The last layer's predictions with all superpoints as queries, and the superpoints."""
+        points, superpoints, features = self._encode(inputs, data_samples)
+        views = _views_of(inputs, points)
+        query_ids = [None] * len(features)
+        if not self.decoder.learned_queries:
+            query_ids = [torch.arange(len(x), device=x.device) for x in features]
+
+        scenes = [
+            DecoderScene(*row) for row in zip(inputs['points'], superpoints, views, query_ids)
+        ]
+        return self.decode(features, scenes), superpoints
+
+    def decode(
+        self, features: Sequence[Tensor], scenes: Sequence[DecoderScene] | None = None
+    ) -> QueryOutput:
         """The last layer's predictions, every superpoint a query unless queries are learned.
 
         Args:
             features: per sample (S, D).
-            scenes: ``dict(scenes=[DecoderScene, …])`` for a decoder that reads views.
+            scenes: per sample; None is a batch without views.
         """
         queries = None if self.decoder.learned_queries else features
-        return self.decoder(features, queries, keep_aux=False, **(scenes or {}))
-
-    def _encode(
-        self, inputs: dict, data_samples: list[Det3DDataSample] | None
-    ) -> tuple[PointFeatures, list[Tensor], list[Tensor]]:
-        """Point features, the superpoint of each point, and superpoint features."""
-        points: PointFeatures = self.encoder(inputs, data_samples)
-        superpoints = self.superpoints_of(points, data_samples)
-        return points, superpoints, pool_superpoints(points.features, superpoints)
-
-    def _scenes(
-        self,
-        points: Sequence[Tensor],
-        superpoints: Sequence[Tensor],
-        views: Sequence[PosedViews | None],
-        query_ids: Sequence[Tensor | None] | None = None,
-    ) -> dict[str, list[DecoderScene]]:
-        """What a decoder is given besides features; nothing unless it reads views.
-
-        Args:
-            points: per sample (N, F).
-            superpoints: per sample (N,).
-            views: per sample.
-            query_ids: per sample (Q,) the superpoints that are queries; by default all are.
-        """
-        if not self.decoder.reads_views:
-            return {}
-        if query_ids is None:
-            query_ids = [None] * len(superpoints)
-            if not self.decoder.learned_queries:
-                query_ids = [
-                    torch.arange(int(ids.max()) + 1, device=ids.device) for ids in superpoints
-                ]
-        return {
-            'scenes': [DecoderScene(*row) for row in zip(points, superpoints, views, query_ids)]
-        }
+        return self.decoder(features, queries, keep_aux=False, scenes=scenes)
 
     def postprocess(self, outputs: QueryOutput, i: int, superpoints: Tensor) -> ScenePrediction:
         """Labels of the points of sample ``i``, whose superpoints are (N,) int64."""
         instances, semantics = split_queries(outputs, self.decoder.num_semantic_queries)
         if outputs['sem_preds'] is not None:
-            semantic_logits = outputs['sem_preds'][i][:, : self.num_semantic_classes]
+            semantic_logits = outputs['sem_preds'][i][:, : self.num_semantic_classes]  # (S, C)
         else:
-            semantic_logits = semantics['masks'][i].T
+            semantic_logits = semantics['masks'][i].T  # (S, C), a semantic query is a class
+
         return segment_scene(
             cls_logits=instances['cls_preds'][i],
             mask_logits=instances['masks'][i],
@@ -301,15 +305,10 @@ class OneFormer3D(BaseModel):
         )
 
 
-def _views_of(inputs: dict, points: PointFeatures) -> list[PosedViews | None]:
+def _views_of(inputs: Mapping, points: PointFeatures) -> list[PosedViews | None]:
     """Views of every sample; an encoder that computes maps returns the views with them."""
-    views = getattr(points, 'views', None) or inputs.get('views')
+    views = inputs.get('views') if points.views is None else points.views
     return list(views or [None] * len(points.num_points))
-
-
-def _label(sample: Det3DDataSample, name: str):
-    """A field of ``gt_pts_seg``, or None."""
-    return sample.gt_pts_seg.get(name) if 'gt_pts_seg' in sample else None
 
 
 def _with_prediction(sample: Det3DDataSample, prediction: ScenePrediction) -> Det3DDataSample:
@@ -354,22 +353,12 @@ def _postprocess_settings(test_cfg: dict) -> PostprocessSettings:
     return PostprocessSettings(**test_cfg)
 
 
-def _drop_encoder_prefix(module: nn.Module, state_dict: dict, prefix: str, metadata: dict) -> None:
-    """State dict hook: ``encoder.unet.…`` is saved as ``unet.…``."""
-    long = prefix + ENCODER_PREFIX
-    for key in [key for key in state_dict if key.startswith(long)]:
-        state_dict[prefix + key.removeprefix(long)] = state_dict.pop(key)
-
-
-def _read_published_state_dict(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
-    """Load hook: the inverse of ``_drop_encoder_prefix``, and either sparse-conv layout."""
-    names = [key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)]
-    model_state = module.state_dict()
-    given = adapt_sparse_conv_layout(
-        {name: state_dict[prefix + name] for name in names}, model_state
-    )
-    encoder_names = set(module.encoder.state_dict())
-    for name, value in given.items():
-        del state_dict[prefix + name]
-        long = ENCODER_PREFIX + name if name in encoder_names else name
-        state_dict[prefix + long] = value
+def _read_either_layout(module: nn.Module, state_dict: dict, prefix: str, *_: object) -> None:
+    """Load hook: published checkpoints and our own differ in the layout of sparse convolutions."""
+    given = {
+        key.removeprefix(prefix): value
+        for key, value in state_dict.items()
+        if key.startswith(prefix)
+    }
+    for name, value in adapt_sparse_conv_layout(given, module.state_dict()).items():
+        state_dict[prefix + name] = value

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oneformer3d.registry import MODELS
-from oneformer3d.structures import LayerOutput, QueryOutput
+from oneformer3d.structures import DecoderScene, LayerOutput, MaskDecoder, QueryOutput
 
 # layer, queries (Q, D), mask logits (Q, S) → queries: what a decoder does between self-attention
 # and FFN besides
@@ -23,7 +23,7 @@ LookBack = Callable[[int, Tensor, Tensor], Tensor]
 
 
 @MODELS.register_module(name=['QueryDecoder', 'ScanNetQueryDecoder'])
-class QueryDecoder(nn.Module):
+class QueryDecoder(MaskDecoder):
     """Query decoder with selected-superpoint or learned queries.
 
     Learned queries are used when ``num_instance_queries + num_semantic_queries > 0``: the first
@@ -53,11 +53,7 @@ class QueryDecoder(nn.Module):
         side_channels: further channels of the features, behind ``in_channels``, that the decoder
             does not see at first: their weights start at zero and have names of their own, so
             the weights of a decoder without them load and mean the same.
-
-    A subclass with ``reads_views`` is also given the ``scenes`` (``DecoderScene``) of the batch.
     """
-
-    reads_views = False
 
     def __init__(
         self,
@@ -128,6 +124,7 @@ class QueryDecoder(nn.Module):
         features: Sequence[Tensor],
         queries: Sequence[Tensor] | None = None,
         keep_aux: bool = True,
+        scenes: Sequence[DecoderScene] | None = None,
     ) -> QueryOutput:
         """Decode every sample.
 
@@ -137,6 +134,7 @@ class QueryDecoder(nn.Module):
                 queries.
             keep_aux: return the outputs of all layers. Their masks are (Q, S) each, so prediction
                 does without.
+            scenes: not read here.
 
         Raises:
             ValueError: queries given to a decoder that learns them, or missing, or features that

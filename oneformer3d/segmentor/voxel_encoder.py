@@ -12,10 +12,10 @@ from oneformer3d.backbones.sparse_conv import BatchNorm1d, SparseSequential, Sub
 from oneformer3d.backbones.sparse_tensor import SparseTensor
 from oneformer3d.backbones.voxelize import voxelize
 from oneformer3d.registry import MODELS
-from oneformer3d.structures import PointFeatures, VoxelGrid
+from oneformer3d.structures import PointEncoder, PointFeatures, VoxelGrid
 
 
-class VoxelEncoder(nn.Module):
+class VoxelEncoder(PointEncoder):
     """Base of the encoders; subclasses define ``encode_voxels``.
 
     Args:

@@ -15,12 +15,11 @@ from oneformer3d.backbones.fpn import FeaturePyramid
 from oneformer3d.clip.encoder import ClipEncoder, prepare_images
 from oneformer3d.clip.towers import RESNET_LAYERS, RESNET_STRIDES
 from oneformer3d.registry import MODELS
-from oneformer3d.structures import PosedViews
+from oneformer3d.structures import PosedViews, ViewBatch
 
 from .pyramids import PyramidBase, channel_norm, pad_even
 
 RESNET_LEVELS = ('layer1', 'layer2', 'layer3', 'layer4')
-_NO_IMAGE = 64  # side of the empty image of a batch without views
 
 
 @MODELS.register_module()
@@ -69,18 +68,21 @@ class ClipPyramid(PyramidBase):
         self.rescale = nn.ModuleList(_rescale(k, channels, probe.is_vit) for k in range(4))
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(4))
 
-    def levels(
-        self, views: Sequence[PosedViews], device: torch.device | None
-    ) -> tuple[list[Tensor], list[float], tuple[int, int]]:
+    def stack(self, views: Sequence[PosedViews | None], device: torch.device | str) -> ViewBatch:
         """See the base class."""
-        images, hidden = stack_images(views, device or self.laterals[0].weight.device)
+        return ViewBatch.of_images(views, device)
+
+    def levels(self, batch: ViewBatch) -> tuple[list[Tensor], list[float], tuple[int, int]]:
+        """See the base class."""
         with torch.no_grad():
-            pieces = [self.tower_maps(piece) for piece in images.split(self.batch_size)]
+            chunks = [self.tower_maps(chunk) for chunk in batch.maps.split(self.batch_size)]
+
         levels = []
-        for k, maps in enumerate(zip(*pieces)):
-            x = torch.cat(maps).float() * ~hidden[:, None, None, None]
-            x = self.laterals[k](channel_norm(self.norms_in[k], x))
+        for k, maps in enumerate(zip(*chunks)):
+            x = torch.cat(maps).float() * ~batch.masked[:, None, None, None]  # (V, C, h, w)
+            x = self.laterals[k](channel_norm(self.norms_in[k], x))  # (V, D, h, w)
             levels.append(channel_norm(self.norms[k], self.rescale[k](x)))
+
         if self.encoder.is_vit:
             patch = self.encoder.visual.patch_size[0]
             strides = [patch * 2.0**k for k in (-1, 0, 1, 2)]
@@ -130,50 +132,27 @@ class FPNPyramid(PyramidBase):
         self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in widths)
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in widths)
 
-    def levels(
-        self, views: Sequence[PosedViews], device: torch.device | None
-    ) -> tuple[list[Tensor], list[float], tuple[int, int]]:
+    def stack(self, views: Sequence[PosedViews | None], device: torch.device | str) -> ViewBatch:
         """See the base class."""
-        images, hidden = stack_images(views, device or self.laterals[0].weight.device)
-        maps = self.image_net(images).maps
-        shown = ~hidden[:, None, None, None]
-        laterals = [lateral(x * shown) for lateral, x in zip(self.laterals, maps)]
+        return ViewBatch.of_images(views, device)
+
+    def levels(self, batch: ViewBatch) -> tuple[list[Tensor], list[float], tuple[int, int]]:
+        """See the base class."""
+        maps = self.image_net(batch.maps).maps
+        visible = ~batch.masked[:, None, None, None]
+        laterals = [lateral(x * visible) for lateral, x in zip(self.laterals, maps)]
+
+        # from the coarsest level down, each enlarged and added to the next finer one
         levels = [laterals[-1]]
         for lateral in reversed(laterals[:-1]):
             enlarged = F.interpolate(
                 levels[0], size=lateral.shape[-2:], mode='bilinear', align_corners=False
             )
             levels.insert(0, lateral + enlarged)
+
         levels = [channel_norm(norm, level) for norm, level in zip(self.norms, levels)]
-        # Maps may reach beyond the image, which is padded to whole cells; the canvas does not.
-        return levels, [4.0, 8.0, 16.0, 32.0], tuple(images.shape[-2:])
-
-
-def stack_images(views: Sequence[PosedViews], device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """(I, 3, H', W') images of all views and (I,) bool, whose pixels are hidden.
-
-    Raises:
-        ValueError: views without images, or of sizes that differ.
-    """
-    images, hidden = [], []
-    for seen in views:
-        name = seen.scene_id or 'sample'
-        if seen.images is None:
-            raise ValueError(
-                f'{name}: its {seen.num_views} views have no images; LoadPosedViews loads them '
-                'without a store'
-            )
-        if images and images[0].shape[1:] != seen.images.shape[1:]:
-            raise ValueError(
-                f'{name}: the images of a batch share one size, got '
-                f'{tuple(seen.images.shape[-2:])} and {tuple(images[0].shape[-2:])}'
-            )
-        images.append(seen.images.to(device))
-        hidden += [seen.pixels_hidden] * seen.num_views
-    if not images:
-        images = [torch.zeros(1, 3, _NO_IMAGE, _NO_IMAGE, dtype=torch.uint8, device=device)]
-        hidden = [True]
-    return torch.cat(images), torch.tensor(hidden, device=device)
+        # maps may reach beyond the image, which is padded to whole cells; the canvas does not
+        return levels, [4.0, 8.0, 16.0, 32.0], batch.grid
 
 
 class _Halve(nn.Module):

@@ -15,6 +15,7 @@ from torch import nn
 from oneformer3d.visualization.palette import instance_colors
 
 from .boxes import xyxy_from_xyzr
+from .query_decoder import STMQueryDecoder
 
 ENLARGED = 3  # pictures are so much larger than the images, or points hide what is under them
 
@@ -57,7 +58,7 @@ def looks_of_query(
         ValueError: a decoder that reads no views, a sample without views, or no such query.
     """
     decoder = model.decoder
-    if not getattr(decoder, 'reads_views', False):
+    if not isinstance(decoder, STMQueryDecoder):
         raise ValueError(f'{type(decoder).__name__} reads no views')
     views = (inputs.get('views') or [None])[0]
     if views is None or not views.num_views:

@@ -1,7 +1,7 @@
 """Maps of the views of a batch → a pyramid that queries sample.
 
 Enters: the ``PosedViews`` of each sample. Leaves: ``ViewPyramid``: all views of the batch as one
-table. Letters: I views of the batch, C channels of a map, D channels of the pyramid, h × w a grid.
+table. Letters: V views of the batch, C channels of a map, D channels of the pyramid, h × w a grid.
 
 Coordinates are on a canvas that every image of the batch is squashed to, so that maps need not have
 the stride of any particular image. Levels differ by a factor of two, by convolutions of side two:
@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oneformer3d.registry import MODELS
-from oneformer3d.store.manifest import read_manifest
-from oneformer3d.structures import PosedViews
+from oneformer3d.store.channels import stored_channels
+from oneformer3d.structures import PosedViews, ViewBatch
 
 from .sampling import LevelTable, level_table
 
@@ -28,9 +28,9 @@ class ViewPyramid:
     """The views of a batch.
 
     Attributes:
-        table: of I images, points of each on their own.
+        table: of V images, points of each on their own.
         canvas: (H', W') that its strides refer to.
-        first_image: of each sample.
+        first_image: row of the first view of each sample.
         mapping_stride: log2 of the scale of boxes that are read on the finest level.
     """
 
@@ -41,7 +41,7 @@ class ViewPyramid:
 
 
 class PyramidBase(nn.Module):
-    """Base of pyramids: subclasses define ``levels``.
+    """Base of pyramids: subclasses define ``stack`` and ``levels``.
 
     Args:
         channels: D.
@@ -56,28 +56,22 @@ class PyramidBase(nn.Module):
         self.num_groups = num_groups
 
     def forward(
-        self, views: Sequence[PosedViews | None], device: torch.device | None = None
+        self, views: Sequence[PosedViews | None], device: torch.device | str | None = None
     ) -> ViewPyramid:
-        """The pyramid of a batch; without any view that of one empty image.
-
-        The empty image gives every parameter a gradient in every batch, as distributed training
-        asks.
-        """
-        seen = [v for v in views if v is not None and v.num_views]
-        levels, strides, canvas = self.levels(seen, device)
+        """The pyramid of a batch, on the device of the weights by default."""
+        batch = self.stack(views, device or next(self.parameters()).device)
+        levels, strides, canvas = self.levels(batch)
         table = level_table(
             [level.float()[:, :, None] for level in levels], strides, self.num_groups, shared=False
         )
-        first_image, count = [], 0
-        for v in views:
-            first_image.append(count)
-            count += 0 if v is None else v.num_views
-        return ViewPyramid(table, canvas, tuple(first_image), math.log2(min(strides)) + 1)
+        return ViewPyramid(table, canvas, batch.first_view, math.log2(min(strides)) + 1)
 
-    def levels(
-        self, views: Sequence[PosedViews], device: torch.device | None
-    ) -> tuple[list[Tensor], list[float], tuple[int, int]]:
-        """Maps (I, D, h, w), finest first, their strides, and the canvas (H', W')."""
+    def stack(self, views: Sequence[PosedViews | None], device: torch.device | str) -> ViewBatch:
+        """The maps or images that the levels are made of."""
+        raise NotImplementedError
+
+    def levels(self, batch: ViewBatch) -> tuple[list[Tensor], list[float], tuple[int, int]]:
+        """Maps (V, D, h, w), finest first, their strides, and the canvas (H', W')."""
         raise NotImplementedError
 
 
@@ -116,69 +110,28 @@ class MapPyramid(PyramidBase):
         )
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(num_levels))
 
-    def levels(
-        self, views: Sequence[PosedViews], device: torch.device | None
-    ) -> tuple[list[Tensor], list[float], tuple[int, int]]:
+    def stack(self, views: Sequence[PosedViews | None], device: torch.device | str) -> ViewBatch:
         """See the base class."""
-        maps = stack_maps(views, self.clip_channels, device or self.lateral.weight.device)
+        return ViewBatch.of_maps(views, self.clip_channels, device)
+
+    def levels(self, batch: ViewBatch) -> tuple[list[Tensor], list[float], tuple[int, int]]:
+        """See the base class."""
+        maps = batch.visible_maps()  # (V, C, h, w)
         maps = F.layer_norm(maps.permute(0, 2, 3, 1), maps.shape[1:2]).permute(0, 3, 1, 2)
-        base = self.lateral(maps)
+        base = self.lateral(maps)  # (V, D, h, w)
         base = base + F.gelu(self.context(F.gelu(base)))
-        levels = [base]
+
+        levels, strides = [base], [float(self.stride)]
         if self.finer is not None:
-            levels.insert(0, self.finer(base))
+            levels.insert(0, self.finer(base))  # (V, D, 2h, 2w)
+            strides.insert(0, self.stride / 2)
         for conv in self.coarser:
-            levels.append(conv(pad_even(levels[-1])))
-        strides = [self.stride * 2.0**k for k in range(-1, len(self.coarser) + 1)]
-        if self.finer is None:
-            strides = [float(self.stride)]
+            levels.append(conv(pad_even(levels[-1])))  # (V, D, h/2, w/2), …
+            strides.append(strides[-1] * 2)
+
         levels = [channel_norm(norm, level) for norm, level in zip(self.norms, levels)]
-        height, width = base.shape[-2:]
+        height, width = batch.grid
         return levels, strides, (height * self.stride, width * self.stride)
-
-
-def stack_maps(
-    views: Sequence[PosedViews], clip_channels: int, device: torch.device | str
-) -> Tensor:
-    """(I, C, h, w) float32 maps of all views, zeros where the pixels are hidden.
-
-    Raises:
-        ValueError: views without maps, of other channels, or of grids that differ.
-    """
-    maps = []
-    for seen in views:
-        name = seen.scene_id or 'sample'
-        if seen.feat is None:
-            raise ValueError(f'{name}: its {seen.num_views} views have no feature maps')
-        if seen.feat.ndim != 4 or seen.feat.shape[1] != clip_channels:
-            raise ValueError(
-                f'{name}: expected maps (V, {clip_channels}, h, w), got {tuple(seen.feat.shape)}'
-            )
-        if maps and maps[0].shape[-2:] != seen.feat.shape[-2:]:
-            raise ValueError(
-                f'{name}: the maps of a batch share one grid, got {tuple(seen.feat.shape[-2:])} '
-                f'and {tuple(maps[0].shape[-2:])}'
-            )
-        # Stored maps are float16, and under autocast may not be stacked with others.
-        feat = seen.feat.to(device).float()
-        maps.append(torch.zeros_like(feat) if seen.pixels_hidden else feat)
-    return torch.cat(maps) if maps else torch.zeros(1, clip_channels, 4, 4, device=device)
-
-
-def stored_channels(clip_store: str | None, clip_channels: int | None) -> int:
-    """C as a store's header says, or as given where there is no store yet.
-
-    Raises:
-        ValueError: neither is there.
-    """
-    if clip_store is not None:
-        try:
-            return read_manifest(clip_store).stamp.channels
-        except FileNotFoundError:
-            pass  # a model can be built before its features are made
-    if clip_channels is None:
-        raise ValueError(f'clip_channels is not given and there is no feature store {clip_store}')
-    return clip_channels
 
 
 def pad_even(x: Tensor) -> Tensor:
@@ -187,5 +140,5 @@ def pad_even(x: Tensor) -> Tensor:
 
 
 def channel_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """Layer norm over the channels of a map (I, D, h, w)."""
+    """Layer norm over the channels of a map (V, D, h, w)."""
     return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

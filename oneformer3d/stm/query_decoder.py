@@ -47,8 +47,6 @@ class STMQueryDecoder(QueryDecoder):
         ValueError: unknown anchors or modes, or settings without predictions of every layer.
     """
 
-    reads_views = True
-
     def __init__(
         self,
         pyramid: dict,

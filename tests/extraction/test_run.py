@@ -15,11 +15,12 @@ from oneformer3d.extraction.frames import list_frames, select_frames
 from oneformer3d.extraction.run import build_encoder, encode_batch, extract_features
 from oneformer3d.extraction.settings import make_settings, read_yaml
 from oneformer3d.files.images import read_image
-from oneformer3d.fusion.image_branch import ImageBranch, ViewBatch, pixel_shuffle_features
+from oneformer3d.fusion.image_branch import ImageBranch, pixel_shuffle_features
 from oneformer3d.fusion.point_head import load_point_head
 from oneformer3d.lifting import PixelPairs
 from oneformer3d.store.format import StampMismatchError
 from oneformer3d.store.reader import FeatureStore, open_store
+from oneformer3d.structures import ViewBatch
 from tests.helpers.clip_files import CHANNELS, EMBED_DIM, GRID, write_small_clip
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -105,7 +106,7 @@ def test_point_features_through_a_trained_head(settings, tmp_path):
     order = torch.arange(len(point))
     pairs = PixelPairs(order, torch.zeros_like(order), cells, torch.ones(len(point)))
     views = ViewBatch(
-        torch.from_numpy(feat)[None], torch.tensor([False]), pairs, (len(point),), (1,)
+        torch.from_numpy(feat)[None].float(), torch.tensor([False]), pairs, (len(point),), (1,)
     )
     with torch.no_grad():
         expected = branch.eval()(views).features

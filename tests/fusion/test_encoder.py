@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from oneformer3d.fusion.encoder import MODES
-from oneformer3d.fusion.image_branch import batch_views
 from oneformer3d.registry import MODELS
 from oneformer3d.store.reader import FeatureStoreWriter
+from oneformer3d.structures import ViewBatch
 from tests.helpers.bi_fusion_models import (
     CONS,
     assert_equal_predictions,
@@ -99,7 +99,7 @@ def test_lifting_equals_sampling_first_and_projecting_then():
     """The documented order: enlarge, sample each pair, project each sample, average."""
     branch = build().image_branch
     views = scene(num_views=4)[1]
-    lifted = branch(batch_views([views], [400], CHANNELS, torch.device('cpu')))
+    lifted = branch(ViewBatch.of_maps([views], CHANNELS, 'cpu'))
     maps = F.layer_norm(views.feat.float().permute(0, 2, 3, 1), (CHANNELS,)).permute(0, 3, 1, 2)
     cells = branch.head(maps)
     conf = torch.sigmoid(branch.confidence(cells.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
@@ -167,7 +167,7 @@ def test_views_drawn_twice_count_as_often_but_mean_the_same():
     views = scene()[1]
 
     def lift(seen):
-        return branch(batch_views([seen], [400], CHANNELS, torch.device('cpu')))
+        return branch(ViewBatch.of_maps([seen], CHANNELS, 'cpu'))
 
     order = torch.arange(len(views.pairs)).repeat_interleave(2)
     pairs = replace(views.pairs, **{n: getattr(views.pairs, n)[order] for n in vars(views.pairs)})
@@ -208,7 +208,7 @@ def test_hidden_pixels_are_zeros_but_poses_stay():
     zeros = replace(views, feat=torch.zeros_like(views.feat))
     results = [
         encoder({'points': [points], 'views': [v]})
-        for v in (replace(views, pixels_hidden=True), zeros, views)
+        for v in (replace(views, pixels_masked=True), zeros, views)
     ]
     assert torch.equal(results[0].features, results[1].features)
     assert torch.equal(results[0].lifted.valid, results[2].lifted.valid)
@@ -292,7 +292,7 @@ def test_views_that_do_not_fit(changes, message):
 def test_maps_of_a_batch_share_one_grid():
     first, second = scene(0)[0], scene(1)[0]
     views = [views_of(first), views_of(second, grid=(7, 6))]
-    with pytest.raises(ValueError, match='one grid'):
+    with pytest.raises(ValueError, match='share one size'):
         build()({'points': [first, second], 'views': views})
 
 

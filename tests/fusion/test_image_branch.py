@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from oneformer3d.fusion.image_branch import FeatureHead, pixel_shuffle_features
+from oneformer3d.fusion.image_branch import ImageHead, pixel_shuffle_features
 
 
 def test_the_documented_chain_of_shapes() -> None:
     stored = pixel_shuffle_features(torch.zeros(1, 768, 14, 14))
     assert stored.shape == (1, 192, 28, 28)
-    assert FeatureHead(192)(stored).shape == (1, 256, 56, 56)
+    assert ImageHead(192)(stored).shape == (1, 256, 56, 56)
 
 
 def test_pixel_shuffle_puts_four_channels_into_one_cell() -> None:
@@ -27,7 +27,7 @@ def test_pixel_shuffle_puts_four_channels_into_one_cell() -> None:
 
 def test_the_enlarged_map_covers_the_same_image() -> None:
     """A ramp over the image is the same ramp afterwards, half a cell from the border."""
-    head = FeatureHead(1, 1)
+    head = ImageHead(1, 1)
     with torch.no_grad():
         head.proj.weight.fill_(1)
         head.proj.bias.zero_()
@@ -40,7 +40,7 @@ def test_the_enlarged_map_covers_the_same_image() -> None:
 
 def test_all_parameters_learn_from_half_precision_maps_and_the_neck_is_used() -> None:
     neck = torch.nn.Conv2d(8, 8, 3, padding=1)
-    head = FeatureHead(4, 8, neck=neck)
+    head = ImageHead(4, 8, neck=neck)
     output = head(torch.randn(2, 4, 3, 5, dtype=torch.float16))
     assert output.shape == (2, 8, 6, 10)
     assert output.dtype == torch.float32
@@ -49,11 +49,11 @@ def test_all_parameters_learn_from_half_precision_maps_and_the_neck_is_used() ->
 
 
 def test_no_views_are_an_empty_map() -> None:
-    assert FeatureHead(4, 8)(torch.zeros(0, 4, 3, 5)).shape == (0, 8, 6, 10)
+    assert ImageHead(4, 8)(torch.zeros(0, 4, 3, 5)).shape == (0, 8, 6, 10)
 
 
 def test_other_channels_are_refused() -> None:
     with pytest.raises(ValueError, match='192'):
-        FeatureHead(192)(torch.zeros(1, 768, 14, 14))
+        ImageHead(192)(torch.zeros(1, 768, 14, 14))
     with pytest.raises(ValueError, match='positive'):
-        FeatureHead(0)
+        ImageHead(0)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from mmdet3d.structures import Det3DDataSample
 
-from oneformer3d.fusion.point_classes import PointSemanticCriterion, semantic_labels
+from oneformer3d.fusion.point_classes import PointSemanticCriterion
 from oneformer3d.registry import MODELS
+from oneformer3d.structures import point_labels
 from tests.helpers.fusion_scenes import batch, encoder_settings, scene, segmentor_settings
 
 SETTINGS = {'num_classes': 5, 'loss_weight': 2.0}
@@ -69,4 +70,4 @@ def test_missing_labels_are_named():
     with pytest.raises(ValueError, match='sample 0: gt_pts_seg has no pts_semantic_mask'):
         encoder.auxiliary_losses(encoder(inputs, samples))
     with pytest.raises(ValueError, match='sample 1'):
-        semantic_labels([*samples, Det3DDataSample()], torch.device('cpu'))
+        point_labels([*samples, Det3DDataSample()], 'pts_semantic_mask')

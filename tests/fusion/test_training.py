@@ -84,7 +84,7 @@ def test_clip_cons_targets_come_from_the_frozen_map():
             'clip_cons_loss'
         ]
 
-    hidden = replace(views, pixels_hidden=True)
+    hidden = replace(views, pixels_masked=True)
     other = replace(hidden, feat=torch.randn(views.feat.shape))
     assert not torch.allclose(loss_of(hidden), loss_of(other))
 

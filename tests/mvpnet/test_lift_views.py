@@ -139,7 +139,7 @@ def test_images_of_another_size_show_the_same_place():
     pairs = project_pairs(points[:, :3], camera)
     expected = ((pairs.uv + 0.5) / 2 - 0.5).clamp(torch.zeros(2), torch.tensor([19.0, 14.0]))
     torch.testing.assert_close(read, expected, atol=1e-4, rtol=0)
-    hidden = replace(views, pixels_hidden=True)
+    hidden = replace(views, pixels_masked=True)
     assert (read_maps(ImageMaps((ramp,), (15, 20)), hidden.pairs, hidden) == 0).all()
 
 

@@ -9,9 +9,9 @@ from oneformer3d.segmentor.criterion import (
     InstanceCriterion,
     S3DISSemanticCriterion,
     ScanNetSemanticCriterion,
+    class_of_columns,
     dice_loss,
     score_loss,
-    semantic_labels,
 )
 from oneformer3d.structures import SceneTargets
 from tests.helpers.reference_values import oneformer3d_reference
@@ -193,9 +193,9 @@ def test_semantic_loss_ignores_the_unlabeled_logit_and_unlabeled_queries():
     torch.testing.assert_close(criterion({'sem_preds': [changed]}, [target])['seg_loss'], loss)
 
 
-def test_semantic_labels_of_columns():
+def test_class_of_columns():
     masks = torch.tensor([[1, 0, 0], [0, 0, 1]]).bool()
-    assert semantic_labels(masks).tolist() == [0, 2, 1]
+    assert class_of_columns(masks).tolist() == [0, 2, 1]
 
 
 def test_s3dis_semantic_loss_reads_every_layer():

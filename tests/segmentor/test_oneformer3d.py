@@ -13,12 +13,12 @@ from torch import nn
 from oneformer3d.backbones.voxelize import voxelize
 from oneformer3d.registry import MODELS
 from oneformer3d.segmentor.published import _class_settings
-from oneformer3d.structures import PointFeatures
+from oneformer3d.structures import PointEncoder, PointFeatures
 from tests.helpers.small_models import random_scene, small_s3dis_settings, small_settings
 
 
 @MODELS.register_module(force=True)
-class PointwiseTestEncoder(nn.Module):
+class PointwiseTestEncoder(PointEncoder):
     """A linear layer on every point; ``bias`` is a parameter of its own, beside its children."""
 
     def __init__(self, in_channels: int = 6, out_channels: int = 4) -> None:
@@ -300,3 +300,35 @@ def test_wrong_settings_are_refused(changes, message):
 def test_unknown_mode_is_refused():
     with pytest.raises(ValueError, match='mode'):
         build()({'points': []}, mode='train')
+
+
+@MODELS.register_module(force=True)
+class PlainTestModule(nn.Linear):
+    """Neither an encoder nor a decoder by its class."""
+
+    num_instance_classes = 3
+    num_semantic_queries = 0
+
+
+@pytest.mark.parametrize(
+    ('part', 'base'), [('encoder', 'PointEncoder'), ('decoder', 'MaskDecoder')]
+)
+def test_parts_of_other_classes_are_refused(part, base):
+    plain = {'type': 'PlainTestModule', 'in_features': 1, 'out_features': 1}
+    with pytest.raises(TypeError, match=f'PlainTestModule: .*structures.{base}'):
+        build(**{part: plain})
+
+
+def test_auxiliary_losses_get_the_iteration(monkeypatch):
+    model = build()
+    heard = []
+    monkeypatch.setattr(
+        model.encoder,
+        'auxiliary_losses',
+        lambda points, samples, iteration: heard.append(iteration) or {'extra': torch.ones(())},
+    )
+    inputs, samples = batch(random_scene())
+    assert 'extra' in model.loss(inputs, samples)
+    model.iteration = 7
+    model.loss(inputs, samples)
+    assert heard == [None, 7]

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from oneformer3d.registry import MODELS
-from oneformer3d.stm.image_pyramids import ClipPyramid, FPNPyramid, stack_images
-from oneformer3d.stm.pyramids import MapPyramid, pad_even, stack_maps
+from oneformer3d.stm.image_pyramids import ClipPyramid, FPNPyramid
+from oneformer3d.stm.pyramids import MapPyramid, pad_even
 from oneformer3d.stm.sampling import corners, gather_rows
+from oneformer3d.structures import PosedViews, ViewBatch
 from tests.helpers.fusion_scenes import CHANNELS, IMAGE_SIZE, batch
 from tests.helpers.stm_scenes import open_gates, posed_scene, stm_segmentor
 
@@ -28,6 +29,16 @@ def with_images(num_views=2, seed=0, **changes):
     _, views, _ = posed_scene(seed, num_views)
     images = torch.randint(0, 256, (num_views, 3, *IMAGE_SIZE), dtype=torch.uint8)
     return replace(views, feat=None, images=images, **changes)
+
+
+def second_view(views: PosedViews) -> PosedViews:
+    pairs = views.pairs.select(views.pairs.view == 1)
+    return replace(
+        views,
+        pairs=replace(pairs, view=pairs.view - 1),
+        world_from_cam=views.world_from_cam[1:2],
+        feat=views.feat[1:2],
+    )
 
 
 def ramp(height, width, cell=1.0):
@@ -72,7 +83,7 @@ def test_strides_sizes_and_images_of_the_map_pyramid():
 def test_each_view_has_rows_of_its_own():
     views = posed_scene(0, 3)[1]
     module = MapPyramid(CHANNELS, channels=8, num_groups=2)
-    together, alone = module([views]), module([replace(views, feat=views.feat[1:2])])
+    together, alone = module([views]), module([second_view(views)])
     table = together.table
     xy, weights = torch.rand(7, 2) * 60, torch.rand(7, 3).softmax(-1)
     cells, corner_weights = corners(xy, weights, table.sizes, table.strides)
@@ -92,13 +103,14 @@ def test_channels_come_from_the_store(tmp_path):
         MapPyramid(7, num_levels=0)
 
 
-def test_hidden_pixels_are_zero_maps():
+def test_masked_views_are_zero_maps():
     views = posed_scene(0, 2)[1]
-    stacked = stack_maps([views, replace(views, pixels_hidden=True)], CHANNELS, 'cpu')
-    assert stacked[:2].any()
-    assert not stacked[2:].any()
-    with pytest.raises(ValueError, match='share one grid'):
-        stack_maps([views, posed_scene(1, 2, feat=views.feat[..., :4])[1]], CHANNELS, 'cpu')
+    stacked = ViewBatch.of_maps([views, replace(views, pixels_masked=True)], CHANNELS, 'cpu')
+    assert stacked.maps[2:].any()
+    assert stacked.visible_maps()[:2].any()
+    assert not stacked.visible_maps()[2:].any()
+    with pytest.raises(ValueError, match='share one size'):
+        ViewBatch.of_maps([views, posed_scene(1, 2, feat=views.feat[..., :4])[1]], CHANNELS, 'cpu')
 
 
 @pytest.mark.parametrize('model', [TINY_RESNET, TINY_VIT], ids=['resnet', 'vit'])
@@ -120,7 +132,7 @@ def test_clip_intermediates(model):
     # the tower's maps do not depend on what else is in the batch
     rows = pyramid([views[1]]).table.rows
     torch.testing.assert_close(made.table.rows[-len(rows) :], rows, rtol=1e-3, atol=1e-3)
-    hidden = pyramid([replace(views[1], pixels_hidden=True)]).table.rows
+    hidden = pyramid([replace(views[1], pixels_masked=True)]).table.rows
     assert not torch.allclose(hidden, rows)
     empty = pyramid([None])
     empty.table.rows.sum().backward()
@@ -152,11 +164,11 @@ def test_a_segmentor_reads_images_through_an_fpn():
 def test_wrong_input_is_named():
     views = posed_scene(0, 2)[1]
     with pytest.raises(ValueError, match='have no images'):
-        stack_images([views], 'cpu')
+        ViewBatch.of_images([views], 'cpu')
     other = with_images(2)
     smaller = replace(other, images=other.images[..., :20])
     with pytest.raises(ValueError, match='share one size'):
-        stack_images([other, smaller], 'cpu')
+        ViewBatch.of_images([other, smaller], 'cpu')
     settings = {'model': TINY_RESNET, 'weights': 'none'}
     with pytest.raises(ValueError, match='mode tokens'):
         ClipPyramid({**settings, 'mode': 'clip'})

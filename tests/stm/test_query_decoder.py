@@ -93,7 +93,7 @@ def test_what_the_images_show_changes_the_result_unless_it_is_hidden():
     other = replace(views, feat=views.feat.flip(1))
     shown = logits(model, (points, views, sample))
     assert differs(logits(model, (points, other, sample)), shown)
-    hidden, other = (replace(v, pixels_hidden=True) for v in (views, other))
+    hidden, other = (replace(v, pixels_masked=True) for v in (views, other))
     assert_same(logits(model, (points, hidden, sample)), logits(model, (points, other, sample)))
 
 
@@ -228,7 +228,7 @@ def test_wrong_settings_and_inputs_are_named():
             scenes=[DecoderScene(points, ids, views, torch.arange(10))],
         )
     other = replace(views, feat=views.feat[:, :5])
-    with pytest.raises(ValueError, match=r'expected maps \(V, 12, h, w\), got \(3, 5'):
+    with pytest.raises(ValueError, match=r'maps: expected \(V, C, h, w\) with .*C=12, got \(3, 5'):
         decoder([features], [features], scenes=[DecoderScene(points, ids, other)])
     without = replace(views, feat=None)
     with pytest.raises(ValueError, match='have no feature maps'):

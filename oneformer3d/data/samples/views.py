@@ -138,7 +138,7 @@ class LoadPosedViews:
             scene_id=results.get('scene_id', ''),
             frames=tuple(image['frame'] for image in images),
             intrinsics=_intrinsics(results),
-            pixels_hidden=hide == 'pixels',
+            pixels_masked=hide == 'pixels',
             **content,
         )
         return {**results, 'views': views}

@@ -107,7 +107,7 @@ def test_dropout_of_views_and_of_all_images(tiny_rooms, store):
     scene = dataset(tiny_rooms, transform)
     drawn = [scene[0]['views'] for _ in range(200)]
     none = sum(views.num_views == 0 for views in drawn)
-    hidden = [views for views in drawn if views.pixels_hidden]
+    hidden = [views for views in drawn if views.pixels_masked]
     assert 20 <= none <= 75  # 0.2 of all, and now and then every view on its own
     assert 20 <= len(hidden) <= 60
     # Hidden pixels are hidden by the network; the maps stay, as targets.
@@ -120,7 +120,7 @@ def test_dropout_of_views_and_of_all_images(tiny_rooms, store):
 def test_hidden_pixels_and_no_views(tiny_rooms, store):
     plain = views_of(tiny_rooms, LoadPosedViews(str(store)))
     hidden = views_of(tiny_rooms, LoadPosedViews(str(store), hide='pixels'))
-    assert hidden.pixels_hidden
+    assert hidden.pixels_masked
     assert not hidden.feat.any()
     assert not hidden.clip_global.any()
     assert torch.equal(hidden.pairs.uv, plain.pairs.uv)
