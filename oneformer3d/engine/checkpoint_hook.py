@@ -6,9 +6,7 @@ Leaves: the same dictionary made of tensors, numbers, strings and containers onl
 with the states of the random generators beside it; and back again on loading.
 """
 
-import os
 import random
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
+from oneformer3d.files.atomic import atomic_write_bytes
 from oneformer3d.registry import HOOKS
 
 _HISTORY_KEY = '__history_buffer__'
@@ -42,6 +41,7 @@ def plain_from_checkpoint(value: Any) -> Any:
                 'max_length': int(value.max_length),
             }
         }
+
     if isinstance(value, np.ndarray):
         return {_ARRAY_KEY: torch.from_numpy(np.ascontiguousarray(value).copy())}
     if isinstance(value, np.generic):
@@ -52,6 +52,7 @@ def plain_from_checkpoint(value: Any) -> Any:
         return type(value)(plain_from_checkpoint(item) for item in value)
     if value is None or isinstance(value, torch.Tensor | str | bytes | bool | int | float):
         return value
+
     raise TypeError(f'cannot save a {type(value).__name__} in a checkpoint')
 
 
@@ -66,6 +67,7 @@ def checkpoint_from_plain(value: Any) -> Any:
         if set(value) == {_ARRAY_KEY}:
             return value[_ARRAY_KEY].cpu().numpy()
         return {key: checkpoint_from_plain(item) for key, item in value.items()}
+
     if isinstance(value, list | tuple):
         return type(value)(checkpoint_from_plain(item) for item in value)
     return value
@@ -154,19 +156,7 @@ class AtomicLocalBackend(LocalBackend):
 
     def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
         """Write ``obj`` to ``filepath``; an interrupted write leaves the old file."""
-        path = Path(filepath)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-        try:
-            with os.fdopen(descriptor, 'wb') as stream:
-                stream.write(obj)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        atomic_write_bytes(filepath, obj)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Write text like ``put``."""

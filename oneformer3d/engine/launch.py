@@ -42,6 +42,7 @@ def with_gloo(cfg: Config) -> Config:
         raise ValueError(f'launcher pytorch needs {missing} in the environment: use torchrun')
     if not dist.is_initialized():
         dist.init_process_group('gloo')
+
     adapted = Config(cfg._cfg_dict.copy(), filename=cfg.filename)
     adapted.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel',

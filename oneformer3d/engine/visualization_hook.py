@@ -86,6 +86,7 @@ class SegVisualizationHook(Hook):
         image = segmentation_figure(
             xyz, rgb, prediction, table.classes, table.palette, truth, self.size
         )
+
         labels = {
             'semantic': prediction.semantic,
             'instance': prediction.instance,
@@ -94,6 +95,7 @@ class SegVisualizationHook(Hook):
         if truth is not None:
             labels |= {'gt_semantic': truth.semantic, 'gt_instance': truth.instance}
         labels = {key: values for key, values in labels.items() if values is not None}
+
         colors = class_colors(prediction.semantic, table.palette)
         write_ply(self.out_dir / f'{name}.ply', xyz, colors, labels)
         write_png(self.out_dir / f'{name}.png', image)
@@ -113,6 +115,7 @@ def _original_points(metainfo: dict[str, Any], points: np.ndarray) -> np.ndarray
         original = read_points(path)
         if len(original) == len(points):
             return original
+
     # The network's colours are centred on zero: spread whatever range they have over 0–255.
     rgb = points[:, 3:6]
     low, high = (float(rgb.min()), float(rgb.max())) if rgb.size else (0.0, 0.0)

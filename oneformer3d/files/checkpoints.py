@@ -49,6 +49,7 @@ def load_checkpoint_file(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such checkpoint file')
+
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
@@ -58,6 +59,7 @@ def load_checkpoint_file(path: str | Path) -> dict[str, Tensor]:
         ) from error
     except UNREADABLE as error:
         raise ValueError(f'{path}: not a checkpoint file ({one_line(error)})') from error
+
     return unwrap_state_dict(checkpoint, str(path))
 
 
@@ -67,6 +69,7 @@ def unwrap_state_dict(checkpoint: Any, origin: str) -> dict[str, Tensor]:
     for key in _NESTING_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
+
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f'{origin}: expected a state dict, got {type(content).__name__}')
     for name, value in content.items():

@@ -12,6 +12,7 @@ from PIL import Image
 from .atomic import atomic_path
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # as PIL raises
+MISSING_DEPTH = 65535  # what 7-Scenes writes where there is no depth
 
 
 def read_image(
@@ -76,9 +77,6 @@ def _check_size(image: Image.Image, expected: tuple[int, int] | None) -> None:
         raise ValueError(
             f'is {image.height}×{image.width} pixels, the infos say {expected[0]}×{expected[1]}'
         )
-
-
-MISSING_DEPTH = 65535  # what 7-Scenes writes where there is no depth
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:

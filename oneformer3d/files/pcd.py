@@ -33,9 +33,11 @@ def read_pcd(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         table = _DECODERS[header.data](header, content[start:])
     except ValueError as error:
         raise ValueError(f'{path}: not a readable PCD file ({error})') from error
+
     missing = [name for name in 'xyz' if name not in header.names]
     if missing:
         raise ValueError(f'{path}: the PCD file has no field {", ".join(missing)}')
+
     xyz = np.stack([table[name] for name in 'xyz'], axis=1)
     packed = next((name for name in ('rgb', 'rgba') if name in header.names), None)
     return xyz, None if packed is None else _unpack_rgb(table[packed], path)
@@ -61,6 +63,7 @@ def _parse_header(content: bytes) -> tuple[_Header, int]:
         start = end + 1
         if not line or line.startswith('#'):
             continue
+
         key, *values = line.split()
         entries[key.upper()] = values
         if key.upper() == 'DATA':
@@ -77,6 +80,7 @@ def _check_header(entries: dict[str, list[str]]) -> _Header:
     counts = [_integer(count, 'COUNT') for count in entries.get('COUNT', ['1'] * len(fields))]
     if not len(fields) == len(sizes) == len(kinds) == len(counts):
         raise ValueError('FIELDS, SIZE, TYPE and COUNT differ in length')
+
     columns = []
     for index, (name, size, kind, count) in enumerate(zip(fields, sizes, kinds, counts)):
         if size not in _SIZES.get(kind, ()) or not 1 <= count <= 4096:
@@ -88,9 +92,11 @@ def _check_header(entries: dict[str, list[str]]) -> _Header:
     names = [column[0] for column in columns]
     if len(set(names)) != len(names):
         raise ValueError('two fields have the same name')
+
     data = (entries.get('DATA') or [''])[0].lower()
     if data not in _DECODERS:
         raise ValueError(f'DATA {data!r}, expected one of {", ".join(_DECODERS)}')
+
     if entries.get('POINTS'):
         num_points = _integer(entries['POINTS'][0], 'POINTS')
     elif entries.get('WIDTH') and entries.get('HEIGHT'):
@@ -133,6 +139,7 @@ def _decode_compressed(header: _Header, body: bytes) -> np.ndarray:
         raise ValueError(f'{expected} bytes of points expected, {num_bytes} announced')
     if len(body) < 8 + num_packed:
         raise ValueError(f'{num_packed} compressed bytes announced, {len(body) - 8} found')
+
     flat = lzf_decompress(body[8 : 8 + num_packed], num_bytes)
     table = np.empty(header.num_points, dtype=header.row)
     offset = 0
@@ -160,6 +167,7 @@ def lzf_decompress(packed: bytes, num_bytes: int) -> bytes:
         while position < end:
             control = packed[position]
             position += 1
+
             if control < 32:
                 literal = packed[position : position + control + 1]
                 if len(literal) != control + 1:
@@ -167,6 +175,7 @@ def lzf_decompress(packed: bytes, num_bytes: int) -> bytes:
                 out += literal
                 position += control + 1
             else:
+                # how many bytes, and how far back they begin
                 length = control >> 5
                 if length == 7:
                     length += packed[position]
@@ -174,18 +183,22 @@ def lzf_decompress(packed: bytes, num_bytes: int) -> bytes:
                 distance = ((control & 31) << 8 | packed[position]) + 1
                 position += 1
                 length += 2
+
                 begin = len(out) - distance
                 if begin < 0:
                     raise ValueError('its compressed data are broken')
+
                 if distance >= length:
                     out += out[begin : begin + length]
                 else:  # the copy feeds on itself: a repeated pattern
                     pattern = bytes(out[begin:])
                     out += (pattern * (length // distance + 1))[:length]
+
             if len(out) > num_bytes:
                 raise ValueError('its compressed data are longer than announced')
     except IndexError:
         raise ValueError('its compressed data are cut short') from None
+
     if len(out) != num_bytes:
         raise ValueError(f'{num_bytes} uncompressed bytes expected, {len(out)} found')
     return bytes(out)

@@ -1,8 +1,8 @@
 """Labelled point clouds as PLY files that every 3D viewer opens.
 
-In / out: points (N, 3) float32 in metres, colors (N, 3) uint8, labels: named per-point columns
-(N,). On disk: binary little-endian PLY, one ``vertex`` element with x, y, z, red, green, blue
-and one property for each label.
+Enters and leaves: points (N, 3) float32 in metres, colors (N, 3) uint8, labels: named per-point
+columns (N,). On disk: binary little-endian PLY, one ``vertex`` element with x, y, z, red, green,
+blue and one property for each label.
 """
 
 import re
@@ -40,6 +40,8 @@ def write_ply(
     points = np.asarray(points)
     if points.ndim != 2 or points.shape[1] != 3:
         raise ValueError(f'{path}: expected points (N, 3), got {points.shape}')
+
+    # one column a property, in the order of the file
     columns = {name: points[:, axis].astype('<f4') for axis, name in enumerate(_XYZ)}
     if colors is not None:
         colors = np.asarray(colors)
@@ -47,14 +49,17 @@ def write_ply(
             raise ValueError(
                 f'{path}: expected colors {points.shape} uint8, got {colors.shape} {colors.dtype}'
             )
+
         columns |= {name: colors[:, channel] for channel, name in enumerate(_RGB)}
     for name, values in (labels or {}).items():
         if name in columns or not _PROPERTY_NAME.fullmatch(name):
             raise ValueError(f'{path}: {name!r} cannot name a label property')
         columns[name] = _storable(np.asarray(values), len(points), f'{path}: label {name!r}')
+
     table = np.empty(len(points), dtype=[(name, c.dtype) for name, c in columns.items()])
     for name, column in columns.items():
         table[name] = column
+
     element = plyfile.PlyElement.describe(table, 'vertex')
     with atomic_path(path) as temporary:
         plyfile.PlyData([element], text=False, byte_order='<').write(str(temporary))
@@ -76,14 +81,15 @@ def read_ply(path: str | Path) -> tuple[np.ndarray, np.ndarray | None, dict[str,
     names = table.dtype.names or ()
     if not set(_XYZ) <= set(names):
         raise ValueError(f'{path}: the vertices have no x, y, z')
+
     points = np.stack([table[name] for name in _XYZ], axis=1).astype(np.float32)
     colors = None
     if set(_RGB) <= set(names):
         colors = np.stack([table[name] for name in _RGB], axis=1).astype(np.uint8)
-    others = [
-        name for name in names if name not in _XYZ and not (colors is not None and name in _RGB)
-    ]
-    return points, colors, {name: np.array(table[name]) for name in others}
+
+    drawn = {*_XYZ, *(_RGB if colors is not None else ())}
+    labels = {name: np.array(table[name]) for name in names if name not in drawn}
+    return points, colors, labels
 
 
 def _storable(values: np.ndarray, num_points: int, name: str) -> np.ndarray:
@@ -97,6 +103,7 @@ def _storable(values: np.ndarray, num_points: int, name: str) -> np.ndarray:
         raise ValueError(f'{name}: expected numbers, got dtype {values.dtype}')
     if values.dtype.itemsize <= 2:
         return values
+
     limit = np.iinfo(np.int32)
     if len(values) and (int(values.min()) < limit.min or int(values.max()) > limit.max):
         raise ValueError(f'{name}: values beyond 32 bits')

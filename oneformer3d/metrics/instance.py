@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from oneformer3d.lifting.shapes import expect_shape
+
 from .semantic import nan_mean
 
 # The benchmark's nine thresholds, with arange's rounding, then 0.25 on its own.
@@ -96,16 +98,18 @@ def match_instances(
     """
     _check_scene(masks, labels, scores, gt_instance, gt_labels, min_region_size)
     num_gt = len(gt_labels)
+
     evaluated = np.append(gt_labels >= 0, False)
     # Column G collects the void; index −1 reaches it too.
-    column = np.where(evaluated[gt_instance], gt_instance, num_gt).astype(np.int64)
-    shared = np.zeros((len(masks), num_gt + 1), dtype=np.int64)
+    column = np.where(evaluated[gt_instance], gt_instance, num_gt).astype(np.int64)  # (N,)
+    shared = np.zeros((len(masks), num_gt + 1), dtype=np.int64)  # (P, G + 1)
     for row, mask in zip(shared, masks):
         row[:] = np.bincount(column[mask], minlength=num_gt + 1)
 
     sizes = shared.sum(axis=1)
-    kept = sizes >= min_region_size
-    shared, sizes, labels, scores = shared[kept], sizes[kept], labels[kept], scores[kept]
+    keep = sizes >= min_region_size
+    shared, sizes, labels, scores = shared[keep], sizes[keep], labels[keep], scores[keep]
+
     gt_sizes = np.bincount(column, minlength=num_gt + 1)[:num_gt]
     same_class = shared[:, :num_gt] * (labels[:, None] == gt_labels[None, :])
     too_small = gt_sizes < min_region_size
@@ -133,6 +137,7 @@ def average_precisions(
     table = np.full((num_classes, len(IOU_THRESHOLDS)), np.nan)
     if not matches:
         return table
+
     whole = _concatenate(matches)
     pair_label = whole.gt_labels[whole.pairs[1]]
     for label in range(num_classes):
@@ -143,6 +148,7 @@ def average_precisions(
         if not preds.size:
             table[label] = 0.0
             continue
+
         pairs = whole.pairs[:, pair_label == label]
         for index, threshold in enumerate(IOU_THRESHOLDS):
             outcome = _outcomes(whole, preds, pairs, gt_is_counted, threshold)
@@ -165,8 +171,10 @@ def _outcomes(
     share of them than the threshold lies on ignored points.
     """
     pred, gt, shared = pairs
+    # IoU = |P ∩ G| / (|P| + |G| − |P ∩ G|)
     iou = shared / (whole.gt_sizes[gt] + whole.pred_sizes[pred] - shared)
     over = iou > threshold
+
     lonely = np.setdiff1d(preds, pred[over], assume_unique=False)
     ignored_share = whole.pred_ignored[lonely] / whole.pred_sizes[lonely]
     lonely = lonely[ignored_share <= threshold]
@@ -175,6 +183,8 @@ def _outcomes(
     pred, gt = pred[over], gt[over]
     free = _free_pairs(pred, gt)
     pred, gt = pred[free], gt[free]
+
+    # of the predictions that a true instance took, the best score comes first
     by_score = np.lexsort((-whole.pred_scores[pred], gt))
     pred, gt = pred[by_score], gt[by_score]
     is_best = np.ones(len(gt), dtype=bool)
@@ -216,9 +226,11 @@ def _area_under_curve(scores: np.ndarray, is_true: np.ndarray, num_missed: int) 
     starts = np.unique(scores[order], return_index=True)[1]
     true_before = np.concatenate([[0], np.cumsum(is_true[order])])
     num_true = true_before[-1]
+
     hits = num_true - true_before[starts]
     precision = np.append(hits / (len(scores) - starts), 1.0)
     recall = np.append(hits / (num_true + num_missed), 0.0)
+
     padded = np.concatenate([recall[:1], recall, [0.0]])
     widths = 0.5 * padded[:-2] - 0.5 * padded[2:]
     return float(precision @ widths)
@@ -248,17 +260,16 @@ def _check_scene(
 ) -> None:
     if min_region_size < 1:
         raise ValueError(f'min_region_size must be at least 1, got {min_region_size}')
-    if masks.dtype != bool or masks.ndim != 2:
-        raise ValueError(f'masks must be (P, N) bool, got {masks.shape} {masks.dtype}')
+    num_masks, _ = expect_shape('masks', masks, 'P N')
+    if masks.dtype != bool:
+        raise ValueError(f'masks: expected bool, got {masks.dtype}')
     if gt_instance.shape != masks.shape[1:]:
         raise ValueError(
             f'masks have {masks.shape[1]} points, true instances have {gt_instance.shape}'
         )
-    if not labels.shape == scores.shape == masks.shape[:1]:
-        raise ValueError(
-            f'{len(masks)} masks need as many labels and scores, '
-            f'got {labels.shape} and {scores.shape}'
-        )
+    expect_shape('labels', labels, 'P', P=num_masks)
+    expect_shape('scores', scores, 'P', P=num_masks)
+
     if not np.isfinite(scores).all():
         raise ValueError('scores must be finite')
     if gt_instance.size and not -1 <= gt_instance.min() <= gt_instance.max() < len(gt_labels):

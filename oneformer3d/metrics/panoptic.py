@@ -59,9 +59,12 @@ def panoptic_scores(
         np.sum([getattr(scene, name) for scene in counts], axis=0)
         for name in ('tp', 'fp', 'fn', 'iou')
     )
+
+    # SQ = Σ IoU / TP,  RQ = TP / (TP + FP/2 + FN/2),  PQ = SQ · RQ
     sq = iou / np.maximum(tp, 1)
     # tp + fp/2 + fn/2 is 0 or at least 1/2, and with 0 the numerator is 0 too.
     rq = tp / np.maximum(tp + 0.5 * fp + 0.5 * fn, 0.5)
+
     groups = {'': range(len(tp)), '_things': things, '_stuff': stuff}
     means = {
         name + suffix: float(values[list(group)].mean()) if len(group) else float('nan')
@@ -95,19 +98,26 @@ def match_segments(
     shapes = {x.shape for x in (pred_semantic, pred_ids, gt_semantic, gt_ids)}
     if len(shapes) != 1 or pred_semantic.ndim != 1:
         raise ValueError(f'expected four label arrays of one length, got {sorted(shapes)}')
+
     labeled = (gt_semantic >= 0) & (gt_semantic < num_classes)
     pred, pred_class = _segments(pred_semantic[labeled], pred_ids[labeled], num_classes)
     gt, gt_class = _segments(gt_semantic[labeled], gt_ids[labeled], num_classes)
+
+    # the last row and column hold points in no segment: part of the areas, of no match
     shape = len(pred_class) + 1, len(gt_class) + 1
-    overlap = np.bincount(pred * shape[1] + gt, minlength=shape[0] * shape[1]).reshape(shape)
+    overlap = np.bincount(pred * shape[1] + gt, minlength=shape[0] * shape[1]).reshape(
+        shape
+    )  # (P + 1, G + 1)
     pred_area = overlap.sum(axis=1)[:-1]
     gt_area = overlap.sum(axis=0)[:-1]
     shared = overlap[:-1, :-1]
     iou = shared / (pred_area[:, None] + gt_area[None, :] - shared)
+
     # Above one half the match is unique, so no assignment problem arises.
     is_match = (iou > 0.5) & (pred_class[:, None] == gt_class[None, :])
     is_false = ~is_match.any(axis=1) & (pred_area >= min_num_points)
     is_missed = ~is_match.any(axis=0) & (gt_area >= min_num_points)
+
     matched_class = pred_class[np.nonzero(is_match)[0]]
     return PanopticCounts(
         tp=np.bincount(matched_class, minlength=num_classes),

@@ -39,6 +39,8 @@ def semantic_scores(confusion: np.ndarray) -> SemanticScores:
     correct = np.diag(confusion).astype(np.float64)
     num_true = confusion.sum(axis=1)
     num_predicted = confusion.sum(axis=0)
+
+    # IoU = TP / (TP + FN + FP)
     iou = safe_divide(correct, num_true + num_predicted - correct)
     return SemanticScores(
         iou=iou,
@@ -67,6 +69,7 @@ def confusion_matrix(predicted: np.ndarray, true: np.ndarray, num_classes: int) 
             f'expected two label arrays of one length, got {predicted.shape} predicted '
             f'and {true.shape} true'
         )
+
     labeled = (true >= 0) & (true < num_classes)
     predicted = predicted[labeled].astype(np.int64)
     true = true[labeled].astype(np.int64)
@@ -75,6 +78,7 @@ def confusion_matrix(predicted: np.ndarray, true: np.ndarray, num_classes: int) 
             f'predicted classes must be in 0…{num_classes - 1}, '
             f'got {predicted.min()}…{predicted.max()}'
         )
+
     pairs = np.bincount(true * num_classes + predicted, minlength=num_classes**2)
     return pairs.reshape(num_classes, num_classes)
 

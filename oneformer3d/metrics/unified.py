@@ -121,11 +121,13 @@ class UnifiedSegMetric(BaseMetric):
         """Merge the scenes' summaries, log the tables and return the numbers."""
         if not results:
             raise ValueError('no scene was evaluated')
+
         evaluate = {
             'semantic': self._semantic,
             'instance': self._instance,
             'panoptic': self._panoptic,
         }
+
         metrics: dict[str, float] = {}
         for task in self.tasks:
             overall, columns = evaluate[task](results)
@@ -146,6 +148,7 @@ class UnifiedSegMetric(BaseMetric):
         num_points = len(gt_semantic)
         maps = pred['pts_semantic_mask']
         maps = maps if isinstance(maps, list | tuple) else [maps]
+
         confusion = instance = panoptic = None
         if 'semantic' in self.tasks:
             semantic = _labels(maps[0], 'predicted semantic', 0, num_classes - 1, num_points)
@@ -158,6 +161,7 @@ class UnifiedSegMetric(BaseMetric):
         gt_instance = _labels(gt['pts_instance_mask'], 'true instance', -1, None, num_points)
         gt_instance, gt_classes = dense_instances(gt_instance, gt_semantic)
         masks = pred['pts_instance_mask']
+
         if 'instance' in self.tasks:
             last = len(table.instance_classes) - 1
             instance = match_instances(
@@ -168,6 +172,7 @@ class UnifiedSegMetric(BaseMetric):
                 _instance_label_of_class(table)[gt_classes],
                 self.min_region_size,
             )
+
         if 'panoptic' in self.tasks:
             if len(maps) < 2 or len(masks) < 2:
                 raise ValueError('panoptic scores need the panoptic semantic and the panoptic ids')
@@ -223,6 +228,8 @@ def dense_instances(instance: np.ndarray, semantic: np.ndarray) -> tuple[np.ndar
     unique, index = dense_index(instance[member])
     dense = np.full(len(instance), -1, dtype=np.int64)
     dense[member] = index
+
+    # votes[g, c]: how many points of instance g have class c
     width = int(semantic.max(initial=0)) + 1
     votes = np.bincount(index * width + semantic[member], minlength=len(unique) * width)
     return dense, votes.reshape(len(unique), width).argmax(axis=1)
@@ -245,6 +252,7 @@ def panoptic_ground_truth(
     """
     void = table.ignore_index
     is_thing = np.isin(np.append(classes, void), table.things)[instance]
+
     loose = ~is_thing & np.isin(semantic, table.things)
     semantic = np.where(is_thing, np.append(classes, void)[instance], semantic)
     return np.where(loose, void, semantic), np.where(is_thing, instance, 0)
@@ -280,6 +288,7 @@ def _labels(
         )
     if length is not None and len(labels) != length:
         raise ValueError(f'{len(labels)} {name}s for {length} points with a true label')
+
     low, high = labels.min(initial=first), labels.max(initial=first)
     if low < first or (last is not None and high > last):
         wanted = f'{first}…{last}' if last is not None else f'at least {first}'
