@@ -16,6 +16,7 @@ baseline too: gains are taken only between cells that started from the same weig
 import argparse
 import os
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -25,12 +26,7 @@ from oneformer3d.experiments.ablation import first_weights, is_trained, run_cell
 from oneformer3d.experiments.ablation_report import update_report
 from oneformer3d.experiments.ablation_results import is_current, read_results
 from oneformer3d.experiments.ablation_table import Cell, Table, in_order, read_table
-from oneformer3d.experiments.compose import (
-    finished_stages,
-    read_composition,
-    run_stage,
-    select_stages,
-)
+from oneformer3d.experiments.compose import read_composition, run_stages, select_stages
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -78,11 +74,8 @@ def prepare(table: Table) -> None:
         return
     overrides = {key: str(value) for key, value in table.prepare.get('set', {}).items()}
     composition = read_composition(table.prepare['composition'], overrides)
-    finished = finished_stages(composition)
-    for stage in select_stages(composition, table.prepare.get('only', ())):
-        if stage.name not in finished:
-            print(f'prepare: {stage.name}', flush=True)
-            run_stage(composition, stage)
+    stages = select_stages(composition, table.prepare.get('only', ()))
+    run_stages(composition, stages, announce=partial(print, 'prepare:', flush=True))
 
 
 def run_cells(

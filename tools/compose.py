@@ -13,13 +13,14 @@ in any case.
 import argparse
 import os
 import shlex
+from functools import partial
 from pathlib import Path
 
 from oneformer3d.engine.cli import USER_ERRORS, run_tool
 from oneformer3d.experiments.compose import (
     finished_stages,
     read_composition,
-    run_stage,
+    run_stages,
     select_stages,
 )
 
@@ -45,24 +46,18 @@ def main(argv: list[str] | None = None) -> None:
     overrides = dict(item.partition('=')[::2] for item in args.set)
     if any('=' not in item for item in args.set):
         raise ValueError(f'--set: expected NAME=VALUE, got {" ".join(args.set)}')
+
     os.chdir(REPOSITORY)
     composition = read_composition(args.config, overrides)
     chosen = select_stages(composition, args.only, args.first, args.last)
-    finished = finished_stages(composition)
     if args.list:
+        finished = finished_stages(composition)
         for stage in chosen:
             state = f'{finished[stage.name]:.0f} s' if stage.name in finished else 'to do'
             print(f'{stage.name:12}{state:>8}  python {shlex.join(stage.command)}')
         return
-    times = {}
-    for number, stage in enumerate(chosen, start=1):
-        title = f'=== {number}/{len(chosen)} {stage.name}'
-        if stage.name in finished and not args.fresh:
-            times[stage.name] = finished[stage.name]
-            print(f'{title}: finished before', flush=True)
-            continue
-        print(f'{title}: python {shlex.join(stage.command)}', flush=True)
-        times[stage.name] = run_stage(composition, stage)
+
+    times = run_stages(composition, chosen, args.fresh, partial(print, flush=True))
     print('\n' + '\n'.join(f'{name:12}{seconds:8.0f} s' for name, seconds in times.items()))
     print(f'{"total":12}{sum(times.values()):8.0f} s; results in {composition.work_dir}')
 

@@ -8,19 +8,17 @@ is there; otherwise it runs, and with it all stages after it.
 
 import hashlib
 import json
-import os
 import re
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from oneformer3d.extraction.settings import read_yaml
 from oneformer3d.files.atomic import atomic_write_bytes
 from oneformer3d.files.names import validate_scene_name
 
@@ -80,18 +78,13 @@ def read_composition(path: str | Path, overrides: Mapping[str, str] | None = Non
         FileNotFoundError: no such file.
         ValueError: not such a file, or unknown variables; names the fault.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such file')
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path}: not readable as YAML: {" ".join(str(error).split())}') from error
-    if not isinstance(content, dict) or set(content) != {'variables', 'stages'}:
+    content = read_yaml(path)
+    if set(content) != {'variables', 'stages'}:
         raise ValueError(f'{path}: expected "variables" and "stages"')
     variables = resolve_variables(content['variables'], overrides or {}, str(path))
     if 'work_dir' not in variables:
         raise ValueError(f'{path}: the variables should have a work_dir')
+
     stages = tuple(_stage(item, variables, str(path)) for item in content['stages'])
     names = [stage.name for stage in stages]
     if not names or len(set(names)) != len(names):
@@ -137,7 +130,7 @@ def select_stages(
     first: str | None = None,
     last: str | None = None,
 ) -> list[Stage]:
-    """The stages asked for, in the order of the chain.
+    """The requested stages, in the order of the chain.
 
     Raises:
         ValueError: a name that the chain does not have.
@@ -146,6 +139,7 @@ def select_stages(
     unknown = [n for n in (*only, first, last) if n is not None and n not in names]
     if unknown:
         raise ValueError(f'no stage {", ".join(unknown)}; there are {", ".join(names)}')
+
     begin = names.index(first) if first else 0
     end = names.index(last) + 1 if last else len(names)
     return [s for s in composition.stages[begin:end] if not only or s.name in only]
@@ -165,6 +159,39 @@ def finished_stages(composition: Composition) -> dict[str, float]:
     return finished
 
 
+def run_stages(
+    composition: Composition,
+    stages: Sequence[Stage],
+    fresh: bool = False,
+    announce: Callable[[str], None] = lambda line: None,
+) -> dict[str, float]:
+    """Run stages one after the other, except those that are finished.
+
+    Args:
+        composition: of the stages.
+        stages: to run, in the order of the composition.
+        fresh: run also what is finished.
+        announce: called with a line before each stage.
+
+    Returns:
+        Stage → seconds, of its last run.
+
+    Raises:
+        StageFailedError, FileNotFoundError: as ``run_stage``.
+    """
+    finished = {} if fresh else finished_stages(composition)
+    seconds = {}
+    for number, stage in enumerate(stages, start=1):
+        title = f'=== {number}/{len(stages)} {stage.name}'
+        if stage.name in finished:
+            announce(f'{title}: finished before')
+            seconds[stage.name] = finished[stage.name]
+        else:
+            announce(f'{title}: python {shlex.join(stage.command)}')
+            seconds[stage.name] = run_stage(composition, stage)
+    return seconds
+
+
 def run_stage(composition: Composition, stage: Stage) -> float:
     """Run one stage with its output on this terminal and note that it is finished.
 
@@ -176,19 +203,22 @@ def run_stage(composition: Composition, stage: Stage) -> float:
         FileNotFoundError: a file that its command takes words from is missing.
     """
     command = [sys.executable, *(_with_files(word) for word in stage.command)]
-    names = composition.stage_names()
+
     # What follows is made from what this stage makes, so from here on it is not finished.
+    names = composition.stage_names()
     earlier = set(names[: names.index(stage.name)])
     record = {name: entry for name, entry in _read_record(composition).items() if name in earlier}
     _write_record(composition, record)
+
     start = time.perf_counter()
-    status = subprocess.run(command, check=False, env=dict(os.environ)).returncode
+    status = subprocess.run(command, check=False).returncode
     seconds = time.perf_counter() - start
     if status != 0:
         raise StageFailedError(f'stage {stage.name!r} ended with status {status}')
     missing = [path for path in stage.makes if not Path(path).exists()]
     if missing:
         raise StageFailedError(f'stage {stage.name!r} did not make {", ".join(missing)}')
+
     record[stage.name] = {
         'digest': composition.digests()[stage.name],
         'seconds': round(seconds, 1),
@@ -203,15 +233,15 @@ def _stage(item: Any, variables: Mapping[str, str], source: str) -> Stage:
         raise ValueError(f'{source}: a stage has {sorted(_STAGE_KEYS)}, got {item!r}')
     name = validate_scene_name(str(item['name']))
     where = f'{source}: stage {name}'
+
     words = [fill(word, variables, where) for word in shlex.split(str(item['run']))]
     for option, value in (item.get('args') or {}).items():
         words += _option(option, value, variables, where)
     options = item.get('cfg_options') or {}
     if options:
-        words += [
-            '--cfg-options',
-            *(f'{k}={fill(str(v), variables, where)}' for k, v in options.items()),
-        ]
+        settings = [f'{key}={fill(str(v), variables, where)}' for key, v in options.items()]
+        words += ['--cfg-options', *settings]
+
     makes = item.get('makes') or []
     if not isinstance(makes, list):
         raise ValueError(f'{where}: makes should be a list')

@@ -10,6 +10,7 @@ from oneformer3d.experiments.compose import (
     finished_stages,
     read_composition,
     run_stage,
+    run_stages,
     select_stages,
 )
 from tests.helpers.load_tool import load_tool
@@ -56,13 +57,10 @@ def chain(tmp_path) -> Path:
 
 def run_all(path: Path, **overrides: str) -> list[str]:
     """Names of the stages that ran."""
+    lines = []
     composition = read_composition(path, overrides)
-    finished = finished_stages(composition)
-    names = [stage.name for stage in composition.stages if stage.name not in finished]
-    for stage in composition.stages:
-        if stage.name in names:
-            run_stage(composition, stage)
-    return names
+    run_stages(composition, composition.stages, announce=lines.append)
+    return [line.split(':')[0].split()[-1] for line in lines if 'finished before' not in line]
 
 
 def logged(chain: Path) -> str:
@@ -130,7 +128,8 @@ def test_selection(chain):
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        ('- 1', 'expected "variables"'),
+        ('- 1', 'expected names with values'),
+        ('stages: []', 'expected "variables"'),
         ('variables: {work_dir: x}\nstages: [{name: a, run: b, odd: 1}]', 'a stage has'),
         ('variables: {work_dir: x}\nstages: [{name: a, run: "{nothing}"}]', 'no variable'),
         ('variables: {a: x}\nstages: [{name: a, run: b}]', 'work_dir'),
