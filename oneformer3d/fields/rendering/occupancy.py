@@ -1,4 +1,4 @@
-"""Which cells of the unit box may hold matter, so that a field need not be asked elsewhere.
+"""Which cells of the unit box may hold matter, so that a field need not be queried elsewhere.
 
 Enters: the RGB-D points of a scene, or its cameras and depth maps. Leaves: a grid (G, G, G) of
 bool, read at unit positions (N, 3). Letters: G cells along an axis, N points, V views.
@@ -9,12 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oneformer3d.lifting import Camera
+from oneformer3d.lifting.shapes import expect_shape
 from oneformer3d.lifting.visibility import in_frustum, nearest_pixel
 
 from ..networks.field import Field
 from ..networks.scene_box import SceneBox
 from .rays import Rays, unit_positions
 from .samplers import Proposals, inverse_cdf_edges, stratified_edges
+from .volume import midpoints
 
 # Cells that are projected at a time.
 _CHUNK = 1 << 17
@@ -25,21 +27,27 @@ class OccupancyGrid(nn.Module):
 
     Args:
         occupied: (G, G, G) bool by x, y, z.
+
+    Example:
+        >>> occupied = torch.zeros(2, 2, 2, dtype=torch.bool)
+        >>> occupied[1, 0, 0] = True
+        >>> grid = OccupancyGrid(occupied)
+        >>> grid.share, grid(torch.tensor([[0.5, -0.5, -0.5], [-0.5, -0.5, -0.5], [2.0, 0, 0]]))
+        (0.125, tensor([ True, False, False]))
     """
 
     def __init__(self, occupied: Tensor) -> None:
         super().__init__()
-        if occupied.ndim != 3 or len(set(occupied.shape)) != 1 or occupied.dtype != torch.bool:
-            raise ValueError(
-                f'expected bool (G, G, G), got {occupied.dtype} {tuple(occupied.shape)}'
-            )
+        expect_shape('occupied', occupied, 'G G G')
+        if occupied.dtype != torch.bool:
+            raise ValueError(f'occupied: expected bool, got {occupied.dtype}')
         self.register_buffer('occupied', occupied)
 
     @classmethod
     def from_points(
         cls, points: Tensor, box: SceneBox, resolution: int = 128, margin: float = 0.1
     ) -> 'OccupancyGrid':
-        """Cells near points; everything else counts as empty, seen or not.
+        """Cells near points; everything else counts as empty, observed or not.
 
         Args:
             points: (N, 3) world; those outside the box or not finite are left out.
@@ -48,11 +56,14 @@ class OccupancyGrid(nn.Module):
             margin: metres around every point that are occupied too; at least a cell.
         """
         unit = box.to(points.device).to_unit(points)
-        unit = unit[torch.isfinite(unit).all(-1)]
+        unit = unit[torch.isfinite(unit).all(-1)]  # (N', 3)
         index, inside = _cells(unit, resolution)
+
         occupied = torch.zeros(resolution**3, dtype=torch.bool, device=points.device)
         occupied[index[inside]] = True
         grid = occupied.view(resolution, resolution, resolution)
+
+        # a cell is 2 / G unit lengths wide
         reach = max(1, round(margin * float(box.scale) * resolution / 2))
         return cls(_dilated(grid, reach))
 
@@ -66,7 +77,7 @@ class OccupancyGrid(nn.Module):
         resolution: int = 96,
         margin: float = 0.1,
     ) -> 'OccupancyGrid':
-        """All cells but those that some view looks through: unseen space stays occupied.
+        """All cells but those that some view looks through: unobserved space stays occupied.
 
         Cells beside a measured point stay too, so thin things between pixels are not cleared.
 
@@ -81,21 +92,25 @@ class OccupancyGrid(nn.Module):
         box = box.to(depth.device)
         steps = (torch.arange(resolution, device=depth.device) + 0.5) * (2 / resolution) - 1
         unit = torch.stack(torch.meshgrid(steps, steps, steps, indexing='ij'), -1).view(-1, 3)
+        centres = box.to_world(unit)  # (G³, 3)
+        # half a cell's diagonal in metres, √3 / (G · scale), and the margin
         clearance = margin + 3**0.5 / (resolution * float(box.scale))
-        occupied = torch.ones(len(unit), dtype=torch.bool, device=depth.device)
-        met = torch.zeros_like(occupied)
-        centres = box.to_world(unit)
+
+        occupied = torch.ones(len(centres), dtype=torch.bool, device=depth.device)
+        measured = torch.zeros_like(occupied)
         for view in range(len(depth)):
             points = camera[view].unproject(depth[view])[depth[view] > 0]
             index, inside = _cells(box.to_unit(points), resolution)
-            met[index[inside]] = True
-            for begin in range(0, len(unit), _CHUNK):
-                part = slice(begin, begin + _CHUNK)
-                occupied[part] &= ~_seen_through(
-                    camera[view], depth[view], centres[part], clearance
+            measured[index[inside]] = True
+
+            for begin in range(0, len(centres), _CHUNK):
+                chunk = slice(begin, begin + _CHUNK)
+                occupied[chunk] &= ~_looked_through(
+                    camera[view], depth[view], centres[chunk], clearance
                 )
+
         shape = (resolution, resolution, resolution)
-        return cls(occupied.view(shape) | _dilated(met.view(shape), 1))
+        return cls(occupied.view(shape) | _dilated(measured.view(shape), 1))
 
     @property
     def share(self) -> float:
@@ -109,10 +124,10 @@ class OccupancyGrid(nn.Module):
 
 
 class OccupancySampler:
-    """Intervals where cells are occupied, without asking the field.
+    """Intervals where cells are occupied, without querying the field.
 
     Args:
-        occupancy: tells by unit positions which may hold matter.
+        occupancy: unit positions (…, 3) → which may hold matter.
         num_probes: even intervals whose middles are looked up.
         num_samples: S of the result.
         padding: weight of an empty interval, an occupied one having 1.
@@ -137,8 +152,8 @@ class OccupancySampler:
     ) -> tuple[Tensor, Proposals]:
         """Edges (R, S + 1) and no proposals."""
         probes = stratified_edges(rays, self.num_probes)
-        middles = (probes[:, 1:] + probes[:, :-1]) / 2
-        may_hold = self.occupancy(unit_positions(rays, middles, field.scene_box))
+        positions = unit_positions(rays, midpoints(probes), field.scene_box)
+        may_hold = self.occupancy(positions)  # (R, num_probes)
         edges = inverse_cdf_edges(
             probes, may_hold.to(probes), self.num_samples, perturb, generator, self.padding
         )
@@ -164,7 +179,7 @@ def _dilated(grid: Tensor, reach: int) -> Tensor:
     return values[0, 0] > 0
 
 
-def _seen_through(camera: Camera, depth: Tensor, points: Tensor, clearance: float) -> Tensor:
+def _looked_through(camera: Camera, depth: Tensor, points: Tensor, clearance: float) -> Tensor:
     """Whether a view measured something at least ``clearance`` behind each point (N, 3)."""
     uv, z = camera.project(points)
     u, v = uv.unbind(-1)

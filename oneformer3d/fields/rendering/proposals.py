@@ -1,4 +1,4 @@
-"""Small density networks that propose where a large field is worth asking (mip-NeRF 360).
+"""Small density networks that propose where a large field is worth a query (mip-NeRF 360).
 
 Enters: rays in world metres. Leaves: edges (R, S + 1) for the field, and the (edges, weights) of
 every round, which ``ray_losses.interlevel_loss`` fits to the field's own weights.
@@ -17,18 +17,16 @@ from ..networks.hash_grid import HashGrid
 from ..networks.layers import mlp
 from .rays import Rays
 from .samplers import Proposals, inverse_cdf_edges, stratified_edges
-from .volume import weights_from_density
+from .volume import midpoints, weights_from_density
 
 
 class ProposalNetwork(nn.Module):
     """Density alone, from a small hash grid and one hidden layer (nerfacto's).
 
     Args:
-        max_resolution: nodes of the finest level.
-        num_levels, log2_hashmap_size, base_resolution: the grid's.
+        max_resolution, num_levels, log2_hashmap_size, base_resolution, implementation: the grid's.
         hidden_dim: width.
         contracted: as the field.
-        implementation: the grid's.
     """
 
     def __init__(
@@ -61,8 +59,16 @@ class ProposalSampler(nn.Module):
         networks: one per round, coarse first.
         num_proposals: intervals of each round.
         num_samples: S of the field.
-        anneal_steps: over this many calls of ``step`` the proposals are trusted more and more
-            (weights to the power of 10s / (9s + 1), s the share of them that is done); 0 = at once.
+        anneal_steps: over this many calls of ``step`` the proposals count more and more; 0 = at
+            once.
+
+    Example:
+        >>> sampler = ProposalSampler([ProposalNetwork(32, 2, 8)], (16,), 8, anneal_steps=4)
+        >>> sampler.anneal
+        0.0
+        >>> sampler.step()
+        >>> round(sampler.anneal, 3)
+        0.769
     """
 
     def __init__(
@@ -89,10 +95,11 @@ class ProposalSampler(nn.Module):
 
     @property
     def anneal(self) -> float:
-        """Power that proposed weights are taken to, 0 … 1."""
+        """Power that proposed weights are taken to, 0 … 1 (mip-NeRF 360, eq. 18)."""
         if not self.anneal_steps:
             return 1.0
         share = min(int(self.steps_done) / self.anneal_steps, 1.0)
+        # 10 s / (9 s + 1), s the share of the steps that is done
         return 10 * share / (9 * share + 1)
 
     def forward(
@@ -103,16 +110,15 @@ class ProposalSampler(nn.Module):
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Proposals]:
         """Edges (R, S + 1) in metres without gradient, and each round's edges and weights."""
-        box = field.scene_box
+        box, power, proposals = field.scene_box, self.anneal, []
         edges = stratified_edges(rays, self.num_proposals[0], perturb, generator)
-        power, proposals = self.anneal, []
-        for network, following in zip(
-            self.networks, (*self.num_proposals[1:], self.num_samples), strict=True
-        ):
-            middles = (edges[:, 1:] + edges[:, :-1]) / 2
-            density = network(box.to_unit(rays.positions(middles))) * box.scale
-            weights, _ = weights_from_density(density, edges)
+
+        next_sizes = (*self.num_proposals[1:], self.num_samples)
+        for network, next_size in zip(self.networks, next_sizes, strict=True):
+            positions = box.to_unit(rays.positions(midpoints(edges)))  # (R, S, 3)
+            weights, _ = weights_from_density(network(positions) * box.scale, edges)
             proposals.append((edges, weights))
-            trusted = weights.detach() ** power
-            edges = inverse_cdf_edges(edges, trusted, following, perturb, generator)
+
+            annealed = weights.detach() ** power
+            edges = inverse_cdf_edges(edges, annealed, next_size, perturb, generator)
         return edges, proposals

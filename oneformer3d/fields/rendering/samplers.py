@@ -1,26 +1,38 @@
-"""Where along its rays a field is asked: interval edges, evenly or where the matter is.
+"""Where along its rays a field is queried: interval edges, evenly or where the matter is.
 
 Enters: rays in world metres; for the later rounds weights (R, S) of earlier intervals. Leaves:
 edges (R, S + 1) in metres, ascending. Every ray is jittered by itself, and nothing is jittered
-unless it is asked for.
-
-A sampler is called as ``sampler(field, rays, perturb, generator)`` and returns the edges and a
-list of (edges, weights) of the proposals it trains, mostly empty.
+unless ``perturb`` is set.
 
 Letters: R rays, S samples (intervals) per ray.
 """
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from oneformer3d.lifting.shapes import expect_shape
+
 from ..networks.field import Field
 from .rays import Rays
-from .volume import weights_from_density
+from .volume import midpoints, weights_from_density
 
 Proposals = list[tuple[Tensor, Tensor]]
-Sampler = Callable[[Field, Rays, bool, torch.Generator | None], tuple[Tensor, Proposals]]
+
+
+class Sampler(Protocol):
+    """Anything called so: it may query the field, and returns edges without gradient."""
+
+    def __call__(
+        self,
+        field: Field,
+        rays: Rays,
+        perturb: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Proposals]:
+        """Edges (R, S + 1), and the (edges, weights) of proposals it trains, mostly none."""
+        ...
 
 
 def stratified_edges(
@@ -38,16 +50,24 @@ def stratified_edges(
         generator: for repeatable jitter.
 
     Returns:
-        (R, S + 1) metres; the first edge is near, the last far.
+        (R, S + 1); the first edge is near, the last far.
+
+    Example:
+        >>> one = torch.ones(1)
+        >>> rays = Rays(torch.zeros(1, 3), torch.tensor([[0.0, 0, 1]]), one, 3 * one, one)
+        >>> stratified_edges(rays, 4)
+        tensor([[1.0000, 1.5000, 2.0000, 2.5000, 3.0000]])
     """
     if num_samples < 1:
         raise ValueError(f'num_samples must be positive, got {num_samples}')
     steps = torch.linspace(0, 1, num_samples + 1, dtype=rays.near.dtype, device=rays.near.device)
-    steps = steps.expand(len(rays), -1)
+    steps = steps.expand(len(rays), -1)  # (R, S + 1)
+
     if perturb and num_samples > 1:
         shape = (len(rays), num_samples - 1)
         jitter = _uniform(shape, rays.near, generator) - 0.5
-        steps = torch.cat((steps[:, :1], steps[:, 1:-1] + jitter / num_samples, steps[:, -1:]), -1)
+        inner = steps[:, 1:-1] + jitter / num_samples
+        steps = torch.cat((steps[:, :1], inner, steps[:, -1:]), -1)
     return rays.near[:, None] + steps * (rays.far - rays.near)[:, None]
 
 
@@ -71,20 +91,32 @@ def inverse_cdf(
 
     Returns:
         (R, num_values), without gradient.
+
+    Example:
+        Three quarters of the weight draw three of four values.
+
+        >>> edges, weights = torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[1.0, 3.0]])
+        >>> inverse_cdf(edges, weights, 4, padding=0.0)
+        tensor([[0.5000, 1.1667, 1.5000, 1.8333]])
     """
-    if edges.shape[-1] != weights.shape[-1] + 1:
-        raise ValueError(f'{weights.shape[-1]} weights need one edge more, got {edges.shape[-1]}')
+    num_rays, num_edges = expect_shape('edges', edges, 'R E', E=weights.shape[-1] + 1)
     edges, weights = edges.detach(), weights.detach().to(edges.dtype) + padding
+
+    # a ray without any weight is drawn from evenly
     total = weights.sum(-1, keepdim=True)
     even = torch.full_like(weights, 1 / weights.shape[-1])
     pdf = torch.where(total > 0, weights / total.clamp(min=torch.finfo(total.dtype).tiny), even)
     cdf = pdf.cumsum(-1)
-    cdf = torch.cat((torch.zeros_like(cdf[:, :1]), cdf / cdf[:, -1:]), dim=-1)
-    shape = (len(edges), num_values)
+    cdf = torch.cat((torch.zeros_like(cdf[:, :1]), cdf / cdf[:, -1:]), dim=-1)  # (R, S + 1)
+
+    # one u per equal share of the probability, below 1 so that it lies in an interval
+    shape = (num_rays, num_values)
     within = _uniform(shape, edges, generator) if perturb else edges.new_full(shape, 0.5)
     share = torch.arange(num_values, dtype=edges.dtype, device=edges.device)
     u = ((share + within) / num_values).clamp(max=1 - torch.finfo(edges.dtype).eps)
-    above = torch.searchsorted(cdf, u, right=True).clamp(1, weights.shape[-1])
+
+    # cdf[above − 1] ≤ u < cdf[above]; linear between the two edges
+    above = torch.searchsorted(cdf, u, right=True).clamp(1, num_edges - 1)
     low_cdf, high_cdf = cdf.gather(-1, above - 1), cdf.gather(-1, above)
     low, high = edges.gather(-1, above - 1), edges.gather(-1, above)
     gap = high_cdf - low_cdf
@@ -104,6 +136,11 @@ def inverse_cdf_edges(
 
     Returns:
         (R, num_samples + 1), without gradient.
+
+    Example:
+        >>> edges, weights = torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[1.0, 3.0]])
+        >>> inverse_cdf_edges(edges, weights, 3, padding=0.0)
+        tensor([[0.5000, 1.1667, 1.5000, 1.8333]])
     """
     return inverse_cdf(edges, weights, num_samples + 1, perturb, generator, padding)
 
@@ -117,7 +154,7 @@ def hierarchical_sampling(
 ) -> tuple[Tensor, Tensor]:
     """Further points on rays, drawn where the weights are (NeRF, ECCV 2020, section 5.2).
 
-    Each point stands for the interval between the middles beside it.
+    ``inverse_cdf`` for points: each stands for the interval between the middles beside it.
 
     Args:
         points: (R, S, 3) along each ray in order, S ≥ 2.
@@ -129,21 +166,30 @@ def hierarchical_sampling(
     Returns:
         Points (R, num_samples, 3) in order, and the weight of the interval each was drawn from
         (R, num_samples); both without gradient.
+
+    Example:
+        >>> points = torch.tensor([[[0.0, 0, 1], [0, 0, 2], [0, 0, 3]]])
+        >>> weights = torch.tensor([[0.0, 1.0, 0.0]])
+        >>> drawn, weight = hierarchical_sampling(points, weights, 2, perturb=False)
+        >>> drawn[..., 2], weight
+        (tensor([[1.7500, 2.2500]]), tensor([[1., 1.]]))
     """
-    if points.ndim != 3 or points.shape[1] < 2 or points.shape[:2] != weights.shape:
-        raise ValueError(
-            'expected points (R, S, 3) and weights (R, S) with S >= 2, got '
-            f'{tuple(points.shape)} and {tuple(weights.shape)}'
-        )
+    num_rays, num_points, _ = expect_shape('points', points, 'R S 3')
+    expect_shape('weights', weights, 'R S', R=num_rays, S=num_points)
+    if num_points < 2:
+        raise ValueError(f'points: expected S >= 2 on each ray, got {num_points}')
     points, weights = points.detach(), weights.detach()
-    first, along = points[:, :1], points[:, -1:] - points[:, :1]
+
+    # distances along the line from the first point to the last
+    first, along = points[:, :1], points[:, -1:] - points[:, :1]  # (R, 1, 3)
     length = torch.linalg.vector_norm(along, dim=-1, keepdim=True)
-    distances = torch.linalg.vector_norm(points - first, dim=-1)
-    middles = (distances[:, 1:] + distances[:, :-1]) / 2
-    edges = torch.cat((distances[:, :1], middles, distances[:, -1:]), dim=-1)
+    direction = along / length.clamp(min=torch.finfo(length.dtype).tiny)
+    distances = torch.linalg.vector_norm(points - first, dim=-1)  # (R, S)
+
+    middles = midpoints(distances)  # (R, S - 1)
+    edges = torch.cat((distances[:, :1], middles, distances[:, -1:]), dim=-1)  # (R, S + 1)
     drawn = inverse_cdf(edges, weights, num_samples, perturb, generator, padding=1e-5)
     interval = torch.searchsorted(middles.contiguous(), drawn, right=True)
-    direction = along / length.clamp(min=torch.finfo(length.dtype).tiny)
     return first + drawn[..., None] * direction, weights.gather(-1, interval)
 
 
@@ -157,13 +203,19 @@ class UniformSampler:
     def __init__(self, num_samples: int = 64) -> None:
         self.num_samples = num_samples
 
-    def __call__(self, field, rays, perturb=False, generator=None) -> tuple[Tensor, Proposals]:
+    def __call__(
+        self,
+        field: Field,
+        rays: Rays,
+        perturb: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Proposals]:
         """Edges (R, S + 1) and no proposals."""
         return stratified_edges(rays, self.num_samples, perturb, generator), []
 
 
 class HierarchicalSampler:
-    """Even intervals, split further where the field itself finds matter there.
+    """Even intervals, split further where the field itself finds matter (NeRF).
 
     Args:
         num_coarse: intervals of the first round.
@@ -174,32 +226,18 @@ class HierarchicalSampler:
         self.num_coarse, self.num_fine = num_coarse, num_fine
 
     @torch.no_grad()
-    def __call__(self, field, rays, perturb=False, generator=None) -> tuple[Tensor, Proposals]:
+    def __call__(
+        self,
+        field: Field,
+        rays: Rays,
+        perturb: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Proposals]:
         """Edges (R, num_coarse + num_fine + 1) of both rounds together, and no proposals."""
         edges = stratified_edges(rays, self.num_coarse, perturb, generator)
-        middles = (edges[:, 1:] + edges[:, :-1]) / 2
-        density = field.world_density(rays.positions(middles))
-        weights, _ = weights_from_density(density, edges)
-        spread = widened(weights)
-        fine = inverse_cdf(edges, spread, self.num_fine, perturb, generator, padding=1e-5)
-        return torch.cat((edges, fine), dim=-1).sort(dim=-1).values, []
-
-
-def widened(weights: Tensor) -> Tensor:
-    """Weights (R, S) spread to their neighbours (mip-NeRF, ICCV 2021, eq. 18).
-
-    An interval is judged by its middle, so a surface may also lie in the one before.
-    """
-    edge = torch.cat((weights[:, :1], weights, weights[:, -1:]), dim=-1)
-    largest = torch.maximum(edge[:, 1:], edge[:, :-1])
-    return (largest[:, 1:] + largest[:, :-1]) / 2
-
-
-def _uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Uniform draws on the generator's device, then moved, so that seeds mean the same."""
-    device = like.device if generator is None else generator.device
-    draws = torch.rand(shape, dtype=like.dtype, device=device, generator=generator)
-    return draws.to(like.device)
+        weights = widened(_field_weights(field, rays, edges))
+        fine = inverse_cdf(edges, weights, self.num_fine, perturb, generator, padding=1e-5)
+        return _merged(edges, fine), []
 
 
 class RefinedSampler:
@@ -223,10 +261,9 @@ class RefinedSampler:
     ) -> tuple[Tensor, Proposals]:
         """Edges (R, S + num_fine + 1), and the other sampler's proposals."""
         edges, proposals = self.base(field, rays, perturb, generator)
-        density = field.world_density(rays.positions((edges[:, 1:] + edges[:, :-1]) / 2))
-        weights, _ = weights_from_density(density, edges)
+        weights = _field_weights(field, rays, edges)
         fine = inverse_cdf(edges, weights, self.num_fine, perturb, generator, padding=1e-3)
-        return torch.cat((edges, fine), dim=-1).sort(dim=-1).values, proposals
+        return _merged(edges, fine), proposals
 
 
 class GuidedSampler:
@@ -257,12 +294,45 @@ class GuidedSampler:
         known = self.distance > 0
         low = torch.where(known, self.distance - self.reach, rays.near)
         high = torch.where(known, self.distance + self.reach, rays.far)
-        shape = (len(rays), self.num_fine)
-        within = torch.full(shape, 0.5)
+
+        # one edge in each of num_fine even steps from low to high
+        within = torch.full((len(rays), self.num_fine), 0.5)
         if perturb:
             device = edges.device if generator is None else generator.device
-            within = torch.rand(shape, generator=generator, device=device)
+            within = torch.rand(within.shape, generator=generator, device=device)
         steps = (torch.arange(self.num_fine, device=within.device) + within) / self.num_fine
-        fine = low[:, None] + steps.to(edges) * (high - low)[:, None]
+        fine = low[:, None] + steps.to(edges) * (high - low)[:, None]  # (R, num_fine)
+
         fine = torch.minimum(torch.maximum(fine, rays.near[:, None]), rays.far[:, None])
-        return torch.cat((edges, fine), dim=-1).sort(dim=-1).values, proposals
+        return _merged(edges, fine), proposals
+
+
+def widened(weights: Tensor) -> Tensor:
+    """Weights (R, S) spread to their neighbours (mip-NeRF, ICCV 2021, eq. 18).
+
+    An interval is judged by its middle, so a surface may also lie in the one before.
+
+    Example:
+        >>> widened(torch.tensor([[0.0, 0.0, 1.0, 0.0]]))
+        tensor([[0.0000, 0.5000, 1.0000, 0.5000]])
+    """
+    padded = torch.cat((weights[:, :1], weights, weights[:, -1:]), dim=-1)
+    # ½ (max(w_{i−1}, w_i) + max(w_i, w_{i+1}))
+    return midpoints(torch.maximum(padded[:, 1:], padded[:, :-1]))
+
+
+def _field_weights(field: Field, rays: Rays, edges: Tensor) -> Tensor:
+    """Weights (R, S) that the field gives the intervals between edges (R, S + 1)."""
+    density = field.world_density(rays.positions(midpoints(edges)))
+    return weights_from_density(density, edges)[0]
+
+
+def _merged(edges: Tensor, fine: Tensor) -> Tensor:
+    return torch.cat((edges, fine), dim=-1).sort(dim=-1).values
+
+
+def _uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Uniform draws on the generator's device, then moved, so that seeds mean the same."""
+    device = like.device if generator is None else generator.device
+    draws = torch.rand(shape, dtype=like.dtype, device=device, generator=generator)
+    return draws.to(like.device)

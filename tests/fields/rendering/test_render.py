@@ -68,7 +68,7 @@ def test_light_is_conserved_for_any_density() -> None:
     empty, all_left = weights_from_density(torch.zeros(1, 4), torch.arange(5.0)[None])
     assert empty.abs().max() == 0
     assert all_left == 1
-    with pytest.raises(ValueError, match='one edge more'):
+    with pytest.raises(ValueError, match='edges: expected'):
         weights_from_density(density, edges[:, 1:])
 
 

@@ -70,7 +70,7 @@ def test_inverse_cdf_edges_ascend_within_the_ray_and_carry_no_gradient() -> None
         assert (new[:, -1] <= edges[:, -1]).all()
     nothing = inverse_cdf_edges(edges, torch.zeros(50, 16), 4, padding=0)
     assert torch.isfinite(nothing).all()
-    with pytest.raises(ValueError, match='one edge more'):
+    with pytest.raises(ValueError, match='edges: expected'):
         inverse_cdf_edges(edges, weights[:, 1:], 4)
 
 
