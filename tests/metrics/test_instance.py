@@ -212,7 +212,7 @@ def test_bad_input_is_named() -> None:
         match_instances(s.masks.astype(int), s.labels, s.scores, s.gt_instance, s.gt_labels)
     with pytest.raises(ValueError, match='400 points'):
         match_instances(s.masks, s.labels, s.scores, s.gt_instance[:-1], s.gt_labels)
-    with pytest.raises(ValueError, match='as many labels and scores'):
+    with pytest.raises(ValueError, match='labels: expected'):
         match_instances(s.masks, s.labels[:0], s.scores, s.gt_instance, s.gt_labels)
     with pytest.raises(ValueError, match='finite'):
         match_instances(s.masks, s.labels, s.scores * np.nan, s.gt_instance, s.gt_labels)
