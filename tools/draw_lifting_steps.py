@@ -22,11 +22,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from oneformer3d.data.infos import read_infos
 from oneformer3d.data.readers import read_point_cloud
+from oneformer3d.data.scenes import read_scenes
 from oneformer3d.engine.cli import run_tool
 from oneformer3d.files.images import read_depth, read_image, write_png
-from oneformer3d.files.names import resolve_in_root
 from oneformer3d.lifting import (
     BEVFeatureLifting,
     Camera,
@@ -53,7 +52,7 @@ _REASON_COLORS = {
 
 
 @dataclass(frozen=True)
-class PosedScene:
+class LoadedScene:
     """A scene with all of its images in memory.
 
     Attributes:
@@ -123,7 +122,7 @@ def draw_lifting_steps(
     Raises:
         FileNotFoundError, ValueError: no such scene, or broken files.
     """
-    loaded = read_posed_scene(data_root, scene, split)
+    loaded = load_scene(data_root, scene, split)
     if view is None:
         view = most_occluded_view(loaded)
     if not 0 <= view < len(loaded.images):
@@ -137,33 +136,28 @@ def draw_lifting_steps(
     return numbers
 
 
-def read_posed_scene(data_root: str | Path, scene: str, split: str = 'val') -> PosedScene:
+def load_scene(data_root: str | Path, scene: str, split: str = 'val') -> LoadedScene:
     """Read points, images and cameras of a scene.
 
     Raises:
         ValueError: the infos do not list the scene, or it has no images.
     """
-    root = Path(data_root)
-    infos = read_infos(root / f'oneformer3d_infos_{split}.json')
-    entry = next((x for x in infos['data_list'] if x.get('scene_id') == scene), None)
-    if entry is None or not entry.get('images'):
-        raise ValueError(f'{root}: no scene {scene} with images in the infos of {split}')
+    record = read_scenes(data_root, split).get(scene)
+    if record is None or not record.images:
+        raise ValueError(f'{data_root}: no scene {scene} with images in the infos of {split}')
 
-    folder, frames, size = root / 'posed_images', entry['images'], tuple(entry['image_size'])
-    images = [read_image(resolve_in_root(folder, x['img_path']), size, size) for x in frames]
-    depth = [read_depth(resolve_in_root(folder, x['depth_path'])) for x in frames]
-    poses = torch.tensor([x['world_from_cam'] for x in frames], dtype=torch.float32)  # (V, 4, 4)
-    intrinsics = torch.tensor(entry['cam2img'], dtype=torch.float32).expand(len(poses), 3, 3)
-
-    return PosedScene(
-        read_point_cloud(root / 'points' / entry['lidar_points']['lidar_path']),
-        torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float(),  # (V, 3, H, W)
-        torch.from_numpy(np.stack(depth)),
-        Camera(intrinsics, poses, size),
+    frames, size = record.frames, record.image_size
+    images = np.stack([read_image(frame.image_path, size, size) for frame in frames])
+    depth = np.stack([read_depth(frame.depth_path) for frame in frames])
+    return LoadedScene(
+        read_point_cloud(record.points_path),
+        torch.from_numpy(images).permute(0, 3, 1, 2).float(),  # (V, 3, H, W)
+        torch.from_numpy(depth),  # (V, h, w)
+        record.cameras(frames),
     )
 
 
-def most_occluded_view(scene: PosedScene) -> int:
+def most_occluded_view(scene: LoadedScene) -> int:
     """Row of the view in whose image most points lie behind the surface it shows."""
     camera = scene.camera
     traced = trace_sources(
@@ -172,7 +166,7 @@ def most_occluded_view(scene: PosedScene) -> int:
     return int((traced.reason == Reason.OCCLUDED).sum(1).argmax())
 
 
-def sources_figure(scene: PosedScene, view: int, size: tuple[int, int]) -> np.ndarray:
+def sources_figure(scene: LoadedScene, view: int, size: tuple[int, int]) -> np.ndarray:
     """An image beside the cloud, coloured by what the view does with each point."""
     camera = scene.camera[view]
     traced = trace_sources(
@@ -199,7 +193,7 @@ def sources_figure(scene: PosedScene, view: int, size: tuple[int, int]) -> np.nd
 
 
 def depth_test_figure(
-    scene: PosedScene, size: tuple[int, int]
+    scene: LoadedScene, size: tuple[int, int]
 ) -> tuple[np.ndarray, dict[str, float]]:
     """The scan's colours, and those of the images lifted with three tests of visibility."""
     camera, scanned = scene.camera, scene.points[:, 3:]
@@ -231,7 +225,7 @@ def depth_test_figure(
     return np.concatenate(rows, axis=0), numbers
 
 
-def bev_figure(scene: PosedScene, size: tuple[int, int], resolution: float = 0.05) -> np.ndarray:
+def bev_figure(scene: LoadedScene, size: tuple[int, int], resolution: float = 0.05) -> np.ndarray:
     """Colours on a grid of ``resolution`` metres, without the ceiling, and the hits per cell."""
     low, high = (scene.points[:, :3].min(axis=0), scene.points[:, :3].max(axis=0))
     cells = np.ceil((high - low)[:2] / resolution).astype(int) + 2

@@ -16,7 +16,6 @@ from mmengine.registry import DefaultScope
 
 from oneformer3d.engine.cli import load_config, run_tool
 from oneformer3d.files.images import read_image, write_png
-from oneformer3d.files.names import resolve_in_root
 from oneformer3d.registry import DATASETS, MODELS
 from oneformer3d.segmentor.weights import load_checkpoint
 from oneformer3d.stm.looks import beside, draw_look, looks_of_query, query_of_mask
@@ -72,12 +71,10 @@ def main(argv: list[str] | None = None) -> None:
     if not looks:
         raise ValueError(f'{scene}: no view sees instance {args.instance}')
     views = inputs['views'][0]
-    info = dataset.get_data_info(index)
-    paths = {image['frame']: image['img_path'] for image in info['images']}
+    frames = {frame.name: frame for frame in dataset.get_data_info(index)['scene'].frames}
     pictures = []
     for look in looks:
-        path = resolve_in_root(info['img_prefix'], paths[look.frame])
-        image = read_image(path, views.image_size, views.image_size)
+        image = read_image(frames[look.frame].image_path, views.image_size, views.image_size)
         seen = views.pairs.view == views.frames.index(look.frame)
         seen &= torch.as_tensor(mask)[views.pairs.point]
         pictures.append(draw_look(image, look, views.pairs.uv[seen].numpy()))

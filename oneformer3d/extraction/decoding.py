@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from oneformer3d.clip.encoder import prepare_images
-from oneformer3d.data.scenes import FrameSource
+from oneformer3d.data.scenes import Frame
 from oneformer3d.files.images import UNREADABLE, image_size, read_depth, read_image
 
 _T = TypeVar('_T')
@@ -36,7 +36,7 @@ class DecodedFrame:
         seconds: of decoding.
     """
 
-    frame: FrameSource
+    frame: Frame
     image: NDArray[np.uint8] | NDArray[np.float32] | None = None
     depth: NDArray[np.float32] | None = None
     fault: str | None = None
@@ -45,8 +45,8 @@ class DecodedFrame:
 
 
 def decoded_batches(
-    batches: Sequence[Sequence[FrameSource]],
-    decode: Callable[[FrameSource], DecodedFrame],
+    batches: Sequence[Sequence[Frame]],
+    decode: Callable[[Frame], DecodedFrame],
     workers: int,
     prefetch: int = 2,
 ) -> Iterator[list[DecodedFrame]]:
@@ -66,7 +66,7 @@ def decoded_batches(
 
 
 def decode_frame(
-    frame: FrameSource, size: tuple[int, int], with_depth: bool, exact: bool = False
+    frame: Frame, size: tuple[int, int], with_depth: bool, exact: bool = False
 ) -> DecodedFrame:
     """Image at the encoder's size and, if asked for, depth; faults are returned, not raised."""
     start = time.perf_counter()

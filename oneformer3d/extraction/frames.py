@@ -14,21 +14,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from oneformer3d.data.scenes import (
-    FrameSource,
-    find_data_root,
-    frame_source,
-    listed,
-    read_scene_list,
-    read_scenes,
-)
+from oneformer3d.data.scenes import Frame, find_data_root, read_scene_list, read_scenes
 
 from .settings import ExtractionSettings
 
 _T = TypeVar('_T')
 
 
-def list_frames(settings: ExtractionSettings) -> list[FrameSource]:
+def list_frames(settings: ExtractionSettings) -> list[Frame]:
     """The frames that the settings name, scene by scene.
 
     Raises:
@@ -36,23 +29,20 @@ def list_frames(settings: ExtractionSettings) -> list[FrameSource]:
         ValueError: scenes that the infos do not have (all are named), or scenes without images.
     """
     root = find_data_root(settings.scenes_file, settings.data_root)
-    scenes = read_scenes(root)
-    names = list(scenes) if settings.scenes_file is None else read_scene_list(settings.scenes_file)
-    absent = [name for name in names if name not in scenes]
-    if absent:
-        raise ValueError(f'{root}: no infos of {len(absent)} scenes: {listed(absent)}')
+    names = None if settings.scenes_file is None else read_scene_list(settings.scenes_file)
+    scenes = read_scenes(root, names=names)
     frames = [
-        frame_source(root, source, image)
-        for source, images in (scenes[name] for name in names)
-        for image in select_frames(
-            images,
+        frame
+        for scene in scenes.values()
+        for frame in select_frames(
+            scene.frames,
             settings.frames_per_scene,
             settings.frame_select,
-            zlib.crc32(source.name.encode()) ^ settings.seed,
+            zlib.crc32(scene.name.encode()) ^ settings.seed,
         )
     ]
     if not frames:
-        raise ValueError(f'{root}: its {len(names)} scenes have no images')
+        raise ValueError(f'{root}: its {len(scenes)} scenes have no images')
     return frames
 
 
@@ -69,6 +59,6 @@ def select_frames(images: Sequence[_T], count: int, how: str, seed: int = 0) -> 
     return [images[index] for index in chosen]
 
 
-def cut_batches(frames: Sequence[FrameSource], batch_size: int) -> list[list[FrameSource]]:
+def cut_batches(frames: Sequence[Frame], batch_size: int) -> list[list[Frame]]:
     """The frames in batches; the same for every rank and every run."""
     return [list(frames[i : i + batch_size]) for i in range(0, len(frames), batch_size)]

@@ -20,7 +20,7 @@ from torch import Tensor
 from oneformer3d.clip.encoder import ClipEncoder
 from oneformer3d.clip.text import CANONICAL_PHRASES, channels_last, pairwise_relevancy
 from oneformer3d.data.readers import read_point_cloud
-from oneformer3d.data.scenes import FrameSource
+from oneformer3d.data.scenes import Frame
 from oneformer3d.files.images import read_image, write_png
 from oneformer3d.files.ply import write_ply
 from oneformer3d.lifting.sampling import gather_pairs
@@ -87,7 +87,7 @@ class TextRelevancy:
 
 def draw_scene(
     store: Store,
-    frames: Sequence[FrameSource],
+    frames: Sequence[Frame],
     out: str | Path,
     methods: Sequence[str] = ('pca',),
     relevancy: TextRelevancy | None = None,
@@ -204,7 +204,7 @@ def _beside(image: np.ndarray, feature_map: Tensor, coloring: Coloring) -> np.nd
 
 
 def _draw_cloud(
-    frames: Sequence[FrameSource],
+    frames: Sequence[Frame],
     maps: Tensor,
     index: UvIndex,
     ways: Mapping[str, Coloring],

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oneformer3d.data.scenes import FrameSource, SceneSource
+from oneformer3d.data.scenes import Frame, Scene
 from oneformer3d.files.atomic import atomic_path
 from oneformer3d.files.images import write_png
 from oneformer3d.fusion.point_head import PointHead, load_point_head, orthogonal_point_head
@@ -62,7 +62,7 @@ class ScenePoints:
         self._max_points = max_points
         self._scenes: OrderedDict[str, Tensor] = OrderedDict()
 
-    def get(self, scene: SceneSource) -> Tensor:
+    def get(self, scene: Scene) -> Tensor:
         """The scene's points, or an even selection of at most ``max_points``.
 
         Raises:
@@ -137,7 +137,7 @@ class PointOutputs:
             else load_point_head(settings.head, channels)
         )
 
-    def is_done(self, frame: FrameSource, with_picture: bool) -> bool:
+    def is_done(self, frame: Frame, with_picture: bool) -> bool:
         """Whether the frame's files are there (each appears whole or not at all)."""
         done = self._path(frame, 'frame', 'npz').is_file()
         return done and (not with_picture or self._path(frame, 'vis', 'png').is_file())
@@ -173,7 +173,7 @@ class PointOutputs:
             write_png(written[1], picture)
         self.num_bytes += sum(path.stat().st_size for path in written)
 
-    def _path(self, frame: FrameSource, kind: str, suffix: str) -> Path:
+    def _path(self, frame: Frame, kind: str, suffix: str) -> Path:
         return self._folder / frame.scene.name / f'{kind}_{frame.name}.{suffix}'
 
 
@@ -202,7 +202,7 @@ def feature_picture(image: np.ndarray, feat: Tensor, method: str) -> np.ndarray:
 
 def frame_view(points: Tensor, decoded: DecodedFrame) -> FrameView:
     """Pixel, visibility and confidence of every point (N, 3) in one frame."""
-    camera = frame_camera(decoded.frame)
+    camera = decoded.frame.camera
     uv, _ = camera.project(points)
     valid = torch.zeros(len(points), dtype=torch.bool)
     confidence = torch.zeros(len(points))
@@ -218,17 +218,8 @@ def frame_pairs(points: Tensor, decoded: DecodedFrame, with_depth: bool = True) 
     if with_depth and decoded.depth is not None:
         depth = torch.from_numpy(decoded.depth)[None]
         depth_camera = _depth_camera(decoded)
-    camera = _as_views(frame_camera(decoded.frame))
+    camera = _as_views(decoded.frame.camera)
     return project_pairs(points, camera, depth, depth_camera=depth_camera)
-
-
-def frame_camera(frame: FrameSource) -> Camera:
-    """Camera of the colour image, float32."""
-    return Camera(
-        torch.from_numpy(frame.scene.intrinsics).float(),
-        torch.from_numpy(frame.world_from_cam).float(),
-        frame.scene.image_size,
-    )
 
 
 def read_points(path: Path, max_points: int | None = None) -> Tensor:
@@ -250,12 +241,11 @@ def read_points(path: Path, max_points: int | None = None) -> Tensor:
 
 def _depth_camera(decoded: DecodedFrame) -> Camera | None:
     """Camera of the depth image where it is not simply the colour camera resized."""
-    scene, size = decoded.frame.scene, decoded.depth.shape
-    resized = frame_camera(decoded.frame).resize(size)
-    intrinsics = torch.from_numpy(scene.depth_intrinsics).float()
-    if torch.allclose(resized.intrinsics, intrinsics, atol=1e-2):
+    size = decoded.depth.shape
+    resized, camera = decoded.frame.camera.resize(size), decoded.frame.depth_camera(size)
+    if camera is None or torch.allclose(resized.intrinsics, camera.intrinsics, atol=1e-2):
         return None
-    return _as_views(Camera(intrinsics, resized.world_from_cam, size))
+    return _as_views(camera)
 
 
 def _agreement(points: Tensor, pairs: PixelPairs, decoded: DecodedFrame) -> Tensor:

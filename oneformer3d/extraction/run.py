@@ -6,7 +6,7 @@ images ahead, the caller's thread runs the encoder, one thread writes; bounded q
 keep memory constant and let the slowest stage set the pace.
 
 Several processes share the work without talking to each other: batches are cut once from the
-whole list and rank r of K takes every K-th, see ``extraction_frames``.
+whole list and rank r of K takes every K-th, see ``frames``.
 """
 
 import resource
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from oneformer3d.clip.encoder import ClipEncoder
-from oneformer3d.data.scenes import FrameSource, check_point_files
+from oneformer3d.data.scenes import Frame, check_point_files
 from oneformer3d.fusion.image_branch import pixel_shuffle_features
 from oneformer3d.store.format import StoreStamp
 from oneformer3d.store.reader import (
@@ -195,7 +195,7 @@ class _Sink:
         self._rates = ValidRates(settings.rate_points)
         self._points = PointOutputs(settings, stamp.channels) if settings.writes_points else None
 
-    def is_done(self, frame: FrameSource) -> bool:
+    def is_done(self, frame: Frame) -> bool:
         """Whether an earlier run wrote all of a frame that is asked for."""
         if not self._resume or not self._writer.has(frame.scene.name, frame.name):
             return False
@@ -237,7 +237,7 @@ class _Run:
         self.report = ExtractionReport(num_frames=num_frames)
         self._progress, self._num_done = progress, 0
 
-    def go(self, batches: Sequence[Sequence[FrameSource]], sink: _Sink) -> None:
+    def go(self, batches: Sequence[Sequence[Frame]], sink: _Sink) -> None:
         """Do all that is not done."""
         report, settings = self.report, self.settings
         todo = []

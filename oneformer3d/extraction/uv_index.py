@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from oneformer3d.data.scenes import FrameSource
+from oneformer3d.data.scenes import Frame
 from oneformer3d.files.images import read_depth
 from oneformer3d.lifting.camera import Camera
 from oneformer3d.lifting.pairs import PixelPairs, project_pairs, zbuffer_views
@@ -62,7 +62,7 @@ class UvIndex:
 
 
 def build_scene_index(
-    frames: Sequence[FrameSource],
+    frames: Sequence[Frame],
     visibility: Visibility = Visibility(),
     pool: ThreadPoolExecutor | None = None,
 ) -> tuple[UvIndex, dict[str, str]]:
@@ -85,30 +85,27 @@ def build_scene_index(
     faults = {f.name: d for f, d in zip(frames, depths) if isinstance(d, str)}
     used = [(f, d) for f, d in zip(frames, depths) if not isinstance(d, str)]
     if not used:
-        empty = project_pairs(
-            points, Camera(torch.eye(3)[None][:0], torch.eye(4)[None][:0], scene.image_size)
-        )
+        empty = project_pairs(points, scene.cameras([]))
         return UvIndex(empty, (), scene.image_size, len(points)), faults
-    camera = Camera(
-        torch.from_numpy(scene.intrinsics).float().expand(len(used), 3, 3),
-        torch.from_numpy(np.stack([f.world_from_cam for f, _ in used])).float(),
-        scene.image_size,
-    )
+    camera = scene.cameras([frame for frame, _ in used])
     depth, depth_camera = _depth_maps(points, camera, used)
     pairs = project_pairs(points, camera, depth, depth_camera=depth_camera, visibility=visibility)
     names = tuple(f.name for f, _ in used)
     return UvIndex(pairs, names, scene.image_size, len(points)), faults
 
 
-def scene_stamp(frames: Sequence[FrameSource], visibility: Visibility) -> dict[str, Any]:
+def scene_stamp(frames: Sequence[Frame], visibility: Visibility) -> dict[str, Any]:
     """What an index depends on: points, cameras, frames, tolerances."""
     scene = frames[0].scene
     cameras = np.stack([frame.world_from_cam for frame in frames])
+    depth_intrinsics = (
+        scene.intrinsics if scene.depth_intrinsics is None else scene.depth_intrinsics
+    )
     return {
         'version': VERSION,
         'points': zlib.crc32(scene.points_path.read_bytes()),
         'cameras': zlib.crc32(cameras.tobytes() + scene.intrinsics.tobytes()),
-        'depth_camera': zlib.crc32(scene.depth_intrinsics.tobytes()),
+        'depth_camera': zlib.crc32(depth_intrinsics.tobytes()),
         'frames': [frame.name for frame in frames],
         'near': visibility.near,
         'abs_tol': visibility.abs_tol,
@@ -166,16 +163,16 @@ def is_current(path: str | Path, stamp: dict[str, Any]) -> bool:
     return found is not None and str(found) == json.dumps(stamp, sort_keys=True)
 
 
-def by_scene(frames: Sequence[FrameSource]) -> dict[str, list[FrameSource]]:
+def by_scene(frames: Sequence[Frame]) -> dict[str, list[Frame]]:
     """Frames grouped by scene, in their order."""
-    groups: dict[str, list[FrameSource]] = {}
+    groups: dict[str, list[Frame]] = {}
     for frame in frames:
         groups.setdefault(frame.scene.name, []).append(frame)
     return groups
 
 
 def build_uv_indices(
-    frames: Sequence[FrameSource],
+    frames: Sequence[Frame],
     out: str | Path,
     visibility: Visibility = Visibility(),
     workers: int = 2,
@@ -217,7 +214,7 @@ def build_uv_indices(
     return num_written
 
 
-def _frame_depth(frame: FrameSource) -> np.ndarray | str | None:
+def _frame_depth(frame: Frame) -> np.ndarray | str | None:
     """Depth in metres, None where the frame has none, or the reason why it cannot be used."""
     if frame.fault is not None:
         return frame.fault
@@ -230,7 +227,7 @@ def _frame_depth(frame: FrameSource) -> np.ndarray | str | None:
 
 
 def _depth_maps(
-    points: torch.Tensor, camera: Camera, used: Sequence[tuple[FrameSource, np.ndarray | None]]
+    points: torch.Tensor, camera: Camera, used: Sequence[tuple[Frame, np.ndarray | None]]
 ) -> tuple[torch.Tensor, Camera | None]:
     """Depth maps (V, h, w) and their camera where it is not the colour camera's own."""
     scene = used[0][0].scene
@@ -240,12 +237,11 @@ def _depth_maps(
         return zbuffer_views(points, camera.resize(small)), None
     depth = torch.from_numpy(np.stack([depth for _, depth in used]))
     size = tuple(depth.shape[-2:])
-    intrinsics = torch.from_numpy(scene.depth_intrinsics).float()
-    if torch.allclose(
-        camera.resize(size).intrinsics, intrinsics.expand(len(used), 3, 3), atol=1e-2
-    ):
+    depth_camera = scene.depth_cameras([frame for frame, _ in used], size)
+    resized = camera.resize(size).intrinsics
+    if depth_camera is None or torch.allclose(resized, depth_camera.intrinsics, atol=1e-2):
         return depth, None
-    return depth, Camera(intrinsics.expand(len(used), 3, 3), camera.world_from_cam, size)
+    return depth, depth_camera
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

@@ -242,16 +242,22 @@ def is_valid_pose(pose: Tensor, tolerance: float = 1e-3) -> bool:
     """
     if tuple(pose.shape) != (4, 4):
         raise ValueError(f'expected one pose (4, 4), got {tuple(pose.shape)}')
-    pose = pose.double()
-    if not torch.isfinite(pose).all():
-        return False
-    rotation = pose[:3, :3]
-    identity = torch.eye(4, dtype=pose.dtype, device=pose.device)
-    return bool(
-        (rotation @ rotation.T - identity[:3, :3]).abs().max() <= tolerance
-        and (torch.linalg.det(rotation) - 1).abs() <= tolerance
-        and (pose[3] - identity[3]).abs().max() <= tolerance
-    )
+    return bool(valid_poses(pose, tolerance))
+
+
+def valid_poses(poses: Tensor, tolerance: float = 1e-3) -> Tensor:
+    """``is_valid_pose`` of poses (..., 4, 4): (...) bool."""
+    poses = poses.double()
+    identity = torch.eye(4, dtype=poses.dtype, device=poses.device)
+    finite = torch.isfinite(poses).all(-1).all(-1)  # (...)
+    poses = torch.where(finite[..., None, None], poses, identity)
+
+    rotation = poses[..., :3, :3]
+    # R Rᵀ = 1, det R = 1, last row (0, 0, 0, 1)
+    skew = (rotation @ rotation.mT - identity[:3, :3]).abs().amax((-2, -1))  # (...)
+    mirror = (torch.linalg.det(rotation) - 1).abs()
+    last_row = (poses[..., 3, :] - identity[3]).abs().amax(-1)
+    return finite & (skew <= tolerance) & (mirror <= tolerance) & (last_row <= tolerance)
 
 
 def check_image_size(image_size: tuple[int, int]) -> tuple[int, int]:

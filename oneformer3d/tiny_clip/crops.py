@@ -15,8 +15,7 @@ import cv2
 import numpy as np
 
 from oneformer3d.data.class_tables import ClassTable, get_class_table
-from oneformer3d.data.infos import read_infos
-from oneformer3d.files.names import resolve_in_root
+from oneformer3d.data.scenes import read_scenes
 
 NUM_PIXELS = 32
 CLASS_SHARE = 0.4  # of a crop that its caption should be about, at least
@@ -71,27 +70,23 @@ def read_regions(
         FileNotFoundError: no infos, image or label image.
         ValueError: images of different sizes, or none.
     """
-    root = Path(root)
-    path = root / f'oneformer3d_infos_{split}.json'
-    infos = read_infos(path)
-    table = get_class_table(infos['metainfo']['dataset'])
-    frames = [
-        resolve_in_root(root / 'posed_images', image['img_path'])
-        for scene in infos['data_list']
-        for image in scene.get('images', [])
-    ]
+    scenes = read_scenes(root, split)
+    frames = [frame for scene in scenes.values() for frame in scene.frames]
     if not frames:
-        raise ValueError(f'{path}: lists no images')
+        raise ValueError(f'{root}: the scenes of {split} have no images')
+    table = get_class_table(frames[0].scene.class_table)
     if max_images is not None and len(frames) > max_images:
         frames = [frames[k] for k in np.linspace(0, len(frames) - 1, max_images).astype(int)]
     rng = np.random.default_rng(seed)
     images, labels, rows = [], [], []
     for frame in frames:
-        color = cv2.cvtColor(_read_image(frame, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        semantic = _read_image(frame.with_suffix('.semantic.png'), cv2.IMREAD_UNCHANGED)
-        instance = _read_image(frame.with_suffix('.instance.png'), cv2.IMREAD_UNCHANGED)
+        color = cv2.cvtColor(_read_image(frame.image_path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        semantic = _read_image(frame.label_path('.semantic.png'), cv2.IMREAD_UNCHANGED)
+        instance = _read_image(frame.label_path('.instance.png'), cv2.IMREAD_UNCHANGED)
         if images and color.shape != images[0].shape:
-            raise ValueError(f'{frame}: size {color.shape}, the others {images[0].shape}')
+            raise ValueError(
+                f'{frame.image_path}: size {color.shape}, the others {images[0].shape}'
+            )
         classes = table.contiguous_from_raw(semantic.astype(np.int64))
         rows += [
             (len(images), *region)
@@ -100,7 +95,7 @@ def read_regions(
         images.append(color)
         labels.append(classes.astype(np.uint8))
     if not rows:
-        raise ValueError(f'{path}: the images show no region of {min_pixels} pixels')
+        raise ValueError(f'{root}: the images of {split} show no region of {min_pixels} pixels')
     image, label, box, pixels = zip(*rows)
     return Regions(
         np.stack(images),

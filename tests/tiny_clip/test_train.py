@@ -78,6 +78,8 @@ def write_world(root, split: str, num_images: int, seed: int) -> None:
     scene = {
         'scene_id': f'{split}_room',
         'lidar_points': {'num_pts_feats': 6, 'lidar_path': f'{split}_room.bin'},
+        'image_size': list(cv2.imread(str(folder / '00000.jpg')).shape[:2]),
+        'cam2img': np.eye(3).tolist(),
         'images': images,
     }
     infos = {'metainfo': {'schema_version': 1, 'dataset': 'synthetic'}, 'data_list': [scene]}

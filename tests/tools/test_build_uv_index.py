@@ -108,7 +108,7 @@ def test_frames_that_cannot_be_used_are_named(tiny_rooms, tmp_path):
 def test_without_depth_images_the_points_hide_each_other(frames):
     of_scene = next(iter(by_scene(frames).values()))
     measured, _ = build_scene_index(of_scene)
-    splatted, _ = build_scene_index([replace(frame, depth_path=None) for frame in of_scene])
+    splatted, _ = build_scene_index([replace(frame, depth_file=None) for frame in of_scene])
     frustum, _ = build_scene_index(of_scene, Visibility(abs_tol=100.0))
     assert len(splatted.pairs) < len(frustum.pairs)
     keys = [set(zip(i.pairs.point.tolist(), i.pairs.view.tolist())) for i in (measured, splatted)]

@@ -42,7 +42,7 @@ def test_pictures_and_numbers(room, tmp_path):
 def test_the_scene_is_read_as_it_is_on_disk(room):
     """A point's colour in the scan is what the images show at its pixel."""
     root, name = room
-    scene = TOOL.read_posed_scene(root, name)
+    scene = TOOL.load_scene(root, name)
     camera = scene.camera
     assert scene.images.shape[0] == scene.depth.shape[0] == camera.batch_shape[0]
     lifted, visible = lift_features_to_points(

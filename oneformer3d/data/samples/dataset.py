@@ -1,8 +1,9 @@
 """Indoor scenes on disk → samples for training and testing.
 
 Enters: a data root in the layout of docs/data.md and the infos of one split. Leaves, per index:
-what the pipeline makes of `dict(scene_id, class_table, lidar_path, super_pts_path,
-pts_semantic_mask_path, pts_instance_mask_path, axis_align_matrix, images, ...)`.
+what the pipeline makes of ``dict(scene_id, class_table, lidar_path, super_pts_path,
+pts_semantic_mask_path, pts_instance_mask_path, axis_align_matrix, scene, …)``, where ``scene`` is
+the ``Scene`` record with its posed images.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +12,12 @@ from typing import Any
 
 from mmengine.dataset import BaseDataset
 
-from oneformer3d.files.names import resolve_in_root, validate_scene_name
+from oneformer3d.files.names import resolve_in_root
 from oneformer3d.registry import DATASETS, TRANSFORMS
 
 from ..class_tables import get_class_table
 from ..infos import read_infos
+from ..scenes import listed, make_scene, read_scene_list
 
 # Which folder each path of the infos belongs to.
 _PREFIX_OF = {
@@ -31,8 +33,6 @@ _DEFAULT_PREFIX = {
     'pts_instance_mask': 'instance_mask',
     'img': 'posed_images',
 }
-_CAMERA_KEYS = ('cam2img', 'depth2img', 'image_size', 'depth_size', 'axis_align_matrix')
-_MAX_LISTED = 20
 
 
 @DATASETS.register_module()
@@ -109,63 +109,13 @@ class IndoorSegDataset(BaseDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the infos, join the paths and make sure that every file is there."""
         infos = read_infos(self.ann_file, allow_pickle=self.allow_pickle)
-        written_for = infos['metainfo'].get('dataset')
-        # Only our own infos name a class table there.
-        if 'schema_version' in infos['metainfo'] and written_for is not None:
-            expected = get_class_table(self.class_table).name
-            if written_for != expected:
-                raise ValueError(
-                    f'{self.ann_file}: written for class table {written_for!r}, '
-                    f'expected {expected!r}'
-                )
+        self._check_class_table(infos['metainfo'])
         scenes = [self.parse_data_info(scene) for scene in infos['data_list']]
         if self.scene_list is not None:
             scenes = self._only_listed(scenes)
         if not scenes:
             raise ValueError(f'{self.ann_file}: holds no scenes')
-        self._check_files(scenes)
-        return scenes
 
-    def parse_data_info(self, raw_data_info: dict[str, Any]) -> dict[str, Any]:
-        """Infos of one scene → what the pipeline starts from; paths of scene files absolute.
-
-        Image paths stay relative to ``img_prefix``: whoever opens one resolves it there.
-        """
-        info: dict[str, Any] = {
-            'scene_id': raw_data_info['scene_id'],
-            'class_table': self.class_table,
-            'test_mode': self.test_mode,
-            'img_prefix': self.data_prefix['img'],
-        }
-        paths = {**raw_data_info, 'lidar_path': raw_data_info['lidar_points']['lidar_path']}
-        for key, prefix in _PREFIX_OF.items():
-            if paths.get(key) is not None:
-                try:
-                    info[key] = str(resolve_in_root(self.data_prefix[prefix], paths[key]))
-                except ValueError as error:
-                    raise ValueError(f'{self.ann_file}: {info["scene_id"]}: {error}') from error
-        for key in _CAMERA_KEYS:
-            if raw_data_info.get(key) is not None:
-                info[key] = raw_data_info[key]
-        images = raw_data_info.get('images')
-        info['images'] = images if isinstance(images, list) else []
-        return info
-
-    def _only_listed(self, scenes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        path = Path(self.data_root or '') / self.scene_list
-        if not path.is_file():
-            raise FileNotFoundError(f'{path}: no such scene list')
-        by_name = {scene['scene_id']: scene for scene in scenes}
-        try:
-            names = [validate_scene_name(n) for n in path.read_text(encoding='utf-8').split()]
-        except ValueError as error:
-            raise ValueError(f'{path}: {error}') from error
-        absent = [name for name in names if name not in by_name]
-        if absent:
-            raise ValueError(f'{path}: not in {self.ann_file}: {_listed(absent)}')
-        return [by_name[name] for name in names]
-
-    def _check_files(self, scenes: list[dict[str, Any]]) -> None:
         missing = [
             scene[key]
             for scene in scenes
@@ -174,10 +124,50 @@ class IndoorSegDataset(BaseDataset):
         ]
         if missing:
             raise FileNotFoundError(
-                f'{self.ann_file}: {len(missing)} of its files are missing: {_listed(missing)}'
+                f'{self.ann_file}: {len(missing)} of its files are missing: {listed(missing)}'
+            )
+        return scenes
+
+    def parse_data_info(self, raw_data_info: dict[str, Any]) -> dict[str, Any]:
+        """Infos of one scene → what the pipeline starts from; paths of scene files absolute."""
+        info: dict[str, Any] = {
+            'scene_id': raw_data_info['scene_id'],
+            'class_table': self.class_table,
+            'test_mode': self.test_mode,
+        }
+        if raw_data_info.get('axis_align_matrix') is not None:
+            info['axis_align_matrix'] = raw_data_info['axis_align_matrix']
+        paths = {**raw_data_info, 'lidar_path': raw_data_info['lidar_points']['lidar_path']}
+        try:
+            for key, prefix in _PREFIX_OF.items():
+                if paths.get(key) is not None:
+                    info[key] = str(resolve_in_root(self.data_prefix[prefix], paths[key]))
+        except ValueError as error:
+            raise ValueError(f'{self.ann_file}: {info["scene_id"]}: {error}') from error
+
+        # The record pickles as small as the infos do: frames are made when a transform asks.
+        try:
+            info['scene'] = make_scene(raw_data_info, info['lidar_path'], self.data_prefix['img'])
+        except ValueError as error:
+            raise ValueError(f'{self.ann_file}: {error}') from error
+        return info
+
+    def _check_class_table(self, metainfo: Mapping[str, Any]) -> None:
+        """Only our own infos name a class table as their dataset."""
+        written_for = metainfo.get('dataset')
+        if 'schema_version' not in metainfo or written_for is None:
+            return
+        expected = get_class_table(self.class_table).name
+        if written_for != expected:
+            raise ValueError(
+                f'{self.ann_file}: written for class table {written_for!r}, expected {expected!r}'
             )
 
-
-def _listed(names: Sequence[str]) -> str:
-    more = f' and {len(names) - _MAX_LISTED} more' if len(names) > _MAX_LISTED else ''
-    return ', '.join(names[:_MAX_LISTED]) + more
+    def _only_listed(self, scenes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        path = Path(self.data_root or '') / self.scene_list
+        names = read_scene_list(path)
+        by_name = {scene['scene_id']: scene for scene in scenes}
+        absent = [name for name in names if name not in by_name]
+        if absent:
+            raise ValueError(f'{path}: not in {self.ann_file}: {listed(absent)}')
+        return [by_name[name] for name in names]

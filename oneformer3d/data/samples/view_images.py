@@ -1,12 +1,11 @@
 """Images of a scene with the class of every pixel, for training a network on pictures alone.
 
-Enters: ``results`` with ``images``, ``img_prefix``, ``image_size`` and ``class_table``, as the
-dataset leaves them. Leaves, packed: ``inputs = dict(points=(0, 6), view_images=(V, 3, H, W) uint8,
-view_labels=(V, H, W) int64 in 0…C)`` and an empty data sample; points are not read.
+Enters: ``results`` with ``scene`` and ``class_table``, as the dataset leaves them. Leaves, packed:
+``inputs = dict(points=(0, 6), view_images=(V, 3, H, W) uint8, view_labels=(V, H, W) int64 in
+0…C)`` and an empty data sample; points are not read.
 """
 
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 import cv2
@@ -15,11 +14,13 @@ import torch
 from mmdet3d.structures import Det3DDataSample
 
 from oneformer3d.files.images import read_image
-from oneformer3d.files.names import resolve_in_root
 from oneformer3d.registry import TRANSFORMS
 
 from ..class_tables import ClassTable, get_class_table
-from .views import SELECTIONS
+from ..scenes import Frame, Scene
+from .view_selection import evenly_spread
+
+SELECTIONS = ('random', 'even', 'first')
 
 
 @TRANSFORMS.register_module()
@@ -33,12 +34,12 @@ class LoadViewImages:
         flip: how often an image is mirrored.
         image_size: (H, W) that images are squashed to, classes by nearest pixel; None keeps
             their size.
-        crop: (H, W) of a random piece that is cut from each image; None takes all of it. Many
-            small pieces teach more than few whole images of as many pixels.
+        crop: (H, W) of a random window that is cut from each image; None takes all of it. Many
+            small crops teach more than few whole images of as many pixels.
 
     Raises:
         ValueError: an unknown setting; a scene without images; a picture of another size or
-            kind than expected; a piece that does not fit in the images.
+            kind than expected; a crop that does not fit in the images.
         FileNotFoundError: a missing image or picture of classes.
     """
 
@@ -66,58 +67,56 @@ class LoadViewImages:
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Return ``results`` with ``view_images`` and ``view_labels``."""
-        images = results.get('images') or []
-        if not images:
-            raise ValueError(f'{results.get("scene_id", "scene")}: has no images')
-        table = get_class_table(results['class_table'])
-        full_size = tuple(results['image_size'])
-        size = self.image_size or full_size
+        scene: Scene = results['scene']
+        if not scene.frames:
+            raise ValueError(f'{scene.name}: has no images')
+        size = self.image_size or scene.image_size
         if self.crop is not None and not (
             0 < self.crop[0] <= size[0] and 0 < self.crop[1] <= size[1]
         ):
             raise ValueError(f'crop {self.crop} does not fit in images of {size}')
-        pictures, labels = [], []
-        for index in self._draw(len(images)):
-            path = images[index]['img_path']
-            picture = read_image(resolve_in_root(results['img_prefix'], path), size, full_size)
-            label = self._read_labels(results['img_prefix'], path, full_size, table)
-            if size != full_size:
-                label = cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST)
-            if self.flip and np.random.rand() < self.flip:
-                picture, label = picture[:, ::-1], label[:, ::-1]
-            if self.crop is not None:
-                rows, columns = self._piece(size)
-                picture, label = picture[rows, columns], label[rows, columns]
-            pictures.append(picture)
-            labels.append(label)
-        return {
-            **results,
-            'view_images': np.stack(pictures).transpose(0, 3, 1, 2),
-            'view_labels': np.stack(labels),
-        }
+
+        table = get_class_table(results['class_table'])
+        drawn = [
+            self._read(scene.frames[index], size, table) for index in self._draw(len(scene.frames))
+        ]
+        images, labels = (np.stack(arrays) for arrays in zip(*drawn))
+        return {**results, 'view_images': images.transpose(0, 3, 1, 2), 'view_labels': labels}
 
     def _draw(self, num_images: int) -> np.ndarray:
+        """Rows of the images to take."""
         count = num_images if self.num_views is None else min(self.num_views, num_images)
         if self.select == 'random':
             return np.sort(np.random.choice(num_images, count, replace=False))
         if self.select == 'even':
-            return np.linspace(0, num_images - 1, count).round().astype(np.int64)
+            return evenly_spread(num_images, count)
         return np.arange(count)
 
-    def _piece(self, size: tuple[int, int]) -> tuple[slice, slice]:
-        """Rows and columns of a random piece."""
-        begins = [np.random.randint(have - want + 1) for have, want in zip(size, self.crop)]
-        return tuple(slice(begin, begin + want) for begin, want in zip(begins, self.crop))
+    def _read(
+        self, frame: Frame, size: tuple[int, int], table: ClassTable
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Image (H, W, 3) and labels (H, W) of a frame: resized, mirrored and cropped alike."""
+        full_size = frame.scene.image_size
+        image = read_image(frame.image_path, size, full_size)
+        labels = self._read_labels(frame, table)
+        if size != full_size:
+            labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST)
 
-    def _read_labels(
-        self, prefix: str, img_path: str, size: tuple[int, int], table: ClassTable
-    ) -> np.ndarray:
+        if self.flip and np.random.rand() < self.flip:
+            image, labels = image[:, ::-1], labels[:, ::-1]
+        if self.crop is not None:
+            top, left = (np.random.randint(a - b + 1) for a, b in zip(size, self.crop))
+            window = np.s_[top : top + self.crop[0], left : left + self.crop[1]]
+            image, labels = image[window], labels[window]
+        return image, labels
+
+    def _read_labels(self, frame: Frame, table: ClassTable) -> np.ndarray:
         """(H, W) int16 labels 0…C."""
-        path = resolve_in_root(prefix, str(PurePosixPath(img_path).with_suffix('')) + self.suffix)
+        path, size = frame.label_path(self.suffix), frame.scene.image_size
         if not path.is_file():
             raise FileNotFoundError(f'{path}: no such picture of classes')
         ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if ids is None or ids.ndim != 2 or ids.shape != size:
+        if ids is None or ids.shape != size:
             got = 'nothing' if ids is None else f'{ids.dtype} {ids.shape}'
             raise ValueError(f'{path}: expected class ids {size}, got {got}')
         return table.contiguous_from_raw(ids.astype(np.int64)).astype(np.int16)

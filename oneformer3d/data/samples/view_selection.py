@@ -1,15 +1,21 @@
-"""Which views of a scene to take: greedily, those that together see most.
+"""Which views of a scene to take: evenly spread, or greedily those that together see most.
 
-Enters: the visible pairs of every candidate view. Leaves: indices of the chosen ones.
+Enters: the number of views, or the visible pairs of each. Leaves: indices of the chosen ones.
 """
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from oneformer3d.lifting.pairs import PixelPairs
 
-SEEN_AGAIN = 0.5  # what a further look at a point is worth, times the look before
+SEEN_AGAIN = 0.5  # what a further view of a point is worth, times the view before
+
+
+def evenly_spread(num_views: int, count: int) -> np.ndarray:
+    """``count`` of ``num_views`` indices, first and last among them; the first alone for one."""
+    return np.linspace(0, num_views - 1, count).round().astype(np.int64)
 
 
 def greedy_coverage(views: Sequence[PixelPairs], num_points: int, count: int) -> list[int]:

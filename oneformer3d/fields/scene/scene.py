@@ -18,8 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from oneformer3d.data.class_tables import ClassTable, get_class_table
-from oneformer3d.data.infos import read_infos
 from oneformer3d.data.posed_rgbd import PosedFrame, PosedSequence, load_posed_rgbd
+from oneformer3d.data.scenes import read_scenes
 from oneformer3d.files.images import image_size, read_depth, read_image
 from oneformer3d.files.names import validate_scene_name
 from oneformer3d.lifting import Camera, is_valid_pose, resize_intrinsics
@@ -318,12 +318,10 @@ def _find_folder(folder: Path) -> Path:
 def _class_table(root: Path | None, scene: str, name: str | None) -> ClassTable | None:
     if name is not None:
         return get_class_table(name)
-    for path in sorted(root.glob('oneformer3d_infos_*.json')) if root is not None else []:
-        infos = read_infos(path)
-        dataset = infos['metainfo'].get('dataset')
-        if dataset and any(info['scene_id'] == scene for info in infos['data_list']):
-            return get_class_table(dataset)
-    return None
+    scenes = {} if root is None else read_scenes(root)
+    if scene not in scenes or scenes[scene].class_table is None:
+        return None
+    return get_class_table(scenes[scene].class_table)
 
 
 def _label_maps(

@@ -72,9 +72,10 @@ def test_what_the_pipeline_starts_from(make_scene_tree: Callable) -> None:
     info = build(root).get_data_info(0)
     assert info['lidar_path'] == str(root / 'points' / 'scene0000_00.bin')
     assert info['super_pts_path'] == str(root / 'super_points' / 'scene0000_00.bin')
-    assert info['img_prefix'] == str(root / 'posed_images')
-    assert info['images'][0]['img_path'] == 'scene0000_00/00000.jpg'
-    assert info['image_size'] == [48, 64]
+    scene = info['scene']
+    assert scene.image_folder == root / 'posed_images'
+    assert scene.frames[0].image_path == root / 'posed_images' / 'scene0000_00/00000.jpg'
+    assert scene.image_size == (48, 64)
     assert (info['class_table'], info['test_mode']) == ('scannet', False)
 
 

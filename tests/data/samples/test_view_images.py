@@ -1,6 +1,6 @@
 """Images with their classes against the files they come from."""
 
-import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -8,26 +8,21 @@ import pytest
 from PIL import Image
 
 from oneformer3d.data.samples.view_images import LoadViewImages, PackViewImages
+from oneformer3d.data.scenes import read_scenes
 
 
 @pytest.fixture
 def results(tiny_rooms):
-    infos = json.loads((tiny_rooms / 'oneformer3d_infos_train.json').read_text())
-    room = infos['data_list'][0]
-    return {
-        'scene_id': room['scene_id'],
-        'class_table': 'synthetic',
-        'img_prefix': str(tiny_rooms / 'posed_images'),
-        'image_size': room['image_size'],
-        'images': room['images'],
-    }
+    scene = next(iter(read_scenes(tiny_rooms, 'train').values()))
+    return {'scene_id': scene.name, 'class_table': 'synthetic', 'scene': scene}
 
 
 def read_pair(results, index):
-    path = f'{results["img_prefix"]}/{results["images"][index]["img_path"]}'
-    ids = cv2.imread(path.replace('.jpg', '.semantic.png'), cv2.IMREAD_UNCHANGED).astype(int)
+    frame = results['scene'].frames[index]
+    path = str(frame.image_path.with_suffix('.semantic.png'))
+    ids = cv2.imread(path, cv2.IMREAD_UNCHANGED).astype(int)
     # raw ids 1…16 in order, 0 unlabeled
-    return np.asarray(Image.open(path)), np.where(ids == 0, 16, ids - 1)
+    return np.asarray(Image.open(frame.image_path)), np.where(ids == 0, 16, ids - 1)
 
 
 def test_images_and_classes(results):
@@ -50,26 +45,26 @@ def test_mirrored_together(results):
 
 
 def test_smaller(results):
-    height, width = results['image_size']
+    height, width = results['scene'].image_size
     size = (height // 2, width // 2)
     small = LoadViewImages(select='even', flip=0.0, image_size=size)(results)
-    assert small['view_images'].shape == (len(results['images']), 3, *size)
-    assert small['view_labels'].shape == (len(results['images']), *size)
+    assert small['view_images'].shape == (len(results['scene'].frames), 3, *size)
+    assert small['view_labels'].shape == (len(results['scene'].frames), *size)
     whole = LoadViewImages(select='even', flip=0.0)(results)
     assert set(np.unique(small['view_labels'])) <= set(np.unique(whole['view_labels']))
 
 
-def test_pieces_lie_in_the_image(results):
-    """Every piece is found in its image at one place, and its classes at the same."""
-    height, width = results['image_size']
+def test_crops_lie_in_the_image(results):
+    """Every crop is found in its image at one position, and its classes at the same."""
+    height, width = results['scene'].image_size
     size = (height // 2, width // 2)
     picture, labels = read_pair(results, 0)
     load = LoadViewImages(num_views=1, select='first', flip=0.0, crop=size)
-    places = set()
+    positions = set()
     np.random.seed(0)
     for _ in range(4):
-        piece = load(results)
-        cut = piece['view_images'][0].transpose(1, 2, 0)
+        crop = load(results)
+        cut = crop['view_images'][0].transpose(1, 2, 0)
         found = [
             (y, x)
             for y in range(height - size[0] + 1)
@@ -78,9 +73,9 @@ def test_pieces_lie_in_the_image(results):
         ]
         assert len(found) == 1
         (y, x), *_ = found
-        assert np.array_equal(labels[y : y + size[0], x : x + size[1]], piece['view_labels'][0])
-        places.add((y, x))
-    assert len(places) > 1
+        assert np.array_equal(labels[y : y + size[0], x : x + size[1]], crop['view_labels'][0])
+        positions.add((y, x))
+    assert len(positions) > 1
     whole = LoadViewImages(num_views=1, select='first', flip=0.0, crop=(height, width))(results)
     np.testing.assert_array_equal(whole['view_images'][0].transpose(1, 2, 0), picture)
     for crop in ((height + 1, width), (height, 0)):
@@ -97,13 +92,13 @@ def test_random_views_differ(results):
 
 def test_bad_input(results, tmp_path):
     with pytest.raises(ValueError, match='has no images'):
-        LoadViewImages()({**results, 'images': []})
+        LoadViewImages()({**results, 'scene': replace(results['scene'], images=[])})
     with pytest.raises(FileNotFoundError, match='no such picture of classes'):
         LoadViewImages(suffix='.classes.png')(results)
     with pytest.raises(ValueError, match='expected class ids'):
         LoadViewImages(suffix='.jpg')(results)
     with pytest.raises(ValueError, match='select'):
-        LoadViewImages(select='best')
+        LoadViewImages(select='coverage')
     with pytest.raises(ValueError, match='num_views'):
         LoadViewImages(num_views=0)
     with pytest.raises(ValueError, match='flip'):

@@ -1,6 +1,7 @@
 """Views of a scene: which points they see, and that nothing else changes it."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from mmengine.dataset.utils import pseudo_collate
 
 from oneformer3d.data.samples.preprocessor import SceneDataPreprocessor
-from oneformer3d.data.samples.views import LoadPosedViews, PairCache, join_views
+from oneformer3d.data.samples.views import LoadPosedViews
 from oneformer3d.lifting import Camera
 from oneformer3d.store.reader import FeatureStore, FeatureStoreWriter
 from tests.helpers.view_samples import AUGMENT, PACK, STAMP, dataset, infos_of, views_of
@@ -20,15 +21,16 @@ def pair_set(pairs) -> set[tuple[int, int]]:
 
 def test_pairs_are_those_of_the_geometry(tiny_rooms, store):
     loaded = dataset(tiny_rooms, LoadPosedViews(str(store)))[1]
-    views, images = loaded['views'], loaded['images'][:-1]
-    assert views.frames == tuple(image['frame'] for image in images)
-    assert views.feat.shape == (len(images), 4, 6, 8)
+    views, frames = loaded['views'], loaded['scene'].frames[:-1]
+    assert views.frames == tuple(frame.name for frame in frames)
+    assert views.feat.shape == (len(frames), 4, 6, 8)
     assert views.feat.dtype == torch.float16
-    assert views.feat[:, 0, 0, 0].tolist() == list(range(1, len(images) + 1))
-    assert views.clip_global[:, 0].tolist() == list(range(1, len(images) + 1))
+    assert views.feat[:, 0, 0, 0].tolist() == list(range(1, len(frames) + 1))
+    assert views.clip_global[:, 0].tolist() == list(range(1, len(frames) + 1))
     points = torch.from_numpy(loaded['points'][:, :3])
-    poses = torch.tensor(np.array([image['world_from_cam'] for image in images])).float()
-    camera = Camera(torch.tensor(loaded['cam2img']), poses, tuple(loaded['image_size']))
+    poses = torch.tensor(np.array([frame.world_from_cam for frame in frames])).float()
+    infos = infos_of(tiny_rooms)[1]
+    camera = Camera(torch.tensor(infos['cam2img']), poses, tuple(infos['image_size']))
     uv, z = camera.project(points)
     pairs = views.pairs
     assert len(pairs) > 0.5 * len(points)
@@ -41,7 +43,7 @@ def test_colours_at_the_pixels_are_those_of_the_points(tiny_rooms):
     loaded = dataset(tiny_rooms, LoadPosedViews())[0]
     views, points = loaded['views'], torch.from_numpy(loaded['points'])
     assert views.images.dtype == torch.uint8
-    assert tuple(views.images.shape[2:]) == tuple(loaded['image_size'])
+    assert tuple(views.images.shape[2:]) == loaded['scene'].image_size
     u, v = (views.pairs.uv + 0.5).floor().long().unbind(1)
     seen = views.images[views.pairs.view, :, v, u].float()
     error = (seen - points[views.pairs.point, 3:]).abs().mean(1)
@@ -149,22 +151,23 @@ def test_pairs_are_cached_for_the_same_points_only(tiny_rooms, store):
     whole = dataset(tiny_rooms, transform)
     first, again = whole[0]['views'], whole[0]['views']
     assert torch.equal(first.pairs.uv, again.pairs.uv)
-    entries = len(transform.cache)
+    entries = len(transform.view_pairs.cache)
     assert entries == first.num_views
     assert dataset(tiny_rooms, draw, transform)[0]['views'].pairs.point.max() < 500
-    assert len(transform.cache) == 2 * entries
+    assert len(transform.view_pairs.cache) == 2 * entries
 
 
-def test_cache_keeps_to_its_bytes():
-    pairs = join_views([])
-    one = type(pairs)(*(torch.zeros(10, *x.shape[1:], dtype=x.dtype) for x in vars(pairs).values()))
-    cache = PairCache(2 * 10 * (8 + 8 + 8 + 4))
-    for key in 'abca':
-        if cache.get((key,)) is None:
-            cache.put((key,), one)
-    assert len(cache) == 2
-    assert cache.get(('b',)) is None
-    assert cache.get(('a',)) is one
+def test_cache_keeps_to_its_bytes(tiny_rooms, store):
+    every = LoadPosedViews(str(store))
+    expected = views_of(tiny_rooms, every).pairs
+    num_bytes = every.view_pairs.cache.num_bytes
+    assert num_bytes == len(expected) * (8 + 8 + 8 + 4)
+    small = LoadPosedViews(str(store), cache_bytes=num_bytes // 2)
+    for _ in range(2):
+        found = views_of(tiny_rooms, small).pairs
+        assert torch.equal(found.point, expected.point)
+        assert torch.equal(found.uv, expected.uv)
+        assert 0 < small.view_pairs.cache.num_bytes <= num_bytes // 2
 
 
 def test_batches_keep_views_as_they_are(tiny_rooms, store):
@@ -200,9 +203,9 @@ def test_missing_store_is_found_out_at_first_use(tiny_rooms, tmp_path):
 
 def test_pose_that_is_no_rigid_motion_is_dropped(tiny_rooms, store):
     def spoil(results):
-        images = [dict(image) for image in results['images']]
+        images = [dict(image) for image in results['scene'].images]
         images[0]['world_from_cam'] = (2 * np.eye(4)).tolist()
-        return {**results, 'images': images}
+        return {**results, 'scene': replace(results['scene'], images=images)}
 
     views = views_of(tiny_rooms, spoil, LoadPosedViews(str(store)))
     assert views.frames == views_of(tiny_rooms, LoadPosedViews(str(store))).frames[1:]
