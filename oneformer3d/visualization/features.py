@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from oneformer3d.lifting.shapes import expect_shape
+
 _TSNE_ROWS = 2000  # more take minutes; the others get their nearest neighbour's colour
 _PERCENTILES = (1.0, 99.0)
 
@@ -76,18 +78,21 @@ def tsne_colors(features: np.ndarray, seed: int = 0) -> np.ndarray:
 
     rows = np.nan_to_num(np.asarray(features, dtype=np.float32))
     usable_rows(rows)
+
     chosen = np.arange(len(rows))
     if len(rows) > _TSNE_ROWS:
         rng = np.random.default_rng(seed)
         chosen = np.sort(rng.choice(len(rows), _TSNE_ROWS, replace=False))
     if len(chosen) < 5:
         return PcaColors(rows)(rows)
+
     embedding = TSNE(
         perplexity=min(30.0, (len(chosen) - 1) / 3),
         init='pca' if rows.shape[1] > 1 else 'random',
         max_iter=500,
         random_state=seed,
     ).fit_transform(rows[chosen])
+
     colors = _plane_colors(embedding)
     if len(chosen) == len(rows):
         return colors
@@ -116,8 +121,7 @@ def usable_rows(features: np.ndarray) -> np.ndarray:
         ValueError: not (N, C), or there is none.
     """
     features = np.asarray(features, dtype=np.float32)
-    if features.ndim != 2:
-        raise ValueError(f'expected features (N, C), got {features.shape}')
+    expect_shape('features', features, 'N C')
     rows = features[np.isfinite(features).all(axis=1) & features.any(axis=1)]
     if len(rows) == 0:
         raise ValueError('no row of the features is finite and not zero')
@@ -143,5 +147,6 @@ def _plane_colors(plane: np.ndarray) -> np.ndarray:
 def _nearest(rows: np.ndarray, references: np.ndarray, chunk: int = 4096) -> np.ndarray:
     """Index of the nearest reference of each row."""
     lengths = (references**2).sum(axis=1)
-    parts = [rows[i : i + chunk] for i in range(0, len(rows), chunk)]
-    return np.concatenate([(lengths - 2 * part @ references.T).argmin(axis=1) for part in parts])
+    chunks = [rows[i : i + chunk] for i in range(0, len(rows), chunk)]
+    # ‖x − r‖² = ‖r‖² − 2 x·r + ‖x‖², whose last term is the same for all r
+    return np.concatenate([(lengths - 2 * x @ references.T).argmin(axis=1) for x in chunks])

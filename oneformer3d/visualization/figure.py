@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from oneformer3d.lifting.camera import Camera
+
 from .labels import PointLabels
 from .palette import UNLABELED, class_colors, instance_colors
 from .render import PointRaster
-from .views import ViewCamera
 
 _TITLE_SIZE, _LEGEND_SIZE, _PAD = 18, 15, 12
 _INK = (40, 40, 40)
@@ -29,7 +30,7 @@ def segmentation_figure(
     palette: np.ndarray,
     ground_truth: PointLabels | None = None,
     size: tuple[int, int] = (480, 640),
-    camera: ViewCamera | str = 'dollhouse',
+    camera: Camera | str = 'dollhouse',
 ) -> np.ndarray:
     """Draw one scene: input | semantic | instances (| panoptic), and the ground truth below.
 
@@ -64,7 +65,7 @@ def comparison_figure(
     classes: Sequence[str],
     palette: np.ndarray,
     size: tuple[int, int] = (480, 640),
-    camera: ViewCamera | str = 'dollhouse',
+    camera: Camera | str = 'dollhouse',
 ) -> np.ndarray:
     """Draw the classes that several models see in one scene, and below where each is wrong.
 
@@ -88,6 +89,7 @@ def comparison_figure(
     for title, labels in {**predictions, 'ground truth': ground_truth}.items():
         if np.shape(labels) != (len(points),):
             raise ValueError(f'{title}: expected ({len(points)},) labels, got {np.shape(labels)}')
+
     labeled = (ground_truth >= 0) & (ground_truth < len(classes))
     top: list[_Cell] = [('Ground truth', class_colors(ground_truth, palette))]
     below: list[_Cell] = [None]
@@ -97,6 +99,7 @@ def comparison_figure(
         colors[~labeled] = UNLABELED
         top.append((title, class_colors(labels, palette)))
         below.append((f'{wrong.sum() / max(1, labeled.sum()):.1%} wrong', colors))
+
     shown = [ground_truth, *predictions.values()]
     raster = PointRaster(points, size, camera)
     return _sheet(raster, [top, below], shown, classes, palette)
@@ -113,13 +116,17 @@ def _sheet(
     images = []
     for row in rows:
         panels = [
-            _blank(raster.camera.size) if cell is None else _panel(raster, *cell) for cell in row
+            _blank(raster.camera.image_size) if cell is None else _panel(raster, *cell)
+            for cell in row
         ]
         images.append(np.concatenate(panels, axis=1))
+
+    # narrower rows and the legend are as wide as the widest row
     width = max(image.shape[1] for image in images)
     images = [
         np.pad(i, ((0, 0), (0, width - i.shape[1]), (0, 0)), constant_values=255) for i in images
     ]
+
     present = _present_classes(shown, len(classes))
     if present:
         images.append(_legend([(classes[k], palette[k]) for k in present], width))
@@ -166,6 +173,8 @@ def _legend(entries: Sequence[tuple[str, np.ndarray]], width: int) -> np.ndarray
     """Colour chips with names, in as many lines as it takes: (h, width, 3) uint8."""
     font = ImageFont.load_default(size=_LEGEND_SIZE)
     entries = [*entries, ('unlabeled, no instance', UNLABELED)]
+
+    # from left to right, and on the next line where the width ends
     line, step, x = 0, _LEGEND_SIZE + 8, _PAD
     placed = []
     for name, color in entries:
@@ -174,6 +183,7 @@ def _legend(entries: Sequence[tuple[str, np.ndarray]], width: int) -> np.ndarray
             line, x = line + 1, _PAD
         placed.append((x, _PAD // 2 + line * step, name, tuple(int(c) for c in color)))
         x += length
+
     image = Image.new('RGB', (width, (line + 1) * step + _PAD), 'white')
     draw = ImageDraw.Draw(image)
     for x, y, name, color in placed:

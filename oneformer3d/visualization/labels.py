@@ -30,8 +30,8 @@ def predicted_labels(pred_pts_seg: Any, score_thr: float = 0.3) -> PointLabels:
     semantic, _ = (to_array(mask) for mask in pred_pts_seg.pts_semantic_mask)
     masks, panoptic = (to_array(mask) for mask in pred_pts_seg.pts_instance_mask)
     scores = to_array(pred_pts_seg.instance_scores)
-    kept = scores >= score_thr
-    return PointLabels(semantic, instance_ids(masks[kept], scores[kept]), panoptic)
+    keep = scores >= score_thr
+    return PointLabels(semantic, instance_ids(masks[keep], scores[keep]), panoptic)
 
 
 def annotated_labels(eval_ann_info: Mapping[str, Any] | None) -> PointLabels | None:

@@ -11,7 +11,10 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
-from .views import ViewCamera, behind_near_walls, below_ceiling, dollhouse_camera, top_camera
+from oneformer3d.lifting.camera import Camera
+from oneformer3d.lifting.shapes import expect_shape
+
+from .views import behind_near_walls, below_ceiling, dollhouse_camera, top_camera
 
 BACKGROUND = 255
 MAX_RADIUS = 24  # pixels of the supersampled image
@@ -25,7 +28,7 @@ def render_points(
     points: np.ndarray,
     colors: np.ndarray,
     size: tuple[int, int] = (480, 640),
-    camera: ViewCamera | str = 'dollhouse',
+    camera: Camera | str = 'dollhouse',
 ) -> np.ndarray:
     """One picture of a coloured point cloud.
 
@@ -59,23 +62,27 @@ class PointRaster:
         self,
         points: np.ndarray,
         size: tuple[int, int] = (480, 640),
-        camera: ViewCamera | str = 'dollhouse',
+        camera: Camera | str = 'dollhouse',
         supersampling: int = 2,
     ) -> None:
         points = np.asarray(points)
-        if points.ndim != 2 or points.shape[1] != 3 or len(points) == 0:
-            raise ValueError(f'expected points (N, 3) with N >= 1, got {points.shape}')
-        self.num_points = len(points)
+        self.num_points, _ = expect_shape('points', points, 'N 3')
+        if not self.num_points:
+            raise ValueError('points: expected at least one, got none')
         self.supersampling = supersampling
+
         drawn = np.linspace(0, len(points) - 1, min(len(points), MAX_POINTS)).astype(np.int64)
         spacing = point_spacing(points[drawn])
-        self.camera, shown = _choose_view(points[drawn], spacing, size, camera)
-        drawn, spacing = drawn[shown], spacing[shown]
-        fine_camera = self.camera.resized(supersampling)
+        self.camera, visible = _choose_view(points[drawn], spacing, size, camera)
+        drawn, spacing = drawn[visible], spacing[visible]
+
+        height, width = self.camera.image_size
+        fine_camera = self.camera.resize((height * supersampling, width * supersampling))
         index, depth = rasterise(points[drawn], 0.75 * spacing, fine_camera)
         gap = _spacing_pixels(spacing, depth, fine_camera)
         index, depth = fill_gaps(index, depth, int(np.clip(gap, 1, MAX_RADIUS)))
-        self.index = np.where(index >= 0, drawn[index], -1)
+
+        self.index = np.where(index >= 0, drawn[index], -1)  # (H·s, W·s)
         self.shade = eye_dome_shade(
             depth, 1.25 * float(np.median(spacing)), pixel_radius=supersampling
         )
@@ -83,18 +90,20 @@ class PointRaster:
     def paint(self, colors: np.ndarray) -> np.ndarray:
         """Colours (N, 3) uint8 of the same points → image (H, W, 3) uint8."""
         colors = np.asarray(colors)
-        if colors.shape != (self.num_points, 3):
-            raise ValueError(f'expected colors ({self.num_points}, 3), got {colors.shape}')
+        expect_shape('colors', colors, 'N 3', N=self.num_points)
+
         image = colors[self.index].astype(np.float32) * self.shade[..., None]
         image[self.index < 0] = BACKGROUND
+
+        # s×s drawn pixels are one of the picture
         factor = self.supersampling
-        height, width = self.camera.size
+        height, width = self.camera.image_size
         image = image.reshape(height, factor, width, factor, 3).mean(axis=(1, 3))
         return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
 def rasterise(
-    points: np.ndarray, radii: np.ndarray, camera: ViewCamera
+    points: np.ndarray, radii: np.ndarray, camera: Camera
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw each point as a disc facing the camera; the nearest one wins.
 
@@ -107,21 +116,26 @@ def rasterise(
         index (H, W) int64 of the visible point, -1 where there is none; depth (H, W) float32 of
         that point along z in metres, inf where there is none.
     """
-    height, width = camera.size
-    in_camera = camera.to_camera(points)
+    height, width = camera.image_size
+    intrinsics = camera.intrinsics.numpy()
+    in_camera = points_in_camera(points, camera)  # (N, 3)
     in_front = np.flatnonzero(in_camera[:, 2] > 0.01)
     z = in_camera[in_front, 2]
-    uv = in_camera[in_front, :2] / z[:, None] * np.diag(camera.intrinsics)[:2]
-    uv = np.rint(uv + camera.intrinsics[:2, 2])
+    # u = fx X / Z + cx,  v = fy Y / Z + cy
+    uv = in_camera[in_front, :2] / z[:, None] * np.diag(intrinsics)[:2]
+    uv = np.rint(uv + intrinsics[:2, 2])
+
     # The canvas has a border, so that no disc of a centre kept here can leave it.
-    kept = ((uv >= -MAX_RADIUS) & (uv < np.array([width, height]) + MAX_RADIUS)).all(axis=1)
-    drawn, z, uv = in_front[kept], z[kept], uv[kept].astype(np.int64)
-    pixel_radius = np.clip(radii[drawn] * camera.intrinsics[0, 0] / z, 0.5, MAX_RADIUS)
+    keep = ((uv >= -MAX_RADIUS) & (uv < np.array([width, height]) + MAX_RADIUS)).all(axis=1)
+    drawn, z, uv = in_front[keep], z[keep], uv[keep].astype(np.int64)
+    pixel_radius = np.clip(radii[drawn] * intrinsics[0, 0] / z, 0.5, MAX_RADIUS)
+
     border = 2 * MAX_RADIUS
     pitch = width + 2 * border
     canvas = np.full((height + 2 * border, pitch), _EMPTY, dtype=np.int64)
     center = (uv[:, 1] + border) * pitch + uv[:, 0] + border
-    metres_per_pixel = (z / camera.intrinsics[0, 0]).astype(np.float32)
+    metres_per_pixel = (z / intrinsics[0, 0]).astype(np.float32)
+
     order = np.argsort(pixel_radius, kind='stable')  # so that a chunk needs one size of disc
     for start in range(0, len(order), _CHUNK):
         chunk = order[start : start + _CHUNK]
@@ -131,6 +145,7 @@ def rasterise(
         depth = z[chunk, None] + distance * metres_per_pixel[chunk, None]
         key = _sort_key(depth[covered], np.broadcast_to(drawn[chunk, None], depth.shape)[covered])
         np.minimum.at(canvas.reshape(-1), (center[chunk, None] + steps)[covered], key)
+
     nearest = canvas[border : border + height, border : border + width]
     index = np.where(nearest == _EMPTY, -1, nearest & 0xFFFFFFFF)
     depth = np.where(index >= 0, in_camera[index, 2], np.float32(np.inf))
@@ -150,18 +165,22 @@ def fill_gaps(index: np.ndarray, depth: np.ndarray, radius: int) -> tuple[np.nda
     Returns:
         New index and depth.
     """
+    # gaps are what a morphological closing fills
     covered = (index >= 0).astype(np.uint8)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     closed = cv2.morphologyEx(np.pad(covered, radius), cv2.MORPH_CLOSE, kernel)
     gaps = (closed[radius:-radius, radius:-radius] > 0) & (covered == 0)
     if not gaps.any():
         return index, depth
+
+    # each takes the nearest pixel that is covered
     _, labels = cv2.distanceTransformWithLabels(
         1 - covered, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
     pixel_of_label = np.zeros(labels.max() + 1, dtype=np.int64)
     pixel_of_label[labels[covered > 0]] = np.flatnonzero(covered)
     nearest = pixel_of_label[labels[gaps]]
+
     index, depth = index.copy(), depth.copy()
     index[gaps], depth[gaps] = index.flat[nearest], depth.flat[nearest]
     return index, depth
@@ -216,38 +235,47 @@ def point_spacing(points: np.ndarray) -> np.ndarray:
     return np.clip(spacing, 0.7 * median, 2.0 * median)
 
 
-def _spacing_pixels(spacing: np.ndarray, depth: np.ndarray, camera: ViewCamera) -> float:
+def points_in_camera(points: np.ndarray, camera: Camera) -> np.ndarray:
+    """World points (N, 3) → camera coordinates (N, 3) float32."""
+    pose = camera.world_from_cam.numpy()
+    # The large offset is taken off in double, so that float32 keeps its millimetres.
+    return (points - pose[:3, 3]).astype(np.float32) @ pose[:3, :3].astype(np.float32)
+
+
+def _spacing_pixels(spacing: np.ndarray, depth: np.ndarray, camera: Camera) -> float:
     """The median spacing in pixels of ``camera`` at the median visible depth."""
     visible = depth[np.isfinite(depth)]
     if not len(visible):
         return 0.0
-    return float(np.median(spacing) * camera.intrinsics[0, 0] / np.median(visible))
+    return float(np.median(spacing) * float(camera.intrinsics[0, 0]) / np.median(visible))
 
 
 def _choose_view(
-    points: np.ndarray, spacing: np.ndarray, size: tuple[int, int], view: ViewCamera | str
-) -> tuple[ViewCamera, np.ndarray]:
+    points: np.ndarray, spacing: np.ndarray, size: tuple[int, int], view: Camera | str
+) -> tuple[Camera, np.ndarray]:
     """The camera and the mask (N,) of points to draw."""
-    if isinstance(view, ViewCamera):
+    if isinstance(view, Camera):
         return view, np.ones(len(points), dtype=bool)
     if view not in ('dollhouse', 'top'):
         raise ValueError(f"no view {view!r}, expected 'dollhouse', 'top' or a camera")
     below = below_ceiling(points)
     if view == 'top':
         return top_camera(points[below], size), below
+
     # Of the four corners to look from, the one that sees most of the scan.
     few = slice(None, None, max(1, len(points) // 20_000))
     small = (96, 128)
-    best, best_seen = _AZIMUTHS[0], -1
+    best, most_visible = _AZIMUTHS[0], -1
     for azimuth in _AZIMUTHS:
-        shown = (below & behind_near_walls(points, azimuth))[few]
-        camera = dollhouse_camera(points[few][shown], small, azimuth)
-        widened = 2 * spacing[few][shown]
-        seen = len(np.unique(rasterise(points[few][shown], widened, camera)[0]))
-        if seen > best_seen:
-            best, best_seen = azimuth, seen
-    shown = below & behind_near_walls(points, best)
-    return dollhouse_camera(points[shown], size, best), shown
+        keep = (below & behind_near_walls(points, azimuth))[few]
+        camera = dollhouse_camera(points[few][keep], small, azimuth)
+        radii = 2 * spacing[few][keep]
+        num_visible = len(np.unique(rasterise(points[few][keep], radii, camera)[0]))
+        if num_visible > most_visible:
+            best, most_visible = azimuth, num_visible
+
+    keep = below & behind_near_walls(points, best)
+    return dollhouse_camera(points[keep], size, best), keep
 
 
 def _sort_key(depth: np.ndarray, index: np.ndarray) -> np.ndarray:

@@ -1,37 +1,15 @@
 """Where to look from: cameras that show an indoor scan whole, and what to leave out of sight.
 
-Enters: points (N, 3) in metres, z up. Leaves: a ``ViewCamera`` (OpenCV axes, x right, y down,
-z forward) and masks (N,) of the points worth drawing.
+Enters: points (N, 3) in metres, z up. Leaves: a ``Camera`` and masks (N,) of the points
+worth drawing.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
+import torch
+
+from oneformer3d.lifting.camera import Camera
 
 CELL = 0.10  # metres: the horizontal grid on which ceilings and walls are found
-
-
-@dataclass(frozen=True)
-class ViewCamera:
-    """A pinhole camera: K (3, 3), ``world_from_cam`` (4, 4), image size (H, W)."""
-
-    intrinsics: np.ndarray
-    world_from_cam: np.ndarray
-    size: tuple[int, int]
-
-    def resized(self, factor: int) -> 'ViewCamera':
-        """The same view on ``factor`` times as many rows and columns (pixel-centre rule)."""
-        scale = np.diag([factor, factor, 1.0])
-        scale[:2, 2] = 0.5 * factor - 0.5
-        height, width = self.size
-        size = (height * factor, width * factor)
-        return ViewCamera(scale @ self.intrinsics, self.world_from_cam, size)
-
-    def to_camera(self, points: np.ndarray) -> np.ndarray:
-        """World points (N, 3) → camera coordinates (N, 3) float32."""
-        rotation, center = self.world_from_cam[:3, :3], self.world_from_cam[:3, 3]
-        # The large offset is taken off in double, so that float32 keeps its millimetres.
-        return (points - center).astype(np.float32) @ rotation.astype(np.float32)
 
 
 def fit_camera(
@@ -41,7 +19,7 @@ def fit_camera(
     size: tuple[int, int],
     fov_degrees: float = 40.0,
     margin: float = 0.04,
-) -> ViewCamera:
+) -> Camera:
     """The nearest camera looking along ``direction`` that has every point in its image.
 
     In a frame turned with the camera a point at (x, z) is inside the left and right borders when
@@ -60,13 +38,19 @@ def fit_camera(
         The camera.
     """
     height, width = size
+
+    # columns of the rotation: the image's right, down and forward in the world
     forward = direction / np.linalg.norm(direction)
     right = np.cross(forward, up)
     right /= np.linalg.norm(right)
     rotation = np.stack([right, np.cross(forward, right), forward], axis=1)
+
+    # f = W / 2 tan(fov / 2)
     focal = width / 2 / np.tan(np.radians(fov_degrees) / 2)
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
     x, y, z = ((points - middle) @ rotation).T
+
+    # d = (max(x − t z) + max(−x − t z)) / 2t and c = (max(x − t z) − max(−x − t z)) / 2
     lateral, distances = [], [1e-3]
     for values, extent in ((x, width), (y, height)):
         tangent = (0.5 - margin) * extent / focal
@@ -74,11 +58,12 @@ def fit_camera(
         distances.append((high + low) / (2 * tangent))
         lateral.append((high - low) / 2)
     distance = max(max(distances), 0.1 - float(z.min()))
+
     world_from_cam = np.eye(4)
     world_from_cam[:3, :3] = rotation
     world_from_cam[:3, 3] = middle + rotation @ np.array([*lateral, -distance])
     intrinsics = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
-    return ViewCamera(intrinsics, world_from_cam, (height, width))
+    return Camera(torch.from_numpy(intrinsics), torch.from_numpy(world_from_cam), (height, width))
 
 
 def dollhouse_camera(
@@ -86,7 +71,7 @@ def dollhouse_camera(
     size: tuple[int, int],
     azimuth_degrees: float = 45.0,
     elevation_degrees: float = 50.0,
-) -> ViewCamera:
+) -> Camera:
     """Oblique view from above: the camera stands in the direction ``azimuth`` (0 = +x)."""
     azimuth, elevation = np.radians(azimuth_degrees), np.radians(elevation_degrees)
     towards_camera = np.array(
@@ -99,7 +84,7 @@ def dollhouse_camera(
     return fit_camera(points, -towards_camera, np.array([0.0, 0.0, 1.0]), size)
 
 
-def top_camera(points: np.ndarray, size: tuple[int, int]) -> ViewCamera:
+def top_camera(points: np.ndarray, size: tuple[int, int]) -> Camera:
     """View straight down; the longer side of the scan lies along the image's longer side."""
     extent = np.ptp(points[:, :2], axis=0)
     wide = (extent[0] >= extent[1]) == (size[1] >= size[0])
@@ -119,6 +104,7 @@ def below_ceiling(
     low, high = np.percentile(points[:, 2], [0.5, 99.9])
     if high - low < min_height:
         return np.ones(len(points), dtype=bool)
+
     cells, num_cells = _ground_cells(points)
     for bottom in np.arange(low + 0.67 * (high - low), high, 0.10):
         slab = (points[:, 2] >= bottom) & (points[:, 2] < bottom + 0.20)
@@ -141,15 +127,20 @@ def behind_near_walls(
     height = high - low
     if height < 1.2:
         return np.ones(len(points), dtype=bool)
+
+    # strips of the ground plan that run towards the camera
     azimuth = np.radians(azimuth_degrees)
     towards = points[:, 0] * np.cos(azimuth) + points[:, 1] * np.sin(azimuth)
     strip = np.floor((points[:, 1] * np.cos(azimuth) - points[:, 0] * np.sin(azimuth)) / CELL)
     strip = (strip - strip.min()).astype(np.int64)
+
+    # the far end of each strip, as seen from inside
     last = np.full(strip.max() + 1, -np.inf)
     np.maximum.at(last, strip, towards)
     # A door or a gap shows the next strip's wall: the border is that of the neighbourhood.
     neighbours = [np.roll(last, shift) for shift in (-2, -1, 0, 1, 2)]
     near = towards > np.median(neighbours, axis=0)[strip] - thickness
+
     tall = np.zeros(strip.max() + 1, dtype=bool)
     tall[strip[near & (points[:, 2] > low + 0.7 * height)]] = True
     return ~(near & tall[strip] & (points[:, 2] > low + keep_height * height))

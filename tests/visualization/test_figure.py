@@ -83,7 +83,7 @@ def test_figure_has_a_panel_for_each_label_and_a_legend_in_the_classes_colors() 
 def test_figure_refuses_labels_of_other_points() -> None:
     points = np.zeros((4, 3))
     rgb = np.zeros((4, 3), np.uint8)
-    with pytest.raises(ValueError, match='expected colors'):
+    with pytest.raises(ValueError, match='colors: expected'):
         segmentation_figure(points, rgb, PointLabels(np.zeros(3, int)), ['a'], rgb[:1])
 
 

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from oneformer3d.lifting.camera import Camera
 from oneformer3d.visualization.render import (
     PointRaster,
     eye_dome_shade,
@@ -11,29 +13,29 @@ from oneformer3d.visualization.render import (
     rasterise,
     render_points,
 )
-from oneformer3d.visualization.views import ViewCamera
 
 RED, BLUE = np.array([255, 0, 0], np.uint8), np.array([0, 0, 255], np.uint8)
 
 
-def front_camera(size: tuple[int, int] = (48, 64), focal: float = 50.0) -> ViewCamera:
+def front_camera(size: tuple[int, int] = (48, 64), focal: float = 50.0) -> Camera:
     """At the origin, looking along +z of the world, y down."""
     height, width = size
     intrinsics = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
-    return ViewCamera(intrinsics, np.eye(4), size)
+    return Camera(torch.from_numpy(intrinsics), torch.eye(4, dtype=torch.float64), size)
 
 
 def slow_rasterise(points, radii, camera):
     """Pixel by pixel: the disc whose depth, raised like a cone away from its centre, is least."""
-    height, width = camera.size
-    focal = camera.intrinsics[0, 0]
-    index = np.full(camera.size, -1)
-    best = np.full(camera.size, np.inf)
+    height, width = camera.image_size
+    intrinsics = camera.intrinsics.numpy()
+    focal = intrinsics[0, 0]
+    index = np.full(camera.image_size, -1)
+    best = np.full(camera.image_size, np.inf)
     for n, (x, y, z) in enumerate(points):
         if z <= 0.01:
             continue
-        u = np.rint(focal * x / z + camera.intrinsics[0, 2])
-        v = np.rint(focal * y / z + camera.intrinsics[1, 2])
+        u = np.rint(focal * x / z + intrinsics[0, 2])
+        v = np.rint(focal * y / z + intrinsics[1, 2])
         radius = np.clip(radii[n] * focal / z, 0.5, 24)
         for row in range(height):
             for column in range(width):
