@@ -142,9 +142,9 @@ def test_geo_pe_without_cameras_or_points():
     assert torch.isfinite(build_geo_pe(points[:1])).all()
     with pytest.raises(ValueError, match='need view_of_point'):
         build_geo_pe(points, make_camera(3).world_from_cam)
-    with pytest.raises(ValueError, match='points must be'):
+    with pytest.raises(ValueError, match='points: expected'):
         build_geo_pe(points[:, :2])
-    with pytest.raises(ValueError, match='view_of_point must be'):
+    with pytest.raises(ValueError, match='view_of_point: expected'):
         build_geo_pe(points, torch.eye(4), torch.zeros(3, dtype=torch.int64))
 
 

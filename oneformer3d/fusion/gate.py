@@ -46,13 +46,13 @@ class GeoPE(nn.Module):
             for none.
         """
         numbers, nearest = [], []
-        for xyz, seen in zip(points, views):
-            xyz, cameras = xyz[:, :3].float(), None
-            if seen is None:
+        for cloud, sample in zip(points, views):
+            xyz, cameras = cloud[:, :3].float(), None
+            if sample is None:
                 view_of_point = torch.full_like(xyz[:, 0], -1, dtype=torch.int64)
             else:
-                view_of_point = nearest_view(seen.pairs, len(xyz))
-                cameras = seen.augmented_from_cam
+                view_of_point = nearest_view(sample.pairs, len(xyz))
+                cameras = sample.augmented_from_cam
             numbers.append(build_geo_pe(xyz, cameras, view_of_point))
             nearest.append(view_of_point)
         return self.mlp(torch.cat(numbers)), torch.cat(nearest)
@@ -76,9 +76,9 @@ class FusionGate(nn.Module):
         super().__init__()
         self.image = _projection(in_channels + geo_channels, channels)
         self.shape = _projection(in_channels + geo_channels, channels)
-        hidden = channels // 2
+        width = channels // 2
         self.gate = nn.Sequential(
-            nn.Linear(2 * channels + 1, hidden), nn.GELU(), nn.Linear(hidden, channels)
+            nn.Linear(2 * channels + 1, width), nn.GELU(), nn.Linear(width, channels)
         )
 
     def forward(
@@ -87,19 +87,23 @@ class FusionGate(nn.Module):
         """Fused feature and gate.
 
         Args:
-            image: (N, in_channels) lifted image feature, whatever where not valid.
+            image: (N, in_channels) lifted image feature; not read where not valid.
             shape: (N, in_channels) 3D feature.
             geo: (N, geo_channels).
             conf: (N,) confidence of the image feature, 0…1.
-            valid: (N,) bool, seen by some view.
+            valid: (N,) bool, visible in some view.
 
         Returns:
             fused (N, channels) and gate (N, channels), 0 where not valid.
         """
-        image = self.image(torch.cat((image, geo), dim=1))
-        shape = self.shape(torch.cat((shape, geo), dim=1))
+        image = self.image(torch.cat((image, geo), dim=1))  # a, (N, channels)
+        shape = self.shape(torch.cat((shape, geo), dim=1))  # b, (N, channels)
+
+        # g = valid · sigmoid(MLP [a, b, conf])
         gate = torch.sigmoid(self.gate(torch.cat((image, shape, conf[:, None]), dim=1)))
         gate = torch.where(valid[:, None], gate, 0.0)
+
+        # g · a + (1 − g) · b
         return shape + gate * (image - shape), gate
 
 

@@ -1,10 +1,14 @@
-"""Geometric encoding of what a view sees: 64 raw numbers per point.
+"""Where a point is, in the room and for its camera: 64 raw numbers.
 
-Enters: points in the camera's frame, poses. Leaves: (V, N, 64). V views, N points.
+Enters: points (N, 3) of one scene and camera poses (V, 4, 4) in the same frame. Leaves: (N, 64).
+N points, V views.
 """
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from oneformer3d.lifting.shapes import expect_shape
 
 GEO_PE_CHANNELS = 64
 _NUM_FREQUENCIES = 8
@@ -42,43 +46,57 @@ def build_geo_pe(
 
     Returns:
         (N, 64) of the points' type.
+
+    Example:
+        >>> points = torch.tensor([[0.0, 0.0, 0.0], [2.0, 4.0, 1.0]])
+        >>> pose = torch.eye(4)
+        >>> pose[:3, 3] = torch.tensor([1.0, 0.0, 1.0])
+        >>> pe = build_geo_pe(points, pose)
+        >>> pe.shape
+        torch.Size([2, 64])
+        >>> pe[:, :3]  # relative to the centre of the box
+        tensor([[-1.0000, -2.0000, -0.5000],
+                [ 1.0000,  2.0000,  0.5000]])
+        >>> pe[1, 51:57]  # size of the box, then camera minus point
+        tensor([ 2.,  4.,  1., -1., -4.,  0.])
+        >>> pe[:, 63]  # height
+        tensor([0., 1.])
     """
-    if points.ndim != 2 or points.shape[1] != 3:
-        raise ValueError(f'points must be (N, 3), got {tuple(points.shape)}')
+    expect_shape('points', points, 'N 3')
     if len(points) == 0:
         return points.new_zeros(0, GEO_PE_CHANNELS)
+
     low, high = points.amin(0), points.amax(0)
-    centred = points - (low + high) / 2
-    frequencies = 2.0 ** torch.arange(_NUM_FREQUENCIES, device=points.device, dtype=points.dtype)
-    phases = (centred[:, None] * frequencies[:, None]).flatten(1)
+    centred = points - (low + high) / 2  # (N, 3)
     box_size = (high - low).expand(len(points), 3)
-    pose = _relative_pose(points, extrinsics, view_of_point)
     height = points[:, 2:] - low[2]
+
+    # sin(2^k p), cos(2^k p)
+    frequencies = 2.0 ** torch.arange(_NUM_FREQUENCIES, device=points.device, dtype=points.dtype)
+    phases = (centred[:, None] * frequencies[:, None]).flatten(1)  # (N, 24)
+
+    pose = _relative_pose(points, extrinsics, view_of_point)  # (N, 9)
     return torch.cat((centred, phases.sin(), phases.cos(), box_size, pose, height), dim=1)
 
 
 def _relative_pose(
     points: Tensor, extrinsics: Tensor | None, view_of_point: Tensor | None
 ) -> Tensor:
-    """(N, 9): offset to the camera centre and the camera's x and y axes; 0 where unseen."""
+    """(N, 9): offset to the camera centre and the camera's x and y axes; 0 without a camera."""
     if extrinsics is None:
         return points.new_zeros(len(points), 9)
     poses = extrinsics.to(points).reshape(-1, *extrinsics.shape[-2:])
-    if tuple(poses.shape[1:]) != (4, 4):
-        raise ValueError(f'extrinsics must be (4, 4) or (V, 4, 4), got {tuple(extrinsics.shape)}')
+    expect_shape('extrinsics', poses, 'V 4 4')
     if view_of_point is None:
         if len(poses) != 1:
             raise ValueError(f'{len(poses)} cameras need view_of_point')
         view_of_point = torch.zeros(len(points), dtype=torch.int64, device=points.device)
-    if tuple(view_of_point.shape) != (len(points),):
-        raise ValueError(
-            f'view_of_point must be ({len(points)},), got {tuple(view_of_point.shape)}'
-        )
+    expect_shape('view_of_point', view_of_point, 'N', N=len(points))
     if len(poses) == 0:
         return points.new_zeros(len(points), 9)
-    # An augmentation's scale is no part of the direction.
-    axes = nn.functional.normalize(poses[:, :3, :2].transpose(1, 2), dim=-1).flatten(1)
-    seen = (view_of_point >= 0)[:, None]
+
+    # an augmentation's scale is no part of the direction
+    axes = F.normalize(poses[:, :3, :2].transpose(1, 2), dim=-1).flatten(1)  # (V, 6)
     view = view_of_point.clamp(min=0)
-    pose = torch.cat((poses[view, :3, 3] - points, axes[view]), dim=1)
-    return torch.where(seen, pose, 0.0)
+    pose = torch.cat((poses[view, :3, 3] - points, axes[view]), dim=1)  # (N, 9)
+    return torch.where((view_of_point >= 0)[:, None], pose, 0.0)

@@ -52,11 +52,14 @@ class OnlineClip(nn.Module):
         super().__init__()
         if num_train_blocks and clip_store is not None:
             raise ValueError('features that train cannot be kept in a store: freeze_blocks=0')
+
+        # the visual tower may train in its last blocks, the rest never
         self.clip = ClipEncoder(**{'dtype': 'fp16', **(encoder or {})})
         freeze_clip_except_last_blocks(self.clip.visual, num_train_blocks)
         for name, parameter in self.clip.named_parameters():
             if not name.startswith('clip.visual.'):
                 parameter.requires_grad_(False)
+
         self.num_train_blocks = num_train_blocks
         self.clip_store = clip_store
         self.pixel_shuffle = pixel_shuffle
@@ -96,20 +99,25 @@ class OnlineClip(nn.Module):
                 images.new_zeros(0, self.clip_channels, *grid, dtype=torch.float32),
                 images.new_zeros(0, self.clip.embed_dim, dtype=torch.float32),
             )
+
+        # on a small GPU the tower is there only while it works
         home = next(self.clip.parameters()).device
         offload = self._offloads(images.device)
         if home != images.device:
             self.clip.to(images.device)
-        pieces = [self.clip(piece) for piece in images.split(self.batch_size)]
+        chunks = [self.clip(chunk) for chunk in images.split(self.batch_size)]
         if offload:
             self.clip.to('cpu')
-        feat = pixel_shuffle_features(torch.cat([p.feat for p in pieces]), self.pixel_shuffle)
-        return feat, torch.cat([p.clip_global for p in pieces])
+
+        feat = torch.cat([chunk.feat for chunk in chunks])  # (V, 4C, h/2, w/2) with ×2
+        embedding = torch.cat([chunk.clip_global for chunk in chunks])  # (V, D)
+        return pixel_shuffle_features(feat, self.pixel_shuffle), embedding
 
     def _stored(self, views: PosedViews) -> tuple[Tensor, Tensor]:
         """Features read from the store; those that are missing are computed and written first."""
         if self._writer is None:
             self._writer = FeatureStoreWriter(self.clip_store, self.stamp, rank=get_rank())
+
         keys = [(views.scene_id, frame) for frame in views.frames]
         missing = [i for i, key in enumerate(keys) if not self._writer.has(*key)]
         if missing:
@@ -117,6 +125,7 @@ class OnlineClip(nn.Module):
             for i, map_, vector in zip(missing, feat.cpu().numpy(), embedding.cpu().numpy()):
                 self._writer.put(*keys[i], {'feat': map_, 'clip_global': vector})
             self._writer.flush()
+
         records = [self._writer.get(*key) for key in keys]
         device = views.images.device
         return tuple(

@@ -62,16 +62,16 @@ def load_point_head(
         FileNotFoundError: no such file.
         ValueError: no checkpoint, or without such a branch.
     """
-    # Here, because everything else of this package works without it.
+    # imported here, because everything else in this module works without it
     from .image_branch import ImageBranch
 
     state = load_checkpoint_file(path)
     prefix = find_branch(state, channels, out_channels, str(path))
-    own = {name[len(prefix) :]: v for name, v in state.items() if name.startswith(prefix)}
-    has_neck = any(name.startswith('head.neck.') for name in own)
-    branch = ImageBranch(channels, own[_CONV].shape[0], out_channels, upsample, has_neck)
+    weights = {name[len(prefix) :]: v for name, v in state.items() if name.startswith(prefix)}
+    has_neck = any(name.startswith('head.neck.') for name in weights)
+    branch = ImageBranch(channels, weights[_CONV].shape[0], out_channels, upsample, has_neck)
     try:
-        branch.load_state_dict(own)
+        branch.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f'{path}: {prefix}: {" ".join(str(error).split())[:300]}') from error
     branch.eval()
@@ -97,6 +97,7 @@ def find_branch(state: Mapping[str, Tensor], channels: int, out_channels: int, s
         if state[prefix + _CONV].shape[1:] == (channels, 1, 1)
         and state.get(prefix + _LINEAR, state[prefix + _CONV]).shape[0] == out_channels
     ]
+
     if len(fitting) != 1:
         found = [f'{p}{_CONV} {tuple(state[p + _CONV].shape)}' for p in prefixes]
         raise ValueError(

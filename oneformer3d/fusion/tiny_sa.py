@@ -5,7 +5,7 @@ shape, the input plus what attention adds. M centres, K neighbours, C channels.
 
 In 3D the centre of every occupied cell of a coarse grid attends to at most K points in a ball
 around it; what it learns goes back to the points by inverse-distance interpolation. The grid
-takes the place of farthest point sampling, which costs seconds for a scan. In 2D every cell of a
+stands in for farthest point sampling, which costs seconds for a scan. In 2D every cell of a
 map attends to the map averaged over a few windows.
 """
 
@@ -92,9 +92,13 @@ class TinySAModule(nn.Module):
     def forward(self, features: Tensor, neighbourhood: Neighbourhood) -> Tensor:
         """(sum N, C) → (sum N, C)."""
         hood = neighbourhood
-        x = self.norm(features)
-        means = scatter_mean(x, hood.centre_of_point, len(hood.neighbour))
-        learnt = self.out(self._attend(self.query(means), self.key_value(x), hood))
+        x = self.norm(features)  # (sum N, C)
+
+        # every centre attends to its ball
+        means = scatter_mean(x, hood.centre_of_point, len(hood.neighbour))  # (M, C)
+        learnt = self.out(self._attend(self.query(means), self.key_value(x), hood))  # (M, C)
+
+        # interpolated back to the points: Σ_c w_ic learnt_c
         spread = F.embedding_bag(
             hood.nearby, learnt, per_sample_weights=hood.nearby_weight.to(learnt.dtype), mode='sum'
         )
@@ -105,8 +109,9 @@ class TinySAModule(nn.Module):
         num_centres, num_neighbours = hood.neighbour.shape
         gathered = key_value[hood.neighbour] + self.position(hood.offset.to(key_value.dtype))
         gathered = gathered.reshape(num_centres, num_neighbours, 2, self.num_heads, -1)
-        key, value = gathered.permute(2, 0, 3, 1, 4)
-        query = query.reshape(num_centres, self.num_heads, 1, -1)
+        key, value = gathered.permute(2, 0, 3, 1, 4)  # (M, heads, K, d) each
+        query = query.reshape(num_centres, self.num_heads, 1, -1)  # (M, heads, 1, d)
+
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=hood.is_neighbour[:, None, None]
         )
@@ -166,13 +171,16 @@ class _WindowAttention(nn.Module):
         num_views, height, width, _ = x.shape
         if num_views == 0:
             return x
+
+        # keys and values are averages over windows of the map
         normed = self.norm(x)
         windows = F.adaptive_avg_pool2d(
             normed.permute(0, 3, 1, 2),
             (min(self.num_windows, height), min(self.num_windows, width)),
-        )
-        query = self._heads(self.query(normed).flatten(1, 2))
+        )  # (V, C, windows, windows)
+        query = self._heads(self.query(normed).flatten(1, 2))  # (V, heads, h·w, d)
         key, value = self.key_value(windows.permute(0, 2, 3, 1)).flatten(1, 2).chunk(2, dim=-1)
+
         attended = F.scaled_dot_product_attention(query, self._heads(key), self._heads(value))
         attended = attended.transpose(1, 2).reshape(num_views, height, width, -1)
         return x + self.out(attended)

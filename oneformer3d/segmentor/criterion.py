@@ -24,7 +24,7 @@ from oneformer3d.structures import (
 
 from .matching import Matcher
 
-# A mask prediction is worth a score only once it overlaps its instance by more than this.
+# a mask prediction is worth a score only once it overlaps its instance by more than this
 SCORED_IOU = 0.5
 
 
@@ -55,11 +55,13 @@ class UnifiedCriterion(nn.Module):
 
     def forward(self, outputs: QueryOutput, targets: Sequence[SceneTargets]) -> dict[str, Tensor]:
         """``inst_loss`` and ``seg_loss``, scalars."""
-        num_rows = self.num_semantic_classes + 1
         device = outputs['masks'][0].device.type
         with torch.autocast(device, enabled=False):
             outputs = map_outputs(outputs, Tensor.float)
             instances, semantics = split_queries(outputs, self.num_semantic_queries)
+
+            # of the R = I + C + 1 rows of a target the last C + 1 are classes
+            num_rows = self.num_semantic_classes + 1
             semantic_rows = [_rows(target, slice(-num_rows, None)) for target in targets]
             instance_rows = [_rows(target, slice(None, -num_rows)) for target in targets]
             return {
@@ -99,7 +101,9 @@ class ScanNetSemanticCriterion(nn.Module):
         losses = []
         for logits, target in zip(outputs['sem_preds'], targets):
             masks = target.sp_masks if target.query_masks is None else target.query_masks
-            labels = class_of_columns(masks[: self.ignore_index])
+            labels = class_of_columns(masks[: self.ignore_index])  # (Q,)
+
+            # CE over the C classes: Σ over labeled queries / their number
             total = F.cross_entropy(
                 logits[:, : self.ignore_index],
                 labels,
@@ -182,10 +186,11 @@ class InstanceCriterion(nn.Module):
 
     def forward(self, outputs: LayerOutput, targets: Sequence[SceneTargets]) -> dict[str, Tensor]:
         """``inst_loss``, summed over layers."""
-        last, *others = _layers(outputs)
+        last, *auxiliary = _layers(outputs)
         pairs = self._match(last, targets)
         loss = self._layer_loss(last, targets, pairs, is_last=True)
-        for layer in others:
+
+        for layer in auxiliary:
             layer_pairs = self._match(layer, targets) if self.iter_matcher else pairs
             loss = loss + self._layer_loss(layer, targets, layer_pairs, is_last=False)
         return {'inst_loss': loss}
@@ -210,12 +215,15 @@ class InstanceCriterion(nn.Module):
             cls_terms.append(self._class_loss(layer['cls_preds'][i], target, query_ids, gt_ids))
             if len(query_ids) == 0:
                 continue
-            logits = layer['masks'][i][query_ids]
-            masks = target.sp_masks[gt_ids].float()
+
+            logits = layer['masks'][i][query_ids]  # (P, S)
+            masks = target.sp_masks[gt_ids].float()  # (P, S)
             bce_terms.append(F.binary_cross_entropy_with_logits(logits, masks))
             dice_terms.append(dice_loss(logits, masks))
             if layer['scores'] is not None:
                 score_terms.append(score_loss(layer['scores'][i][query_ids], logits, masks))
+
+        # means over samples; those without a matched pair have no mask terms
         batch_size = len(targets)
         num_terms = len(bce_terms) if self.fix_mean_loss else batch_size
         terms = (
@@ -237,11 +245,12 @@ class InstanceCriterion(nn.Module):
         self, logits: Tensor, target: SceneTargets, query_ids: Tensor, gt_ids: Tensor
     ) -> Tensor:
         """Cross-entropy of all queries; those without an instance are "no object"."""
+        # a query may serve several instances; the last of them gives its class, on any device
         instance = query_ids.new_full((len(logits),), -1)
-        # A query may serve several instances; the last of them gives its class, on any device.
-        instance = instance.scatter_reduce(0, query_ids, gt_ids, 'amax')
-        # Index −1 reaches the appended label.
-        labels = F.pad(target.labels_3d, (0, 1), value=self.num_classes)[instance]
+        instance = instance.scatter_reduce(0, query_ids, gt_ids, 'amax')  # (Q,)
+
+        # index −1 reaches the appended label
+        labels = F.pad(target.labels_3d, (0, 1), value=self.num_classes)[instance]  # (Q,)
         return F.cross_entropy(logits, labels, logits.new_tensor(self.class_weight))
 
 
@@ -253,7 +262,7 @@ def class_of_columns(masks: Tensor) -> Tensor:
 def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """Mean of ``1 − (2 Σ p g + 1) / (Σ p + Σ g + 1)`` over rows of (P, S) logits and masks."""
     soft = logits.sigmoid()
-    overlap = 2 * (soft * masks).sum(1) + 1
+    overlap = 2 * (soft * masks).sum(1) + 1  # (P,)
     return (1 - overlap / (soft.sum(1) + masks.sum(1) + 1)).mean()
 
 
@@ -263,10 +272,12 @@ def score_loss(scores: Tensor, logits: Tensor, masks: Tensor) -> Tensor:
     Only pairs that overlap by more than ``SCORED_IOU`` count; zero if there is none.
     """
     with torch.no_grad():
+        # IoU = |p ∧ g| / (|p| + |g| − |p ∧ g|)
         positive = (logits.sigmoid() >= 0.5).float()
         overlap = (positive * masks).sum(1)
         iou = overlap / (positive.sum(1) + masks.sum(1) - overlap).clamp(min=1)
         counted = (iou > SCORED_IOU).float()
+
     error = (scores.squeeze(1) - iou).square() * counted
     return error.sum() / counted.sum().clamp(min=1)
 

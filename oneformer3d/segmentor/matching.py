@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from oneformer3d.lifting.shapes import expect_shape
 from oneformer3d.registry import TASK_UTILS
 
 
@@ -53,7 +54,7 @@ class MaskBCECost:
         self, cls_logits: Tensor, mask_logits: Tensor, labels: Tensor, gt_masks: Tensor
     ) -> Tensor:
         """Weighted (Q, I) costs."""
-        # BCE(x, g) = softplus(x) − x·g, so one product serves all pairs.
+        # BCE(x, g) = softplus(x) − x·g, so one product serves all pairs
         cost = F.softplus(mask_logits).sum(1, keepdim=True) - mask_logits @ gt_masks.T
         return self.weight * cost / mask_logits.shape[1]
 
@@ -69,8 +70,9 @@ class MaskDiceCost:
         self, cls_logits: Tensor, mask_logits: Tensor, labels: Tensor, gt_masks: Tensor
     ) -> Tensor:
         """Weighted (Q, I) costs."""
+        # 1 − (2 Σ p g + 1) / (Σ p + Σ g + 1)
         masks = mask_logits.sigmoid()
-        overlap = 2 * masks @ gt_masks.T + 1
+        overlap = 2 * masks @ gt_masks.T + 1  # (Q, I)
         total = masks.sum(1, keepdim=True) + gt_masks.sum(1) + 1
         return self.weight * (1 - overlap / total)
 
@@ -117,7 +119,8 @@ class HungarianMatcher(Matcher):
         """
         if len(labels) == 0:
             return labels.new_zeros(0), labels.new_zeros(0)
-        cost = self.cost_matrix(cls_logits, mask_logits, labels, gt_masks)
+
+        cost = self.cost_matrix(cls_logits, mask_logits, labels, gt_masks)  # (Q, I)
         if not bool(torch.isfinite(cost).all()):
             raise ValueError('matching costs are not finite: predictions hold NaN or infinity')
         query_ids, gt_ids = linear_sum_assignment(cost.cpu().numpy())
@@ -168,16 +171,15 @@ class SparseMatcher(Matcher):
             ValueError: ``query_masks`` do not fit the queries.
         """
         query_masks = gt_masks if query_masks is None else query_masks
-        if query_masks.shape != (len(labels), len(mask_logits)):
-            raise ValueError(
-                f'query masks: expected {(len(labels), len(mask_logits))}, got '
-                f'{tuple(query_masks.shape)}'
-            )
+        expect_shape('query masks', query_masks, 'I Q', I=len(labels), Q=len(mask_logits))
         if query_masks.numel() == 0:
             return labels.new_zeros(0), labels.new_zeros(0)
-        cost = self.cost_matrix(cls_logits, mask_logits, labels, gt_masks)
+
+        # queries outside of an instance are never its cheapest
+        cost = self.cost_matrix(cls_logits, mask_logits, labels, gt_masks)  # (Q, I)
         cost = cost.masked_fill(~query_masks.T.bool(), torch.inf)
-        values, query_ids = cost.topk(min(self.topk, len(cost)), dim=0, largest=False)
+        values, query_ids = cost.topk(min(self.topk, len(cost)), dim=0, largest=False)  # (k, I)
+
         rows, gt_ids = torch.isfinite(values).nonzero(as_tuple=True)
         query_ids = query_ids[rows, gt_ids]
         order = (query_ids * len(labels) + gt_ids).argsort()

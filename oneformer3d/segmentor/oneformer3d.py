@@ -33,6 +33,7 @@ from oneformer3d.structures import (
     split_queries,
 )
 
+from .classes import checked_classes, instance_class_table
 from .postprocess import PostprocessSettings, ScenePrediction, segment_scene
 from .targets import superpoint_targets
 from .weights import adapt_sparse_conv_layout
@@ -108,8 +109,8 @@ class OneFormer3D(BaseModel):
         expect_contract(self.decoder, MaskDecoder, 'a decoder')
 
         self.num_semantic_classes = num_semantic_classes
-        self.stuff_classes = _checked_classes(stuff_classes, num_semantic_classes)
-        self.instance_classes = _instance_classes(
+        self.stuff_classes = checked_classes(stuff_classes, num_semantic_classes)
+        self.instance_classes = instance_class_table(
             instance_classes,
             self.decoder.num_instance_classes,
             num_semantic_classes,
@@ -117,7 +118,7 @@ class OneFormer3D(BaseModel):
         )
         self.use_superpoints = use_superpoints
         self.query_thr = query_thr
-        self.test_settings = _postprocess_settings(test_cfg or {})
+        self.test_settings = PostprocessSettings.of(test_cfg or {})
         self.iteration: int | None = None
 
         self.register_load_state_dict_pre_hook(_read_either_layout)
@@ -320,37 +321,6 @@ def _with_prediction(sample: Det3DDataSample, prediction: ScenePrediction) -> De
         instance_scores=prediction.instance_scores,
     )
     return predicted
-
-
-def _checked_classes(classes: Sequence[int], num_semantic_classes: int) -> tuple[int, ...]:
-    classes = tuple(classes)
-    if not classes or min(classes) < 0 or max(classes) >= num_semantic_classes:
-        raise ValueError(
-            f'expected at least one class in 0…{num_semantic_classes - 1}, got {classes}'
-        )
-    return classes
-
-
-def _instance_classes(
-    given: Sequence[int] | None, num_instance: int, num_semantic: int, stuff: Sequence[int]
-) -> tuple[int, ...]:
-    """The semantic class of each of ``num_instance`` instance classes."""
-    things = tuple(c for c in range(num_semantic) if c not in stuff)
-    if given is None:
-        given = tuple(range(num_semantic)) if num_instance == num_semantic else things
-    if len(given) != num_instance:
-        raise ValueError(
-            f'the decoder predicts {num_instance} instance classes, but {len(given)} of '
-            f'{num_semantic} semantic classes have instances ({len(stuff)} are stuff)'
-        )
-    return _checked_classes(given, num_semantic)
-
-
-def _postprocess_settings(test_cfg: dict) -> PostprocessSettings:
-    unknown = set(test_cfg) - set(PostprocessSettings.__dataclass_fields__)
-    if unknown:
-        raise ValueError(f'test_cfg: unknown keys {sorted(unknown)}')
-    return PostprocessSettings(**test_cfg)
 
 
 def _read_either_layout(module: nn.Module, state_dict: dict, prefix: str, *_: object) -> None:

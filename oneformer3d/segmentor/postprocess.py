@@ -7,8 +7,9 @@ Everything is decided on superpoints; only the results are spread over points, a
 K counts predicted instances, U the different queries among them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ class PostprocessSettings:
     Attributes:
         topk_insts: at most so many (query, class) candidates.
         inst_score_thr: instances need a higher score.
-        pan_score_thr: things of the panoptic result need a higher score.
+        pan_score_thr: thing instances of the panoptic result need a higher score.
         npoint_thr: instances, and what panoptic leaves of them, need more points.
         sp_score_thr: a superpoint belongs to a mask of higher probability.
         obj_normalization: multiply scores by the mean probability inside the mask.
@@ -48,6 +49,18 @@ class PostprocessSettings:
             )
         if self.topk_insts < 1:
             raise ValueError(f'topk_insts: expected at least 1, got {self.topk_insts}')
+
+    @classmethod
+    def of(cls, test_cfg: Mapping[str, Any]) -> 'PostprocessSettings':
+        """Settings of a ``test_cfg``.
+
+        Raises:
+            ValueError: it has other keys.
+        """
+        unknown = set(test_cfg) - set(cls.__dataclass_fields__)
+        if unknown:
+            raise ValueError(f'test_cfg: unknown keys {sorted(unknown)}')
+        return cls(**test_cfg)
 
 
 @dataclass(frozen=True)
@@ -110,7 +123,7 @@ def segment_scene(
         instance_classes: the semantic class of each instance class.
         settings: thresholds.
     """
-    sp_sizes = torch.bincount(superpoints, minlength=mask_logits.shape[1])
+    sp_sizes = torch.bincount(superpoints, minlength=mask_logits.shape[1])  # (S,)
     with torch.autocast(mask_logits.device.type, enabled=False):
         candidates = find_instances(
             cls_logits.float(),
@@ -119,6 +132,7 @@ def segment_scene(
             sp_sizes,
             settings,
         )
+
     panoptic_semantic, panoptic_ids = paste_things(
         candidates.select(candidates.scores > settings.pan_score_thr),
         semantic_logits,
@@ -128,12 +142,13 @@ def segment_scene(
         settings.npoint_thr,
     )
     instances = candidates.select(candidates.scores > settings.inst_score_thr)
+
     ids = superpoints.cpu().numpy()
     return ScenePrediction(
         semantic=semantic_logits.argmax(1).cpu().numpy()[ids],
         panoptic_semantic=panoptic_semantic.cpu().numpy()[ids],
         panoptic_ids=panoptic_ids.cpu().numpy()[ids],
-        # Unlike indexing, ``take`` keeps the points of a mask next to each other.
+        # unlike indexing, ``take`` keeps the points of a mask next to each other
         instance_masks=np.take(instances.masks.cpu().numpy(), ids, axis=1),
         instance_labels=instances.labels.cpu().numpy(),
         instance_scores=instances.scores.cpu().numpy(),
@@ -151,15 +166,16 @@ def find_instances(
 
     Instances of at most ``npoint_thr`` points are left out. Float32 is expected.
     """
-    probabilities = cls_logits.softmax(-1)[:, :-1]
+    probabilities = cls_logits.softmax(-1)[:, :-1]  # (Q, C_inst)
     if mask_scores is not None:
         probabilities = probabilities * mask_scores
-    num_kept = min(settings.topk_insts, probabilities.numel())
-    scores, flat = probabilities.flatten().topk(num_kept)
+    num_candidates = min(settings.topk_insts, probabilities.numel())
+    scores, flat = probabilities.flatten().topk(num_candidates)  # (K,)
     labels = flat % probabilities.shape[1]
-    # One query may stand for several classes: its mask is computed once.
+
+    # one query may stand for several classes: its mask is computed once
     queries, mask_of = torch.unique(flat // probabilities.shape[1], return_inverse=True)
-    logits = mask_logits[queries]
+    logits = mask_logits[queries]  # (U, S)
     soft_masks = logits.sigmoid()
 
     if settings.obj_normalization:
@@ -169,12 +185,12 @@ def find_instances(
     if settings.nms:
         order = scores.argsort(descending=True, stable=True)
         scores, labels, mask_of = scores[order], labels[order], mask_of[order]
-        iou = soft_iou(soft_masks)[mask_of][:, mask_of]
+        iou = soft_iou(soft_masks)[mask_of][:, mask_of]  # (K, K)
         scores = scores * matrix_nms_decay(iou, labels, settings.matrix_nms_kernel)
     order = scores.argsort(descending=True, stable=True)
 
     masks = soft_masks > settings.sp_score_thr
-    # In chunks, for K × S integers would be the largest thing in memory.
+    # in chunks, for U × S integers would be the largest thing in memory
     sizes = torch.cat([(chunk * sp_sizes).sum(1) for chunk in masks.split(16)])
     order = order[sizes[mask_of[order]] > settings.npoint_thr]
     mask_of = mask_of[order]
@@ -207,6 +223,8 @@ def matrix_nms_decay(
     """
     if len(labels) == 0:
         return iou.new_zeros(0)
+
+    # iou_ij of i before j, of one class
     above = (iou * (labels[:, None] == labels)).triu(diagonal=1)
     covered = above.amax(0)[:, None]
     if kernel == 'gaussian':
@@ -226,10 +244,10 @@ def paste_things(
 ) -> tuple[Tensor, Tensor]:
     """Panoptic class and id of every superpoint, each (S,) int64.
 
-    Every superpoint gets its best stuff class, then things are pasted over it, the best last; a
-    thing of which at most ``npoint_thr`` points remain visible is taken off again. The id of
-    stuff is its class, that of a thing ``max(stuff) + 1`` plus its rank by ascending score; ranks
-    of things taken off stay unused.
+    Every superpoint gets its best stuff class, then instances of thing classes are pasted over it,
+    the best last; one of which at most ``npoint_thr`` points remain visible is removed again. The
+    id of stuff is its class, that of a thing ``max(stuff) + 1`` plus its rank by ascending score;
+    ranks of removed instances stay unused.
     """
     stuff = torch.as_tensor(list(stuff_classes), device=semantic_logits.device)
     class_of = torch.as_tensor(list(instance_classes), device=semantic_logits.device)
@@ -239,12 +257,15 @@ def paste_things(
     num_things = len(things.labels)
     if num_things == 0:
         return semantic, semantic.clone()
+
+    # the first maximum from the best instance down is the best instance of a superpoint
     things = things.select(things.scores.argsort(stable=True))
-    # The first maximum from the best thing down is the best thing of a superpoint.
     rank = num_things - 1 - things.masks.flip(0).to(torch.uint8).argmax(0)
-    is_thing = things.masks.any(0)
+    is_thing = things.masks.any(0)  # (S,)
+
     visible = sp_sizes.new_zeros(num_things).index_add(0, rank, sp_sizes * is_thing)
     is_thing = is_thing & (visible[rank] > npoint_thr)
+
     first_id = max(stuff_classes) + 1
     return (
         torch.where(is_thing, class_of[things.labels[rank]], semantic),

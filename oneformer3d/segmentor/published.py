@@ -31,6 +31,7 @@ def ScanNetOneFormer3D(  # noqa: N802
     encoder = _spconv_unet_encoder(
         backbone, in_channels, num_channels, voxel_size, min_spatial_shape
     )
+
     return OneFormer3D(
         encoder,
         decoder,
@@ -58,6 +59,7 @@ def ScanNet200OneFormer3D(  # noqa: N802
 ) -> OneFormer3D:
     """Segmentor of ScanNet200: as ScanNet's, but with Res16UNet34C on colours alone."""
     encoder = {'type': BackboneEncoder, 'backbone': backbone, 'voxel_size': voxel_size}
+
     return OneFormer3D(
         encoder,
         decoder,
@@ -89,6 +91,7 @@ def S3DISOneFormer3D(  # noqa: N802
     encoder = _spconv_unet_encoder(
         backbone, in_channels, num_channels, voxel_size, min_spatial_shape
     )
+
     return OneFormer3D(
         encoder,
         decoder,
@@ -124,6 +127,8 @@ def _class_settings(
             f'num_classes={num_classes} but the decoder has num_instance_classes='
             f'{decoder["num_instance_classes"]}'
         )
+
+    # the published settings name stuff and thing classes in test_cfg
     test_cfg = dict(test_cfg or {})
     stuff = tuple(test_cfg.pop('stuff_classes', test_cfg.pop('stuff_cls', (0, 1))))
     things = tuple(c for c in range(num_semantic_classes) if c not in stuff)
@@ -131,6 +136,7 @@ def _class_settings(
         raise ValueError('test_cfg: thing_cls must be the classes that are not in stuff_cls')
     if test_cfg.pop('num_sem_cls', num_semantic_classes) != num_semantic_classes:
         raise ValueError('test_cfg: num_sem_cls differs from the criterion')
+
     return {
         'num_semantic_classes': num_semantic_classes,
         'stuff_classes': stuff,

@@ -57,19 +57,23 @@ class QueryDecoder(MaskDecoder):
 
     def __init__(
         self,
+        # queries and classes
         num_layers: int,
         num_instance_queries: int,
         num_semantic_queries: int,
         num_instance_classes: int,
+        # widths
         in_channels: int,
         d_model: int = 256,
         num_heads: int = 8,
         hidden_dim: int = 1024,
         dropout: float = 0.0,
         activation_fn: str = 'gelu',
+        # attention and prediction
         iter_pred: bool = True,
         attn_mask: bool = True,
         fix_attention: bool = True,
+        # heads
         objectness_flag: bool = False,
         num_semantic_classes: int | None = None,
         num_semantic_linears: int = 1,
@@ -91,6 +95,7 @@ class QueryDecoder(MaskDecoder):
         self.in_channels = in_channels
         self.side_channels = side_channels
 
+        # entries
         self.input_proj = nn.Sequential(
             _entry(in_channels, d_model, side_channels), nn.LayerNorm(d_model), nn.ReLU()
         )
@@ -98,6 +103,8 @@ class QueryDecoder(MaskDecoder):
             self.query = nn.Embedding(num_instance_queries + num_semantic_queries, d_model)
         else:
             self.query_proj = _mlp(in_channels, d_model, d_model, side_channels)
+
+        # layers
         self.cross_attn_layers = nn.ModuleList(
             CrossAttentionLayer(d_model, num_heads, dropout, fix_attention)
             for _ in range(num_layers)
@@ -108,6 +115,8 @@ class QueryDecoder(MaskDecoder):
         self.ffn_layers = nn.ModuleList(
             FFN(d_model, hidden_dim, dropout, activation_fn) for _ in range(num_layers)
         )
+
+        # heads, shared by all layers
         self.out_norm = nn.LayerNorm(d_model)
         self.out_cls = _mlp(d_model, d_model, num_instance_classes + 1)
         self.out_score = _mlp(d_model, d_model, 1) if objectness_flag else None
@@ -166,10 +175,11 @@ class QueryDecoder(MaskDecoder):
         look_back: LookBack | None = None,
     ) -> list[dict]:
         """Predictions of one sample after 0, 1, … num_layers layers (or the last alone)."""
-        keys = self.input_proj(features)
-        mask_features = self.x_mask(features)
-        x = self.query.weight if queries is None else self.query_proj(queries)
+        keys = self.input_proj(features)  # (S, D)
+        mask_features = self.x_mask(features)  # (S, D)
+        x = self.query.weight if queries is None else self.query_proj(queries)  # (Q, D)
         num_layers = len(self.cross_attn_layers)
+
         outputs = []
         for layer in range(num_layers + 1):
             is_last = layer == num_layers
@@ -177,7 +187,9 @@ class QueryDecoder(MaskDecoder):
                 output = self._predict(x, mask_features, is_last)
                 if keep_aux or is_last:
                     outputs.append(output)
+
             if not is_last:
+                # queries attend to the superpoints of their mask, to each other, to the views
                 use_mask = self.iter_pred and self.attn_mask
                 blocked = blocked_positions(output['masks']) if use_mask else None
                 x = self.cross_attn_layers[layer](x, keys, blocked)
@@ -188,7 +200,7 @@ class QueryDecoder(MaskDecoder):
         return outputs
 
     def _predict(self, queries: Tensor, mask_features: Tensor, is_last: bool) -> dict:
-        normed = self.out_norm(queries)
+        normed = self.out_norm(queries)  # (Q, D)
         return {
             'cls_preds': self.out_cls(normed),
             'sem_preds': self.out_sem(normed) if is_last and self.out_sem is not None else None,
@@ -198,9 +210,9 @@ class QueryDecoder(MaskDecoder):
 
 
 def blocked_positions(mask_logits: Tensor) -> Tensor:
-    """Attention mask of predicted masks (Q, S): True where a query must not look.
+    """Attention mask of predicted masks (Q, S): True where a query must not attend.
 
-    A query whose mask is empty may look everywhere; without this its attention were undefined.
+    A query whose mask is empty attends everywhere; without this its attention were undefined.
     """
     blocked = mask_logits.detach().sigmoid() < 0.5
     return blocked & ~blocked.all(dim=-1, keepdim=True)
@@ -268,7 +280,7 @@ class FFN(nn.Module):
 
 
 class SideLinear(nn.Linear):
-    """A linear layer of two inputs side by side, blind to the second at first.
+    """A linear layer of two inputs side by side, which starts without the second.
 
         y = W x + b + W_side x_side
 

@@ -23,7 +23,7 @@ def superpoint_targets(
 
     A superpoint belongs to an instance, or to a class, that holds more than half of its points.
     An instance has the class of most of its points. Left out are instances of classes without
-    instances, and those too small to own a superpoint.
+    instances, and those without a superpoint.
 
     Args:
         superpoints: (N,) int64 dense ids 0…S−1.
@@ -36,29 +36,34 @@ def superpoint_targets(
         ValueError: lengths differ, or labels lie outside their range.
     """
     _check_labels(superpoints, semantic, instance, num_semantic_classes)
-    num_superpoints = int(superpoints.max()) + 1
-    sizes = torch.bincount(superpoints, minlength=num_superpoints)
     num_rows = num_semantic_classes + 1
+    num_superpoints = int(superpoints.max()) + 1
+    sizes = torch.bincount(superpoints, minlength=num_superpoints)  # (S,)
 
-    class_counts = count_pairs(semantic, superpoints, num_rows, num_superpoints)
+    # a superpoint has the class of more than half of its points, or none
+    class_counts = count_pairs(semantic, superpoints, num_rows, num_superpoints)  # (C + 1, S)
     semantic_masks = 2 * class_counts > sizes
     semantic_masks[-1] |= ~semantic_masks.any(0)
 
+    # likewise for instances
     is_member = instance >= 0
     members, member_semantic = instance[is_member], semantic[is_member]
     num_instances = int(members.max()) + 1 if len(members) else 0
     counts = count_pairs(members, superpoints[is_member], num_instances, num_superpoints)
-    instance_masks = 2 * counts > sizes
-    votes = count_pairs(members, member_semantic, num_instances, num_rows)
+    instance_masks = 2 * counts > sizes  # (I, S)
+
+    # the class of an instance is that of most of its points
+    votes = count_pairs(members, member_semantic, num_instances, num_rows)  # (I, C + 1)
     instance_class_of = semantic.new_full((num_rows,), -1)
     instance_class_of[torch.as_tensor(list(instance_classes), device=semantic.device)] = (
         torch.arange(len(instance_classes), device=semantic.device)
     )
-    labels = instance_class_of[votes.argmax(1)]
-    kept = (labels >= 0) & instance_masks.any(1)
+    labels = instance_class_of[votes.argmax(1)]  # (I,)
+
+    keep = (labels >= 0) & instance_masks.any(1)
     return SceneTargets(
-        labels_3d=torch.cat([labels[kept], torch.arange(num_rows, device=labels.device)]),
-        sp_masks=torch.cat([instance_masks[kept], semantic_masks]),
+        labels_3d=torch.cat([labels[keep], torch.arange(num_rows, device=labels.device)]),
+        sp_masks=torch.cat([instance_masks[keep], semantic_masks]),
     )
 
 
@@ -76,6 +81,7 @@ def _check_labels(superpoints: Tensor, semantic: Tensor, instance: Tensor, num: 
             'expected superpoint, semantic and instance labels of the same points, got '
             f'{lengths[0]}, {lengths[1]} and {lengths[2]}'
         )
+
     low, high = int(semantic.min()), int(semantic.max())
     if low < 0 or high > num:
         raise ValueError(f'semantic labels: expected 0…{num}, got {low}…{high}')

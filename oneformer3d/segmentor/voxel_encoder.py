@@ -1,8 +1,8 @@
 """Encoders of plain points: voxelise, run a sparse U-Net, give every point its voxel's feature.
 
 Enters: ``inputs = dict(points=[(N, 3 + F)], elastic_coords=[(N, 3)] or absent)``, xyz in metres
-and normalised colours. Leaves: ``PointFeatures``. Any module of this signature can take their
-place in a segmentor, and one that adds image features can build on them.
+and normalised colours. Leaves: ``PointFeatures``. Any ``PointEncoder`` can take their place in a
+segmentor, and one that adds image features can build on them.
 """
 
 import torch
@@ -44,7 +44,7 @@ class VoxelEncoder(PointEncoder):
     def forward(self, inputs: dict, data_samples: list | None = None) -> PointFeatures:
         """Features of all points; ``data_samples`` are not read."""
         grid = self.voxelize(inputs)
-        voxel_features = self.encode_voxels(grid)
+        voxel_features = self.encode_voxels(grid)  # (M, D)
         return PointFeatures(
             voxel_features[grid.voxel_of_point], grid.voxel_of_point, grid.num_points
         )
@@ -63,6 +63,7 @@ class VoxelEncoder(PointEncoder):
                 raise ValueError(
                     f'sample {i}: expected points (N ≥ 1, {expected}), got {tuple(sample.shape)}'
                 )
+
         return voxelize(
             points,
             [self.point_features(sample) for sample in points],
@@ -76,8 +77,9 @@ class VoxelEncoder(PointEncoder):
         """What is averaged over the (N, 3 + F) points of a voxel: (N, in_channels)."""
         if not self.use_xyz:
             return points[:, 3:]
+
+        # the mean is taken in float64, so it is the same on every device
         xyz = points[:, :3]
-        # The mean is taken in float64, so it is the same on every device.
         centre = xyz.double().mean(0).to(xyz.dtype)
         return torch.cat([points[:, 3:], xyz - centre], dim=1)
 

@@ -35,6 +35,8 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Any]) ->
         origin, state_dict = 'state dict', unwrap_state_dict(source, 'state dict')
     else:
         origin, state_dict = str(source), load_checkpoint_file(source)
+
+    # either layout, then no name and no shape may differ
     model_state = model.state_dict()
     try:
         state_dict = adapt_sparse_conv_layout(state_dict, model_state)
@@ -44,11 +46,6 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Any]) ->
     if faults:
         raise ValueError(f'{origin}: checkpoint of another model: {"; ".join(faults)}')
     model.load_state_dict(state_dict, strict=True)
-
-
-def load_published(model: nn.Module, source: str | Path | Mapping[str, Any]) -> None:
-    """``load_checkpoint``, which reads published files and our own alike."""
-    load_checkpoint(model, source)
 
 
 def adapt_sparse_conv_layout(
