@@ -39,7 +39,7 @@ from oneformer3d.fields.asking.query import (
 from oneformer3d.fields.asking.segment import write_pseudo_labels
 from oneformer3d.fields.fitting.fitted import FittedField, load_field
 from oneformer3d.files.atomic import atomic_path
-from oneformer3d.store.reader import StampMismatchError
+from oneformer3d.store import StampMismatchError
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

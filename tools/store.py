@@ -4,9 +4,11 @@ python tools/store.py verify STORE
 python tools/store.py stats STORE [--json]
 python tools/store.py merge OUT STORE [STORE ...] [--skip-damaged]
 python tools/store.py export STORE OUT --format npz
+python tools/store.py import STORE EXPORT [EXPORT ...]
 
 ``verify`` checks the structure of every shard without opening it, then every record; run it on
-stores that come from elsewhere. ``merge`` and ``export`` can be run again after an interruption.
+stores that come from elsewhere. ``merge``, ``export`` and ``import`` can be run again after an
+interruption. A store of version 1 is read as it is, and ``merge`` writes it as version 2.
 """
 
 import argparse
@@ -17,7 +19,8 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 from oneformer3d.engine.cli import run_tool
-from oneformer3d.store.reader import FeatureStore, export_store, merge_stores, verify_store
+from oneformer3d.store import FeatureStore, merge_stores, verify_store
+from oneformer3d.store.export import export_h5, export_npz, import_store
 
 SHOWN = 20  # problems or scenes that are listed one by one
 
@@ -50,6 +53,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     export.add_argument('out', help='folder to export to')
     export.add_argument('--format', choices=('npz', 'h5'), required=True, help='what to write')
     export.set_defaults(run=run_export)
+
+    back = commands.add_parser('import', help='make a store of npz files or HDF5 files')
+    back.add_argument('out', help='folder of the store to make or to add to')
+    back.add_argument('exports', nargs='+', help='folders of the exports')
+    back.set_defaults(run=run_import)
     return parser.parse_args(argv)
 
 
@@ -100,8 +108,15 @@ def run_merge(args: argparse.Namespace) -> None:
 
 def run_export(args: argparse.Namespace) -> None:
     with progress('exported') as advance:
-        num_new = export_store(args.store, args.out, args.format, on_record=advance)
+        export = export_npz if args.format == 'npz' else export_h5
+        num_new = export(args.store, args.out, on_record=advance)
     print(f'{args.out}: {num_new} new records')
+
+
+def run_import(args: argparse.Namespace) -> None:
+    with progress('imported') as advance:
+        num_new = sum(import_store(path, args.out, on_record=advance) for path in args.exports)
+    print(f'{args.out}: {num_new} new records, {len(FeatureStore(args.out))} in all')
 
 
 @contextmanager

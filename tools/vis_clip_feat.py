@@ -19,7 +19,7 @@ from oneformer3d.extraction.frames import list_frames
 from oneformer3d.extraction.pictures import METHODS, TextRelevancy, draw_scene
 from oneformer3d.extraction.settings import FRAME_SELECTIONS, make_settings
 from oneformer3d.extraction.uv_index import by_scene, read_uv_index
-from oneformer3d.store.reader import open_store
+from oneformer3d.store import FeatureStore
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     names = ('data_root', 'scenes_file', 'frames_per_scene', 'frame_select')
     settings = make_settings({name: getattr(args, name) for name in names})
-    store = open_store(args.store)
+    store = FeatureStore(args.store)
     scenes = by_scene([f for f in list_frames(settings) if store.has(f.scene.name, f.name)])
     if not scenes:
         raise ValueError(f'{args.store}: holds no frame of these scenes')

@@ -20,7 +20,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from oneformer3d.files.devices import warn_of_emulated_bfloat16
-from oneformer3d.store.format import StoreStamp
+from oneformer3d.store import StoreStamp
 
 from .attention import ATTN_MODES
 from .text import encode_text

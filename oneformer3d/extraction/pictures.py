@@ -11,7 +11,6 @@ prompt as to the nearest of the canonical phrases).
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from oneformer3d.data.scenes import Frame
 from oneformer3d.files.images import read_image, write_png
 from oneformer3d.files.ply import write_ply
 from oneformer3d.lifting.sampling import gather_pairs
-from oneformer3d.store.format import StoreStamp
+from oneformer3d.store import FeatureStore, StoreStamp
 from oneformer3d.visualization.features import (
     PcaColors,
     feature_colors,
@@ -38,18 +37,6 @@ from .uv_index import UvIndex, build_scene_index
 
 METHODS = ('pca', 'tsne')
 Coloring = Callable[[np.ndarray], np.ndarray]  # rows (N, C) → colours (N, 3) uint8
-
-
-class Store(Protocol):
-    """What is read from: any of the stores."""
-
-    stamp: StoreStamp
-
-    def get(self, scene: str, frame: str) -> dict[str, np.ndarray]:
-        """Arrays of a frame."""
-
-    def has(self, scene: str, frame: str) -> bool:
-        """Whether the frame is there."""
 
 
 class TextRelevancy:
@@ -86,7 +73,7 @@ class TextRelevancy:
 
 
 def draw_scene(
-    store: Store,
+    store: FeatureStore,
     frames: Sequence[Frame],
     out: str | Path,
     methods: Sequence[str] = ('pca',),

@@ -18,18 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from oneformer3d.clip.encoder import ClipEncoder
 from oneformer3d.data.scenes import Frame, check_point_files
 from oneformer3d.fusion.image_branch import pixel_shuffle_features
-from oneformer3d.store.format import StoreStamp
-from oneformer3d.store.reader import (
-    FeatureStoreWriter,
-    H5StoreWriter,
-    NpzStoreWriter,
-    create_writer,
-)
+from oneformer3d.store import FeatureStoreWriter, StoreLockedError, StoreStamp
+from oneformer3d.store.export import export_h5, export_npz
 
 from .decoding import DecodedFrame, decode_frame, decoded_batches
 from .frames import cut_batches, list_frames
@@ -39,7 +35,7 @@ from .settings import ExtractionSettings
 from .thread import WorkThread, work_thread
 
 Progress = Callable[[int, int], None]
-StoreWriter = FeatureStoreWriter | NpzStoreWriter | H5StoreWriter
+_EXPORTS = {'npz': export_npz, 'h5': export_h5}
 _WAITING_BATCHES = 2  # encoded batches that may wait for the writer
 
 
@@ -83,13 +79,16 @@ def extract_features(
     run = _Run(settings, encoder, factor, sum(map(len, batches)), progress)
     report = run.report
     begin = time.perf_counter()
-    with create_writer(settings.store_path, stamp, settings.store, rank=rank) as writer:
+    with FeatureStoreWriter(settings.store_path, stamp, rank=rank) as writer:
         run.go(batches, _Sink(settings, writer, stamp, report))
         flushing = time.perf_counter()
     end = time.perf_counter()
+    if settings.store != 'lmdb':
+        export_when_complete(settings)
+
     report.rank = rank
     report.wait_write_seconds += end - flushing
-    report.loop_seconds, report.seconds = end - begin, end - start
+    report.loop_seconds, report.seconds = end - begin, time.perf_counter() - start
     report.peak_memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if encoder.mean.is_cuda:
         report.peak_gpu_bytes = torch.cuda.max_memory_allocated(encoder.mean.device)
@@ -160,10 +159,25 @@ def encode_batch(
     return torch.cat(feats), torch.cat(embeddings)
 
 
+def export_when_complete(settings: ExtractionSettings) -> None:
+    """Write npz or HDF5 files beside the store, unless another rank still adds to it.
+
+    That one exports what all have stored, so the last rank to end finds everything.
+    """
+    folder = settings.store_path
+    try:
+        num_new = _EXPORTS[settings.store](folder, folder)
+    except StoreLockedError as error:
+        print_log(f'{settings.store}: left to the last rank ({error})', logger='current')
+    else:
+        print_log(f'{folder}: {num_new} new frames in {settings.store}', logger='current')
+
+
 def store_bytes(settings: ExtractionSettings) -> int:
-    """Bytes of the store's own files, without what else lies in its folder."""
-    pattern = '[!.]*/[!.]*.npz' if settings.store == 'npz' else f'features.*.{settings.store}'
-    return sum(path.stat().st_size for path in settings.store_path.glob(pattern))
+    """Bytes of the store and of what was exported from it, without what else is in the folder."""
+    patterns = {'lmdb': (), 'npz': ('[!.]*/[!.]*.npz',), 'h5': ('features.*.h5',)}
+    files = ('features.*.lmdb', *patterns[settings.store])
+    return sum(path.stat().st_size for name in files for path in settings.store_path.glob(name))
 
 
 class EncodedBatch(NamedTuple):
@@ -186,7 +200,7 @@ class _Sink:
     def __init__(
         self,
         settings: ExtractionSettings,
-        writer: StoreWriter,
+        writer: FeatureStoreWriter,
         stamp: StoreStamp,
         report: ExtractionReport,
     ) -> None:

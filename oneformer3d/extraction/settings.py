@@ -30,7 +30,7 @@ class ExtractionSettings:
         data_root: folder with infos, points and images; None infers it from ``scenes_file``.
         output_dir: where everything is written.
         store_dir: the feature store; None is ``output_dir`` itself.
-        store: format of the store, ``lmdb``, ``npz`` or ``h5``.
+        store: ``lmdb``, or ``npz`` or ``h5`` to export the store to these files at the end, too.
         frames_per_scene: how many, 0 for all.
         frame_select: ``first``, ``uniform`` (evenly over the scan) or ``random`` (drawn by
             ``seed``).
@@ -107,7 +107,7 @@ class ExtractionSettings:
             raise ValueError('give a scenes_file or a data_root')
         if self.store == 'npz' and self.writes_points and self.store_path == Path(self.output_dir):
             raise ValueError(
-                'a store of format npz would mix with the files of single frames; give store_dir'
+                'npz files of the store would mix with the files of single frames; give store_dir'
             )
 
     @property

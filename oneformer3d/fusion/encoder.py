@@ -27,7 +27,7 @@ from mmdet3d.structures import Det3DDataSample
 from torch import Tensor, nn
 
 from oneformer3d.registry import MODELS
-from oneformer3d.store.channels import stored_channels
+from oneformer3d.store import stored_channels
 from oneformer3d.structures import PointEncoder, PosedViews, ViewBatch, hide_prefix, point_labels
 
 from .consistency import consistency_inputs

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from oneformer3d.clip.encoder import ClipEncoder
 from oneformer3d.clip.freezing import freeze_clip_except_last_blocks
-from oneformer3d.store.format import StoreStamp
-from oneformer3d.store.reader import FeatureStoreWriter
+from oneformer3d.store import FeatureStoreWriter, StoreStamp
 from oneformer3d.structures import PosedViews
 
 from .image_branch import pixel_shuffle_features

@@ -14,8 +14,7 @@ from torch import Tensor
 from oneformer3d.backbones.fpn import FeaturePyramid, ImageMaps
 from oneformer3d.clip.weights import weights_digest
 from oneformer3d.lifting.map_cache import Key, MapCache
-from oneformer3d.store.format import StoreStamp
-from oneformer3d.store.reader import FeatureStore, FeatureStoreWriter
+from oneformer3d.store import FeatureStore, FeatureStoreWriter, StoreStamp
 from oneformer3d.structures import PosedViews
 
 from .lift_views import images_of

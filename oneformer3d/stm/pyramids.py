@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oneformer3d.registry import MODELS
-from oneformer3d.store.channels import stored_channels
+from oneformer3d.store import stored_channels
 from oneformer3d.structures import PosedViews, ViewBatch
 
 from .sampling import LevelTable, level_table

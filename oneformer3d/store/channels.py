@@ -18,6 +18,11 @@ def stored_channels(clip_store: str | os.PathLike | None, clip_channels: int | N
 
     Raises:
         ValueError: neither is there.
+
+    Example:
+        >>> from oneformer3d.store.examples import example_store
+        >>> stored_channels(example_store(), None), stored_channels('/not/there/yet', 192)
+        (4, 192)
     """
     stored = None
     if clip_store is not None:

@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from .format import StampMismatchError
 from .manifest import Manifest, WatchedManifest
 from .shard import STAMP_KEY, ShardFile, shard_file
+from .stamp import StampMismatchError
 
 
 class StoreIndex:
@@ -42,12 +42,12 @@ class StoreIndex:
                 self._checked.add(name)
         return shards
 
-    def find(self, key: bytes) -> tuple[ShardFile, bytearray] | None:
-        """The shard and the bytes of a record, or None."""
+    def find(self, key: bytes) -> tuple[bytes, str] | None:
+        """A record and the path of its shard, or None."""
         for shard in self.shards():
             record = shard.read(key)
             if record is not None:
-                return shard, record
+                return record, str(shard.path)
         return None
 
     def contains(self, key: bytes) -> bool:
@@ -62,13 +62,13 @@ class StoreIndex:
                 yield key
             last = key
 
-    def items(self) -> Iterator[tuple[bytes, bytearray, ShardFile]]:
-        """Every key once, in order, with its record and the shard that it came from."""
+    def records(self) -> Iterator[tuple[bytes, bytes, str]]:
+        """Every key once, in order, with its record and the path of its shard."""
         last = None
-        scans = [_items_of(shard) for shard in self.shards()]
-        for key, record, shard in heapq.merge(*scans, key=lambda found: found[0]):
+        scans = [_records_of(shard) for shard in self.shards()]
+        for key, record, source in heapq.merge(*scans, key=lambda found: found[0]):
             if key != last:
-                yield key, record, shard
+                yield key, record, source
             last = key
 
 
@@ -81,6 +81,6 @@ def check_shard_stamp(shard: ShardFile, manifest: Manifest) -> None:
         )
 
 
-def _items_of(shard: ShardFile) -> Iterator[tuple[bytes, bytearray, ShardFile]]:
+def _records_of(shard: ShardFile) -> Iterator[tuple[bytes, bytes, str]]:
     for key, record in shard.items():
-        yield key, record, shard
+        yield key, record, str(shard.path)

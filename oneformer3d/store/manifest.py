@@ -16,7 +16,7 @@ from pathlib import Path
 
 from oneformer3d.files.atomic import atomic_write_bytes
 
-from .format import StoreStamp, check_stamp, stamp_from_dict
+from .stamp import StoreStamp, check_stamp, stamp_from_dict
 
 MANIFEST_NAME = 'manifest.json'
 FORMATS = ('lmdb', 'npz', 'h5')
@@ -32,7 +32,7 @@ class Manifest:
     Attributes:
         stamp: the encoder that made every record.
         shards: file names inside the store's folder, in the order they joined.
-        format: ``lmdb``, ``npz`` (no shards: one file per frame) or ``h5``.
+        format: ``lmdb`` for a store; of exports ``npz`` (no shards: one file per frame) or ``h5``.
     """
 
     stamp: StoreStamp
@@ -45,6 +45,10 @@ def shard_name(rank: int, suffix: str = 'lmdb') -> str:
 
     Raises:
         ValueError: rank outside 0…9999.
+
+    Example:
+        >>> shard_name(3)
+        'features.r0003.lmdb'
     """
     if not 0 <= rank <= 9999:
         raise ValueError(f'rank {rank}: expected 0 to 9999')
@@ -57,16 +61,24 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
     Raises:
         FileNotFoundError: no store there.
         ValueError: not a manifest; names the file and the fault.
+
+    Example:
+        >>> from oneformer3d.store.examples import example_store
+        >>> manifest = read_manifest(example_store())
+        >>> manifest.format, manifest.shards, manifest.stamp.encoder
+        ('lmdb', ('features.r0000.lmdb',), 'ViT-B-16')
     """
     path = Path(folder) / MANIFEST_NAME
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file; {folder} is not a feature store')
+
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except (ValueError, RecursionError) as error:
         raise ValueError(f'{path}: not valid JSON: {error}') from error
     if not isinstance(content, dict) or content.get('kind') != _KIND:
         raise ValueError(f'{path}: not the manifest of a feature store')
+
     if content.get('format') not in FORMATS:
         raise ValueError(f'{path}: format {content.get("format")!r}, expected one of {FORMATS}')
     shards = content.get('shards')
@@ -76,23 +88,36 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
         raise ValueError(f'{path}: shards should be names like features.r0000.lmdb')
     if len(set(shards)) != len(shards):
         raise ValueError(f'{path}: a shard is named twice')
+
     stamp = stamp_from_dict(content.get('stamp'), source=str(path))
     return Manifest(stamp, tuple(shards), content['format'])
 
 
-def check_joinable(folder: str | os.PathLike, stamp: StoreStamp, format: str) -> None:
-    """Raise unless a writer with this stamp and format may write here; writes nothing.
+def stamp_to_join(folder: str | os.PathLike, stamp: StoreStamp, format: str = 'lmdb') -> StoreStamp:
+    """The stamp to write with in a folder: its own, else the given one. Writes nothing.
+
+    Args:
+        folder: of a store or an export, or where one is to be.
+        stamp: what the writer's features come from.
+        format: what the writer writes.
 
     Raises:
         StampMismatchError: the store there was made by another encoder.
-        ValueError: the store there has another format.
+        ValueError: what is there has another format.
+
+    Example:
+        >>> import tempfile
+        >>> from oneformer3d.store.examples import STAMP
+        >>> stamp_to_join(tempfile.mkdtemp(), STAMP) is STAMP
+        True
     """
     if not (Path(folder) / MANIFEST_NAME).is_file():
-        return
+        return stamp
     manifest = read_manifest(folder)
     if manifest.format != format:
-        raise ValueError(f'{folder}: is a store of format {manifest.format}, not {format}')
+        raise ValueError(f'{folder}: is of format {manifest.format}, not {format}')
     check_stamp(manifest.stamp, stamp, source=str(folder))
+    return manifest.stamp
 
 
 def join_manifest(
@@ -100,17 +125,27 @@ def join_manifest(
 ) -> None:
     """Name a shard in the manifest, making the manifest if there is none.
 
-    Raises:
-        StampMismatchError, ValueError: as ``check_joinable``.
+    Args:
+        folder, stamp, format: as for ``stamp_to_join``, which raises the same.
+        shard: file name inside the folder; None for npz files, which no manifest names.
+
+    Example:
+        >>> import tempfile
+        >>> from oneformer3d.store.examples import STAMP
+        >>> folder = tempfile.mkdtemp()
+        >>> join_manifest(folder, STAMP, shard_name(0))
+        >>> read_manifest(folder).shards
+        ('features.r0000.lmdb',)
     """
     folder = Path(folder)
-    with _THREADS, _manifest_lock(folder):
-        check_joinable(folder, stamp, format)
+    with _THREADS, folder_lock(folder, 'manifest.lock'):
+        stamp = stamp_to_join(folder, stamp, format)
         exists = (folder / MANIFEST_NAME).is_file()
         shards = read_manifest(folder).shards if exists else ()
         joined = shards if shard is None or shard in shards else (*shards, shard)
         if exists and joined == shards:
             return
+
         content = {
             'kind': _KIND,
             'format': format,
@@ -143,8 +178,9 @@ class WatchedManifest:
 
 
 @contextmanager
-def _manifest_lock(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder / 'manifest.lock', os.O_RDWR | os.O_CREAT, 0o644)
+def folder_lock(folder: Path, name: str) -> Iterator[None]:
+    """Wait until no other process has the lock, the file ``name`` in a folder, then hold it."""
+    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX)
         yield

@@ -1,68 +1,28 @@
-"""The feature store: dense image features by ``scene/frame``, written once, read at random.
+"""Reading a feature store.
 
-Enters: a folder, and when writing named arrays per frame. Leaves: the same arrays, checked.
-One folder is one store: a shard per writer, ``manifest.json`` naming the shards and stamping
-the encoder that made them. docs/feature_store.md describes it for users.
+Enters: a store's folder. Leaves: arrays by ``scene/frame``, each record checked.
 
-    with FeatureStoreWriter(folder, stamp) as writer:
-        writer.put('scene0000_00', '00000', {'feat': feat, 'clip_global': clip_global})
     store = FeatureStore(folder, expected_stamp=stamp)
     feat = store.get('scene0000_00', '00000')['feat']  # (C, h, w)
 """
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from mmengine.logging import print_log
 
-from .format import (
-    CorruptRecordError,
-    StampMismatchError,
-    StoreStamp,
-    check_stamp,
-    decode_record,
-    describe_record,
-    record_checksum,
-    record_key,
-    split_key,
-)
-from .index import StoreIndex, check_shard_stamp
-from .lock import StoreLockedError, WriterLock
+from .index import StoreIndex
 from .manifest import read_manifest
-from .plain import H5Store, H5StoreWriter, NpzStore, NpzStoreWriter
-from .shard import ShardFile, shard_file, structural_problems
-from .writer import BatchCommit, FeatureStoreWriter, StoreFullError
-
-__all__ = [
-    'BatchCommit',
-    'CorruptRecordError',
-    'FeatureStore',
-    'FeatureStoreWriter',
-    'H5Store',
-    'H5StoreWriter',
-    'NpzStore',
-    'NpzStoreWriter',
-    'StampMismatchError',
-    'StoreFullError',
-    'StoreLockedError',
-    'StoreStamp',
-    'create_writer',
-    'export_store',
-    'merge_stores',
-    'open_store',
-    'verify_store',
-]
-
-_STORES = {'npz': NpzStore, 'h5': H5Store}
-_WRITERS = {'lmdb': FeatureStoreWriter, 'npz': NpzStoreWriter, 'h5': H5StoreWriter}
+from .record import decode_record, record_checksum, record_key, split_key
+from .shard import shard_file
+from .stamp import StoreStamp, check_stamp
 
 
 class FeatureStore:
-    """Reads an LMDB store. Holds no handles: picklable, safe in forked and spawned workers.
+    """Reads a store. Holds no handles: picklable, safe in forked and spawned workers.
 
     Args:
         path: the store's folder.
@@ -71,6 +31,15 @@ class FeatureStore:
     Raises:
         FileNotFoundError: no store there.
         StampMismatchError: made by another encoder; names the fields with both values.
+        ValueError: an export to npz or HDF5, which is no store any more.
+
+    Example:
+        >>> from oneformer3d.store.examples import example_store
+        >>> store = FeatureStore(example_store(), expected_stamp={'mode': 'tokens'})
+        >>> list(store), store.has('room', '00009')
+        (['room/00000', 'room/00001'], False)
+        >>> store.get('room', '00000')['feat'].shape
+        (4, 3, 5)
     """
 
     def __init__(
@@ -81,7 +50,10 @@ class FeatureStore:
         self.path = Path(path)
         manifest = read_manifest(path)
         if manifest.format != 'lmdb':
-            raise ValueError(f'{path}: is a store of format {manifest.format}; use open_store')
+            raise ValueError(
+                f'{path}: is an export to {manifest.format}; a store again is made of it by '
+                f'python tools/store.py import STORE {path}'
+            )
         check_stamp(manifest.stamp, expected_stamp, source=str(path))
         self.stamp = manifest.stamp
         self._index = StoreIndex(path)
@@ -98,7 +70,7 @@ class FeatureStore:
         found = self._index.find(key)
         if found is None:
             raise KeyError(f'{self.path}: no features of {scene}/{frame}')
-        return decode_record(key, found[1], str(found[0].path))
+        return decode_record(key, *found)
 
     def has(self, scene: str, frame: str) -> bool:
         """Whether the frame is there."""
@@ -110,28 +82,33 @@ class FeatureStore:
 
     def items(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
         """Every ``scene/frame`` with its arrays, in order."""
-        for key, record, shard in self._index.items():
-            yield key.decode('ascii'), decode_record(key, record, str(shard.path))
+        for key, record, source in self.records():
+            yield key.decode('ascii'), decode_record(key, record, source)
+
+    def records(self) -> Iterator[tuple[bytes, bytes, str]]:
+        """Every key once, in order, with its unchecked record and the path of its shard."""
+        return self._index.records()
 
     def checksums(self) -> dict[str, int]:
         """Key → checksum of every record, each checked."""
         found = {}
-        for key, record, shard in self._index.items():
-            decode_record(key, record, str(shard.path))
+        for key, record, source in self.records():
+            decode_record(key, record, source)
             found[key.decode('ascii')] = record_checksum(record)
         return found
 
     def stats(self) -> dict[str, Any]:
         """Counts and sizes: records, record_bytes, file_bytes, scenes, shapes, shards.
 
-        Goes through all records once.
+        Goes through all records once and checks them.
         """
         scenes, shapes, record_bytes = Counter(), defaultdict(Counter), 0
-        for key, record, shard in self._index.items():
+        for key, record, source in self.records():
             record_bytes += len(record)
             scenes[split_key(key)[0]] += 1
-            for name, shape in describe_record(record, str(shard.path)).items():
-                shapes[name][shape] += 1
+            for name, array in decode_record(key, record, source).items():
+                shapes[name][f'{array.dtype.name} {array.shape}'] += 1
+
         shards = [
             {
                 'name': shard.path.name,
@@ -148,10 +125,6 @@ class FeatureStore:
             'shapes': {name: dict(counts) for name, counts in shapes.items()},
             'shards': shards,
         }
-
-    def verify(self) -> list[str]:
-        """As ``verify_store``."""
-        return verify_store(self.path)
 
     def close(self) -> None:
         """Close this process's handles of the shards; they open again when needed."""
@@ -175,164 +148,3 @@ class FeatureStore:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def open_store(
-    path: str | os.PathLike, expected_stamp: StoreStamp | Mapping[str, Any] | None = None
-) -> FeatureStore | NpzStore | H5Store:
-    """Open a store of whichever format its manifest says."""
-    store = _STORES.get(read_manifest(path).format, FeatureStore)
-    return store(path, expected_stamp)
-
-
-def create_writer(
-    path: str | os.PathLike, stamp: StoreStamp, format: str = 'lmdb', rank: int = 0
-) -> FeatureStoreWriter | NpzStoreWriter | H5StoreWriter:
-    """A writer of the given format: ``lmdb``, ``npz`` or ``h5``."""
-    if format not in _WRITERS:
-        raise ValueError(f'format {format!r}: expected one of {", ".join(_WRITERS)}')
-    return _WRITERS[format](path, stamp, rank=rank)
-
-
-def verify_store(path: str | os.PathLike, on_record: Callable[[], None] | None = None) -> list[str]:
-    """Check an LMDB store completely: structure first, then stamp, names, checksums, doubles.
-
-    No shard is opened with LMDB before its structure was found whole by a reader of plain
-    bytes, so this is safe for files from elsewhere.
-
-    Args:
-        path: the store's folder.
-        on_record: called after each record.
-
-    Returns:
-        One sentence per fault; empty for a good store.
-    """
-    manifest = read_manifest(path)
-    if manifest.format != 'lmdb':
-        raise ValueError(f'{path}: is a store of format {manifest.format}; only lmdb is verified')
-    folder = Path(path)
-    unlisted = {found.name for found in folder.glob('features.*.lmdb')} - set(manifest.shards)
-    problems = [f'{folder / name}: not in the manifest' for name in sorted(unlisted)]
-    seen: dict[bytes, tuple[tuple[int, int], str]] = {}
-    for name in manifest.shards:
-        faults = _shard_problems(folder / name)
-        problems += faults
-        if faults:
-            continue
-        shard = shard_file(folder / name)
-        try:
-            check_shard_stamp(shard, manifest)
-            problems += _record_problems(shard, seen, on_record)
-        except ValueError as error:
-            problems.append(str(error))
-    return problems
-
-
-def merge_stores(
-    paths: Sequence[str | os.PathLike],
-    out: str | os.PathLike,
-    skip_damaged: bool = False,
-    on_record: Callable[[], None] | None = None,
-) -> int:
-    """Copy stores of one stamp into one shard; can be run again after it was interrupted.
-
-    Args:
-        paths: LMDB stores; none may be ``out``.
-        out: the store to make or to add to.
-        skip_damaged: leave out records with a wrong checksum instead of stopping there.
-        on_record: called after each record.
-
-    Returns:
-        Number of records that were new in ``out``.
-
-    Raises:
-        StampMismatchError: two stores come from different encoders; nothing is written.
-        ValueError: a shard is damaged, or one key has different content in two stores.
-    """
-    if not paths:
-        raise ValueError('nothing to merge')
-    if Path(out).resolve() in {Path(path).resolve() for path in paths}:
-        raise ValueError(f'{out}: is one of the stores to merge')
-    stamp = read_manifest(paths[0]).stamp
-    stores = [FeatureStore(path, expected_stamp=stamp) for path in paths]
-    for store in stores:
-        _require_sound(store)
-    num_new = 0
-    with FeatureStoreWriter(out, stamp) as writer:
-        for store in stores:
-            for key, record, shard in store._index.items():
-                try:
-                    arrays = decode_record(key, record, str(shard.path))
-                except CorruptRecordError as error:
-                    if not skip_damaged:
-                        raise
-                    print_log(f'left out: {error}', logger='current')
-                else:
-                    num_new += writer.put(*split_key(key), arrays)
-                if on_record is not None:
-                    on_record()
-    return num_new
-
-
-def export_store(
-    path: str | os.PathLike,
-    out: str | os.PathLike,
-    format: str,
-    on_record: Callable[[], None] | None = None,
-) -> int:
-    """Copy an LMDB store to npz files or an HDF5 file; can be run again.
-
-    Returns:
-        Number of records that were new in ``out``.
-    """
-    if format not in _STORES:
-        raise ValueError(f'format {format!r}: expected one of {", ".join(_STORES)}')
-    store = FeatureStore(path)
-    _require_sound(store)
-    num_new = 0
-    with create_writer(out, store.stamp, format) as writer:
-        for key, arrays in store.items():
-            num_new += writer.put(*split_key(key), arrays)
-            if on_record is not None:
-                on_record()
-    return num_new
-
-
-def _require_sound(store: FeatureStore) -> None:
-    for name in read_manifest(store.path).shards:
-        problems = _shard_problems(store.path / name)
-        if problems:
-            raise ValueError(problems[0])
-
-
-def _shard_problems(path: Path) -> list[str]:
-    if not path.is_file():
-        return [f'{path}: no such shard']
-    holder = WriterLock(path).holder()
-    if holder is not None:
-        return [f'{path}: being written by {holder}; come back when it is done']
-    return [f'{path}: {problem}' for problem in structural_problems(path)]
-
-
-def _record_problems(
-    shard: ShardFile,
-    seen: dict[bytes, tuple[tuple[int, int], str]],
-    on_record: Callable[[], None] | None,
-) -> list[str]:
-    problems = []
-    for key, record in shard.items():
-        try:
-            split_key(key)
-            decode_record(key, record, str(shard.path))
-            # CRC-32 and length; equal for the equal records that two writers may both have
-            content = (record_checksum(record), len(record))
-            first = seen.setdefault(key, (content, shard.path.name))
-            if first[0] != content:
-                problems.append(
-                    f'{shard.path}: {key.decode()} is in {first[1]} too, with other content'
-                )
-        except ValueError as error:
-            problems.append(str(error))
-        if on_record is not None:
-            on_record()
-    return problems

@@ -13,7 +13,6 @@ that holds the shard's lock. What LMDB demands and this module sees to:
   keeps a read transaction of its own open, which pins every page since its opening.
 """
 
-import ctypes
 import os
 import struct
 import threading
@@ -23,16 +22,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import lmdb
-import numpy as np
 from lmdb import verify as lmdb_verify
 
 T = TypeVar('T')
 
 STAMP_KEY = b'!stamp'  # '!' is in no scene name, and sorts before every name
-_NODE = struct.Struct('=HHHH')  # LMDB's: data size low and high, flags, key size; then the key
-_PAGE_NUMBER = struct.Struct('=Q')
-_PAGE_HEADER = 16
-_MAX_PAGES = 1 << 44
 _LOCK = threading.RLock()  # guards the table, opening, closing and read transactions
 _TABLE: dict[str, 'ShardFile'] = {}
 _BEING_FORKED: list['ShardFile'] = []
@@ -75,11 +69,9 @@ class ShardFile:
         self._pid = 0
         self._identity = (0, 0)
         self._needed_bytes = 0
-        self._page_bytes = 0
-        self._descriptor = -1  # for hints to the system about what is read next
         self._map_bytes: int | None = None  # a number while this process writes the shard
 
-    def read(self, key: bytes) -> bytearray | None:
+    def read(self, key: bytes) -> bytes | None:
         """A copy of the value, or None.
 
         Raises:
@@ -87,8 +79,8 @@ class ShardFile:
             ValueError: the file is truncated or damaged.
         """
         with self._reading() as transaction:
-            cursor = transaction.cursor()
-            return self._copy_value(cursor) if cursor.set_key(key) else None
+            value = transaction.get(key)
+            return None if value is None else bytes(value)
 
     def contains(self, key: bytes) -> bool:
         """Whether the key is there; does not read the value. Raises as ``read``."""
@@ -99,9 +91,9 @@ class ShardFile:
         """All keys but the stamp's, in order; does not read the values."""
         return self._scan(lambda cursor: bytes(cursor.key()), chunk)
 
-    def items(self, chunk: int = 16) -> Iterator[tuple[bytes, bytearray]]:
+    def items(self, chunk: int = 16) -> Iterator[tuple[bytes, bytes]]:
         """All keys but the stamp's, in order, with copies of their values."""
-        return self._scan(lambda cursor: (bytes(cursor.key()), self._copy_value(cursor)), chunk)
+        return self._scan(lambda cursor: (bytes(cursor.key()), bytes(cursor.value())), chunk)
 
     def _scan(self, take: Callable[[lmdb.Cursor], T], chunk: int) -> Iterator[T]:
         """Every ``chunk`` records are one transaction: none stays open between two results."""
@@ -134,7 +126,7 @@ class ShardFile:
             self._map_bytes = map_bytes
             self._environment()
 
-    def write(self, items: dict[bytes, bytes | bytearray]) -> None:
+    def write(self, items: dict[bytes, bytes]) -> None:
         """Commit all items or none; durable on return.
 
         Raises:
@@ -218,7 +210,7 @@ class ShardFile:
         return self._env
 
     def _open(self, writing: bool) -> None:
-        options = dict(subdir=False, sync=True, metasync=True, writemap=False, readahead=False)
+        options = dict(subdir=False, sync=True, metasync=True, writemap=False, readahead=True)
         if writing:
             environment = lmdb.open(str(self.path), map_size=self._map_bytes, **options)
         else:
@@ -228,7 +220,6 @@ class ShardFile:
             )
         try:
             self._inspect(environment)
-            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except (OSError, ValueError):
             environment.close()
             raise
@@ -239,8 +230,7 @@ class ShardFile:
 
     def _inspect(self, environment: lmdb.Environment) -> None:
         """Note size and identity of the file; raises ValueError if pages are missing."""
-        self._page_bytes = environment.stat()['psize']
-        needed = (environment.info()['last_pgno'] + 1) * self._page_bytes
+        needed = (environment.info()['last_pgno'] + 1) * environment.stat()['psize']
         status = self.path.stat()
         if status.st_size < needed:
             # Free pages at the end need not have been written; only the slow walk can tell.
@@ -253,24 +243,6 @@ class ShardFile:
         self._needed_bytes = min(needed, status.st_size)
         self._identity = (status.st_dev, status.st_ino)
 
-    def _copy_value(self, cursor: lmdb.Cursor) -> bytearray:
-        """The value at the cursor, its pages fetched together.
-
-        py-lmdb touches a value page by page, and without readahead each touch waits for the
-        disk: 15 ms for 300 KB where one request takes 1 ms. Where a large value lies LMDB does
-        not tell, but its tree does: in the node that the key is part of. What is found there
-        is used as a hint to the system and for nothing else.
-        """
-        key = cursor.key()
-        address = np.frombuffer(key, np.uint8).__array_interface__['data'][0]
-        low, high, flags, key_bytes = _NODE.unpack(ctypes.string_at(address - 8, 8))
-        if flags == lmdb_verify.F_BIGDATA and key_bytes == len(key):
-            (page,) = _PAGE_NUMBER.unpack(ctypes.string_at(address + len(key), 8))
-            offset, num_bytes = page * self._page_bytes, _PAGE_HEADER + (high << 16 | low)
-            if page < _MAX_PAGES:
-                os.posix_fadvise(self._descriptor, offset, num_bytes, os.POSIX_FADV_WILLNEED)
-        return bytearray(cursor.value())
-
     def _drop_pin(self) -> None:
         if self._pin is not None:
             self._pin.abort()
@@ -280,7 +252,6 @@ class ShardFile:
         if self._env is not None:
             self._drop_pin()
             self._env.close()
-            os.close(self._descriptor)
             self._env = None
 
 

@@ -20,11 +20,12 @@ import lmdb
 import numpy as np
 from mmengine.logging import print_log
 
-from .format import StoreStamp, check_feature, decode_record, encode_record, record_key
 from .index import StoreIndex
 from .lock import WriterLock
-from .manifest import MANIFEST_NAME, check_joinable, join_manifest, read_manifest, shard_name
+from .manifest import MANIFEST_NAME, join_manifest, read_manifest, shard_name, stamp_to_join
+from .record import current_record, decode_record, encode_record, record_key
 from .shard import STAMP_KEY, shard_file
+from .stamp import StoreStamp, check_feature
 
 _SPARE_BYTES = 1 << 20  # a commit also writes pages of the tree
 
@@ -66,6 +67,14 @@ class FeatureStoreWriter:
         StampMismatchError: the store was made by another encoder.
         StoreLockedError: the shard has a writer, named with its process id.
         ValueError: the shard is truncated or damaged.
+
+    Example:
+        >>> import tempfile
+        >>> from oneformer3d.store.examples import STAMP
+        >>> arrays = {'feat': np.zeros((4, 3, 5), np.float16)}
+        >>> with FeatureStoreWriter(tempfile.mkdtemp(), STAMP) as writer:
+        ...     print(writer.put('room', '00000', arrays), writer.put('room', '00000', arrays))
+        True False
     """
 
     def __init__(
@@ -76,22 +85,25 @@ class FeatureStoreWriter:
         batch_commit: BatchCommit | None = None,
         map_bytes: int = 1 << 30,
     ) -> None:
+        name = shard_name(rank)
         self.path = Path(path)
-        self.stamp = stamp
+        self.stamp = stamp_to_join(path, stamp)
         self._limits = batch_commit or BatchCommit()
         self._pid = os.getpid()
-        self._pending: dict[bytes, bytearray] = {}
+
+        # the batch in the making, and when its first record was put
+        self._pending: dict[bytes, bytes] = {}
         self._pending_bytes = 0
         self._oldest = 0.0
-        name = shard_name(rank)
-        check_joinable(path, stamp, 'lmdb')
+
         self.path.mkdir(parents=True, exist_ok=True)
         self._shard = shard_file(self.path / name)
         self._lock = WriterLock(self._shard.path)
         self._lock.acquire()
         try:
+            # the stamp is inside the shard before the manifest names it
             self._open_shard(map_bytes)
-            join_manifest(path, stamp, name)
+            join_manifest(path, self.stamp, name)
             self._index = StoreIndex(path)
             self._index.shards()
         except BaseException:
@@ -119,9 +131,11 @@ class FeatureStoreWriter:
         key = record_key(scene, frame)
         check_feature(arrays, self.stamp, f'{scene}/{frame}')
         record = encode_record(key, arrays)
+
         with self._shard.write_lock:
             if self._is_stored(key, record):
                 return False
+
             if not self._pending:
                 self._oldest = time.monotonic()
             self._pending[key] = record
@@ -138,13 +152,10 @@ class FeatureStoreWriter:
     def get(self, scene: str, frame: str) -> dict[str, np.ndarray]:
         """Read a frame back, committed or not; raises KeyError if there is none."""
         key = record_key(scene, frame)
-        record = self._pending.get(key)
-        if record is not None:
-            return decode_record(key, record.copy(), str(self.path))
-        found = self._index.find(key)
+        found = self._find(key)
         if found is None:
             raise KeyError(f'{self.path}: no features of {scene}/{frame}')
-        return decode_record(key, found[1], str(found[0].path))
+        return decode_record(key, *found)
 
     def flush(self) -> None:
         """Commit what waits; durable on return.
@@ -208,16 +219,20 @@ class FeatureStoreWriter:
             raise ValueError(f'{path}: truncated: {path.stat().st_size} bytes')
         path.unlink()
 
-    def _is_stored(self, key: bytes, record: bytearray) -> bool:
-        stored, where = self._pending.get(key), 'this batch'
-        if stored is None:
-            found = self._index.find(key)
-            if found is None:
-                return False
-            where, stored = str(found[0].path), found[1]
-        if stored != record:
-            decode_record(key, stored, where)  # says so if the stored one is damaged
-            raise ValueError(f'{where}: {key.decode("ascii")} is there with other content')
+    def _find(self, key: bytes) -> tuple[bytes, str] | None:
+        """A record, committed or not, and where it is; or None."""
+        if key in self._pending:
+            return self._pending[key], f'{self.path}, this batch'
+        return self._index.find(key)
+
+    def _is_stored(self, key: bytes, record: bytes) -> bool:
+        found = self._find(key)
+        if found is None:
+            return False
+        stored, source = found
+        # what an earlier version wrote may be the same arrays in other bytes
+        if stored != record and current_record(key, stored, source) != record:
+            raise ValueError(f'{source}: {key.decode("ascii")} is there with other content')
         return True
 
     def _is_due(self) -> bool:
@@ -227,7 +242,7 @@ class FeatureStoreWriter:
             or time.monotonic() - self._oldest >= self._limits.seconds
         )
 
-    def _commit(self, items: Mapping[bytes, bytes | bytearray]) -> None:
+    def _commit(self, items: Mapping[bytes, bytes]) -> None:
         try:
             while not self._fits(items):
                 self._shard.grow()
@@ -235,7 +250,7 @@ class FeatureStoreWriter:
             self._shard.reset()
             raise self._explained(error) from error
 
-    def _fits(self, items: Mapping[bytes, bytes | bytearray]) -> bool:
+    def _fits(self, items: Mapping[bytes, bytes]) -> bool:
         """Commit all items; False, with none of them written, if the map is too small."""
         try:
             self._shard.write(items)

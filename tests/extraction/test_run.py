@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -12,14 +13,19 @@ from PIL import Image
 
 from oneformer3d.clip.encoder import ClipEncoder
 from oneformer3d.extraction.frames import list_frames, select_frames
-from oneformer3d.extraction.run import build_encoder, encode_batch, extract_features
+from oneformer3d.extraction.run import (
+    build_encoder,
+    encode_batch,
+    extract_features,
+    extraction_stamp,
+)
 from oneformer3d.extraction.settings import make_settings, read_yaml
 from oneformer3d.files.images import read_image
 from oneformer3d.fusion.image_branch import ImageBranch, pixel_shuffle_features
 from oneformer3d.fusion.point_head import load_point_head
 from oneformer3d.lifting import PixelPairs
-from oneformer3d.store.format import StampMismatchError
-from oneformer3d.store.reader import FeatureStore, open_store
+from oneformer3d.store import FeatureStore, FeatureStoreWriter, StampMismatchError
+from oneformer3d.store.export import read_npz
 from oneformer3d.structures import ViewBatch
 from tests.helpers.clip_files import CHANNELS, EMBED_DIM, GRID, write_small_clip
 
@@ -270,20 +276,67 @@ def test_other_formats_hold_the_same(settings, store, tmp_path):
     extract_features(settings)
     other = replace(settings, store=store, output_dir=str(tmp_path / store))
     report = extract_features(other)
-    assert report.store_bytes > 0
     expected = FeatureStore(settings.store_path)
-    found = open_store(other.store_path)
-    for key in expected:
-        scene, frame = key.split('/')
-        for name, array in expected.get(scene, frame).items():
-            np.testing.assert_array_equal(found.get(scene, frame)[name], array)
+    assert FeatureStore(other.store_path).checksums() == expected.checksums()
+
+    files = [*other.store_path.glob('*/*.npz'), *other.store_path.glob('*.h5')]
+    shards = list(other.store_path.glob('*.lmdb'))
+    assert report.store_bytes == sum(path.stat().st_size for path in [*files, *shards])
+    assert len(files) == (len(expected) if store == 'npz' else 1)
+    for key, arrays in expected.items():
+        found = exported(other.store_path, store, key)
+        assert found.keys() == arrays.keys()
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(found[name], array)
+
+
+def exported(folder, store, key):
+    if store == 'npz':
+        return read_npz(folder / f'{key}.npz')
+    with h5py.File(folder / 'features.r0000.h5') as file:
+        return {name: dataset[()] for name, dataset in file[key].items()}
+
+
+@pytest.mark.parametrize('store', ['npz', 'h5'])
+def test_an_interrupted_run_loses_nothing_and_exports_at_its_end(settings, store):
+    class Stopped(Exception):
+        pass
+
+    def stop_after_four(done: int, total: int) -> None:
+        if done > 4:
+            raise Stopped
+
+    other = replace(settings, store=store)
+    with pytest.raises(Stopped):
+        extract_features(other, progress=stop_after_four)
+    part = set(FeatureStore(other.store_path))
+    assert 0 < len(part) < 10
+    report = extract_features(replace(other, resume=True))
+    assert report.num_present == len(part)
+    assert len(FeatureStore(other.store_path)) == 10
+    for key in FeatureStore(other.store_path):
+        assert exported(other.store_path, store, key).keys() == {'feat', 'clip_global'}
+
+
+@pytest.mark.parametrize('store', ['npz', 'h5'])
+def test_the_last_rank_exports_what_all_have_stored(settings, store):
+    other = replace(settings, store=store)
+    stamp = extraction_stamp(build_encoder(settings), 2)
+    with FeatureStoreWriter(other.store_path, stamp, rank=1):  # as if it were still at work
+        extract_features(other, rank=0, world_size=2)
+        assert not [*other.store_path.glob('*/*.npz'), *other.store_path.glob('*.h5')]
+    extract_features(other, rank=1, world_size=2)
+    keys = list(FeatureStore(other.store_path))
+    assert len(keys) == 10
+    for key in keys:
+        assert exported(other.store_path, store, key).keys() == {'feat', 'clip_global'}
 
 
 def test_an_error_while_writing_ends_the_run(settings, monkeypatch):
     def fail(self, scene, frame, arrays):
         raise OSError('no space left')
 
-    monkeypatch.setattr('oneformer3d.store.reader.FeatureStoreWriter.put', fail)
+    monkeypatch.setattr('oneformer3d.store.FeatureStoreWriter.put', fail)
     with pytest.raises(OSError, match='no space left'):
         extract_features(settings)
 

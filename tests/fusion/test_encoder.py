@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from oneformer3d.fusion.encoder import MODES
 from oneformer3d.registry import MODELS
-from oneformer3d.store.reader import FeatureStoreWriter
+from oneformer3d.store import FeatureStoreWriter
 from oneformer3d.structures import ViewBatch
 from tests.helpers.bi_fusion_models import (
     CONS,

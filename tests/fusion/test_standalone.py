@@ -5,7 +5,7 @@ import torch
 
 from oneformer3d.fusion.fused_points import FusedPoints
 from oneformer3d.fusion.online_clip import OnlineClip
-from oneformer3d.store.reader import FeatureStore
+from oneformer3d.store import FeatureStore
 from tests.helpers.bi_fusion_models import CLIP, build, opened
 from tests.helpers.fusion_scenes import IMAGE_SIZE, INTRINSICS, poses, views_of
 from tests.helpers.small_clips import SMALL_VIT

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import default_rng  # numpy imports these two when first asked, and a process
 from numpy.testing import assert_array_equal  # forked while another thread imports would hang
 
-from oneformer3d.store.reader import StoreStamp
+from oneformer3d.store import StoreStamp
 
 STAMP = StoreStamp(
     encoder='ViT-B-16',

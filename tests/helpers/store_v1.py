@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from oneformer3d.store.format import StoreStamp
+from oneformer3d.store import StoreStamp
 
 STORE_V1 = Path(__file__).resolve().parents[1] / 'fixtures' / 'store_v1'
 STAMP_FIELDS_V1 = {

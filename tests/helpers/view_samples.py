@@ -5,7 +5,7 @@ from pathlib import Path
 
 from oneformer3d.data.samples.dataset import IndoorSegDataset
 from oneformer3d.registry import TRANSFORMS
-from oneformer3d.store.reader import StoreStamp
+from oneformer3d.store import StoreStamp
 
 LOAD = [{'type': 'LoadScenePoints'}, {'type': 'LoadSceneAnnotations'}]
 AUGMENT = [{'type': 'RandomFlipBEV', 'prob_x': 1.0}, {'type': 'RandomRotScaleTrans'}]

@@ -15,8 +15,7 @@ from oneformer3d.lifting import (
     compute_feature_confidence,
     lift_features_to_points,
 )
-from oneformer3d.store.format import StoreStamp
-from oneformer3d.store.reader import FeatureStore, FeatureStoreWriter
+from oneformer3d.store import FeatureStore, FeatureStoreWriter, StoreStamp
 from tests.helpers.lifting_scenes import make_camera, room_depth, room_points
 from tests.lifting.test_memory import _temporary_bytes
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from oneformer3d.store.reader import (
+from oneformer3d.store import (
     BatchCommit,
     CorruptRecordError,
     FeatureStore,

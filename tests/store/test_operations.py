@@ -7,8 +7,8 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from oneformer3d.store import BatchCommit, FeatureStore, FeatureStoreWriter, verify_store
 from oneformer3d.store import shard as store_shard
-from oneformer3d.store.reader import BatchCommit, FeatureStore, FeatureStoreWriter, verify_store
 from tests.helpers.store_samples import BIG_STAMP, frame_names, put_all
 
 NAMES = frame_names(1, 10)

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from oneformer3d.store.manifest import join_manifest, read_manifest, shard_name
-from oneformer3d.store.reader import (
+from oneformer3d.store import (
     BatchCommit,
     FeatureStore,
     FeatureStoreWriter,
     StoreLockedError,
     verify_store,
 )
+from oneformer3d.store.manifest import join_manifest, read_manifest, shard_name
 from oneformer3d.store.shard import shard_file
 from tests.helpers.store_samples import (
     BIG_STAMP,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from oneformer3d.extraction.settings import make_settings, read_yaml
-from oneformer3d.store.reader import FeatureStore, verify_store
+from oneformer3d.store import FeatureStore, verify_store
 from tests.helpers.clip_files import write_small_clip
 from tests.helpers.load_tool import load_tool
 from tests.tools.conftest import ENVIRONMENT, REPOSITORY

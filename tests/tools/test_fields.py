@@ -10,7 +10,7 @@ from PIL import Image
 
 from oneformer3d.fields.fitting.fitted import load_field
 from oneformer3d.files.ply import read_ply
-from oneformer3d.store.reader import FeatureStoreWriter, StampMismatchError
+from oneformer3d.store import FeatureStoreWriter, StampMismatchError
 from oneformer3d.tiny_clip.train import build_tiny_clip, save_tiny_clip
 from tests.fields.scene.test_scene import STAMP
 from tests.helpers.clip_files import SETTINGS, write_small_clip

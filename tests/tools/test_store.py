@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from oneformer3d.store.reader import FeatureStore, FeatureStoreWriter, open_store
+from oneformer3d.store import FeatureStore, FeatureStoreWriter
 from tests.helpers.store_samples import STAMP, frame_names, put_all
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'store.py'
@@ -62,7 +62,7 @@ def test_stats_as_table_and_json(tool, tmp_path, capsys):
     assert stats['scenes'] == {'scene0000_00': 4, 'scene0001_00': 4}
 
 
-def test_merge_and_export(tool, tmp_path, capsys):
+def test_merge_export_and_import(tool, tmp_path, capsys):
     a = write_store(tmp_path / 'a', NAMES[:5])
     b = write_store(tmp_path / 'b', NAMES[3:])
     out = str(tmp_path / 'out')
@@ -72,7 +72,9 @@ def test_merge_and_export(tool, tmp_path, capsys):
     for format in ('npz', 'h5'):
         tool.main(['export', out, str(tmp_path / format), '--format', format])
         assert '8 new records' in capsys.readouterr().out
-        assert list(open_store(tmp_path / format)) == list(FeatureStore(out))
+    tool.main(['import', str(tmp_path / 'back'), str(tmp_path / 'npz'), str(tmp_path / 'h5')])
+    assert '8 new records, 8 in all' in capsys.readouterr().out
+    assert FeatureStore(tmp_path / 'back').checksums() == FeatureStore(out).checksums()
 
 
 def test_merge_of_two_encoders_says_which(tool, tmp_path):

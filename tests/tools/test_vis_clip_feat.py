@@ -14,7 +14,7 @@ from oneformer3d.extraction.settings import make_settings
 from oneformer3d.extraction.uv_index import build_scene_index
 from oneformer3d.files.ply import read_ply
 from oneformer3d.lifting.sampling import sample_map
-from oneformer3d.store.reader import FeatureStore
+from oneformer3d.store import FeatureStore
 from oneformer3d.visualization.features import (
     PcaColors,
     feature_colors,

@@ -4,7 +4,7 @@ import cv2
 import pytest
 import torch
 
-from oneformer3d.store.reader import FeatureStoreWriter, StoreStamp
+from oneformer3d.store import FeatureStoreWriter, StoreStamp
 from tests.helpers.load_tool import load_tool
 from tests.helpers.view_samples import infos_of
 

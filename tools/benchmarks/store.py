@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from oneformer3d.store.reader import BatchCommit, FeatureStore, FeatureStoreWriter, StoreStamp
+from oneformer3d.store import BatchCommit, FeatureStore, FeatureStoreWriter, StoreStamp
 
 GLOBAL_DIM = 512
 Frame = dict[str, np.ndarray]

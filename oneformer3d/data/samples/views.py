@@ -21,7 +21,7 @@ from oneformer3d.files.images import read_image
 from oneformer3d.lifting.camera import invert_pose, transform_points
 from oneformer3d.lifting.visibility import Visibility
 from oneformer3d.registry import TRANSFORMS
-from oneformer3d.store.reader import FeatureStore, open_store
+from oneformer3d.store import FeatureStore
 from oneformer3d.structures import PosedViews
 
 from ..scenes import Frame, Scene
@@ -150,7 +150,7 @@ class LoadPosedViews:
     def store(self) -> FeatureStore | None:
         """The store, opened when it is first needed: configs are built without data, too."""
         if self._store is None and self.clip_store is not None:
-            self._store = open_store(self.clip_store)
+            self._store = FeatureStore(self.clip_store)
         return self._store
 
     def _usable_frames(self, scene: Scene) -> list[Frame]:

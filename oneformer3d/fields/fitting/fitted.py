@@ -18,7 +18,7 @@ from torch import Tensor
 
 from oneformer3d.files.atomic import atomic_path
 from oneformer3d.files.checkpoints import UNREADABLE
-from oneformer3d.store.format import StoreStamp, stamp_from_dict
+from oneformer3d.store import StoreStamp, stamp_from_dict
 
 from ..networks.feature_field import FeatureField
 from ..networks.field import Field

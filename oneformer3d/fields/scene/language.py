@@ -21,8 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oneformer3d.clip.encoder import ClipEncoder
-from oneformer3d.store.format import StoreStamp
-from oneformer3d.store.reader import FeatureStore, FeatureStoreWriter
+from oneformer3d.store import FeatureStore, FeatureStoreWriter, StoreStamp
 
 from .scene import FieldScene, ViewContent
 

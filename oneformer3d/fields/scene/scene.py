@@ -24,8 +24,7 @@ from oneformer3d.files.images import image_size, read_depth, read_image
 from oneformer3d.files.names import validate_scene_name
 from oneformer3d.lifting import Camera, is_valid_pose, resize_intrinsics
 from oneformer3d.lifting.visibility import nearest_pixel
-from oneformer3d.store.format import StoreStamp
-from oneformer3d.store.reader import FeatureStore, open_store
+from oneformer3d.store import FeatureStore, StoreStamp
 
 from .label_maps import (
     IGNORE,
@@ -337,7 +336,7 @@ def _label_maps(
 def _open_features(
     path: str | Path, expected: StoreStamp | Mapping | None, sequence: PosedSequence
 ) -> FeatureStore:
-    store = open_store(path, expected)
+    store = FeatureStore(path, expected)
     scene = sequence.folder.name
     missing = [frame.name for frame in sequence.frames if not store.has(scene, frame.name)]
     if missing:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oneformer3d.store.reader import FeatureStoreWriter
+from oneformer3d.store import FeatureStoreWriter
 from tests.helpers.view_samples import STAMP, infos_of
 
 

@@ -11,7 +11,7 @@ from mmengine.dataset.utils import pseudo_collate
 from oneformer3d.data.samples.preprocessor import SceneDataPreprocessor
 from oneformer3d.data.samples.views import LoadPosedViews
 from oneformer3d.lifting import Camera
-from oneformer3d.store.reader import FeatureStore, FeatureStoreWriter
+from oneformer3d.store import FeatureStore, FeatureStoreWriter
 from tests.helpers.view_samples import AUGMENT, PACK, STAMP, dataset, infos_of, views_of
 
 

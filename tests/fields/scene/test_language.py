@@ -10,7 +10,7 @@ from oneformer3d.fields.scene.language import (
     with_language,
     write_pyramids,
 )
-from oneformer3d.store.reader import StampMismatchError
+from oneformer3d.store import StampMismatchError
 from tests.helpers.small_clips import small_encoder
 from tests.helpers.small_scenes import SIZE, K, box_scene
 

@@ -9,8 +9,7 @@ from oneformer3d.fields.scene.extent import Observations, small_depth
 from oneformer3d.fields.scene.label_maps import IGNORE
 from oneformer3d.fields.scene.scene import depth_at_color, load_field_scene, scene_from_arrays
 from oneformer3d.lifting import Camera, project, sample_map
-from oneformer3d.store.format import StoreStamp
-from oneformer3d.store.reader import FeatureStoreWriter, StampMismatchError
+from oneformer3d.store import FeatureStoreWriter, StampMismatchError, StoreStamp
 
 K = torch.tensor([[40.0, 0, 23.5], [0, 40.0, 15.5], [0, 0, 1]])
 SIZE = (32, 48)

@@ -2,24 +2,28 @@
 
 import json
 import struct
+import zlib
 from dataclasses import FrozenInstanceError, fields, replace
 
 import numpy as np
 import pytest
 
-from oneformer3d.store.format import (
+from oneformer3d.store import (
     CorruptRecordError,
     StampMismatchError,
     StoreStamp,
-    check_feature,
-    check_stamp,
-    decode_record,
-    describe_record,
-    encode_record,
-    record_key,
-    split_key,
     stamp_from_dict,
 )
+from oneformer3d.store.record import (
+    current_record,
+    decode_record,
+    encode_record,
+    record_checksum,
+    record_key,
+    split_key,
+)
+from oneformer3d.store.stamp import check_feature, check_stamp
+from oneformer3d.store.version1 import arrays_of_version_1
 from tests.helpers.store_samples import STAMP, arrays_of
 
 KEY = b'scene0000_00/00000'
@@ -35,7 +39,7 @@ OTHER_VALUES = {
     'channels': 5,
     'grid': None,
     'postprocessing': 'pixel_shuffle2',
-    'schema_version': 2,
+    'schema_version': 3,
 }
 
 
@@ -71,19 +75,6 @@ def test_equal_content_is_equal_bytes_in_any_order():
     assert encode_record(KEY, arrays) != encode_record(b'scene0000_00/00001', arrays)
 
 
-def test_layout_is_the_documented_one():
-    record = encode_record(b's/f', {'x': np.array([1.5, -2], np.float16)})
-    header = struct.pack('<4sHH', b'O3DF', 1, 1)
-    described = struct.pack('<B1s2sBI', 1, b'x', b'f2', 1, 2)
-    assert record[:8] == header
-    assert record[12:21] == described
-    assert record[21:32] == bytes(11)
-    assert record[32:36] == struct.pack('<2e', 1.5, -2)
-    assert len(record) == 48
-    crc = _crc32_bit_by_bit(b's/f' + record[:8] + record[12:])
-    assert struct.unpack('<I', record[8:12])[0] == crc
-
-
 def _crc32_bit_by_bit(content: bytes) -> int:
     remainder = 0xFFFFFFFF
     for byte in content:
@@ -93,8 +84,43 @@ def _crc32_bit_by_bit(content: bytes) -> int:
     return remainder ^ 0xFFFFFFFF
 
 
-def test_every_flipped_bit_is_noticed():
-    record = encode_record(KEY, {'a': np.arange(6, dtype=np.int16), 'b': np.float32(2)})
+def test_layout_is_the_documented_one():
+    record = encode_record(b's/f', {'x': np.array([1.5, -2], np.float16)})
+    assert record[:8] == struct.pack('<4sHH', b'O3DF', 2, 0)
+    (num_bytes,) = struct.unpack('<Q', record[12:20])
+    described = json.loads(record[20 : 20 + num_bytes])
+    assert described == {'x': {'dtype': 'F16', 'shape': [2], 'data_offsets': [0, 4]}}
+    assert record[20 + num_bytes :] == struct.pack('<2e', 1.5, -2)
+    crc = _crc32_bit_by_bit(b's/f' + record[:8] + record[12:])
+    assert struct.unpack('<I', record[8:12])[0] == crc == record_checksum(record)
+
+
+def version_1(key: bytes, *arrays: tuple[bytes, bytes, np.ndarray]) -> bytes:
+    """A record as version 1 wrote it, of (name, type, array), all arrays up to 16 bytes."""
+    head = struct.pack('<4sHH', b'O3DF', 1, len(arrays))
+    body = b''.join(
+        struct.pack(f'<B1s2sB{array.ndim}I', 1, name, code, array.ndim, *array.shape)
+        for name, code, array in arrays
+    )
+    body += bytes(-(12 + len(body)) % 16)
+    body += b''.join(array.tobytes().ljust(16, b'\0') for _, _, array in arrays)
+    return head + struct.pack('<I', _crc32_bit_by_bit(key + head + body)) + body
+
+
+OLD = version_1(KEY, (b'a', b'i2', np.arange(6, dtype='i2')), (b'b', b'f4', np.array(2, 'f4')))
+NEW = encode_record(KEY, {'a': np.arange(6, dtype=np.int16), 'b': np.float32(2)})
+
+
+def test_records_of_version_1_are_read_and_rewritten():
+    arrays = decode_record(KEY, OLD, 'here')
+    np.testing.assert_array_equal(arrays['a'], np.arange(6, dtype=np.int16))
+    assert (arrays['b'].shape, arrays['b'].dtype, arrays['b']) == ((), np.float32, 2)
+    arrays['a'][0] = 5  # a copy
+    assert current_record(KEY, OLD, 'here') == current_record(KEY, NEW, 'here') == NEW
+
+
+@pytest.mark.parametrize('record', [OLD, NEW], ids=['version 1', 'version 2'])
+def test_every_flipped_bit_is_noticed(record):
     decode_record(KEY, record, 'here')
     for position in range(len(record)):
         for bit in range(8):
@@ -104,8 +130,8 @@ def test_every_flipped_bit_is_noticed():
                 decode_record(KEY, damaged, 'here')
 
 
-def test_every_shortened_record_and_a_moved_one_are_noticed():
-    record = encode_record(KEY, arrays_of('a', 'b'))
+@pytest.mark.parametrize('record', [OLD, NEW], ids=['version 1', 'version 2'])
+def test_every_shortened_record_and_a_moved_one_are_noticed(record):
     for length in range(len(record)):
         with pytest.raises(CorruptRecordError):
             decode_record(KEY, record[:length], 'here')
@@ -114,14 +140,35 @@ def test_every_shortened_record_and_a_moved_one_are_noticed():
 
 
 def test_hostile_shapes_are_refused_before_anything_is_allocated():
-    record = bytearray(64)
-    record[:12] = struct.pack('<4sHHI', b'O3DF', 1, 1, 0)
-    record[12:40] = struct.pack('<B1s2sB6I', 1, b'x', b'f8', 6, *[0xFFFFFFFF] * 6)
-    with pytest.raises(CorruptRecordError, match='reaches beyond'):
-        decode_record(KEY, record, 'here')
-    record[12:17] = struct.pack('<B1s2sB', 1, b'x', b'O8', 1)
+    huge = struct.pack('<B1s2sB6I', 1, b'x', b'f8', 6, *[0xFFFFFFFF] * 6)
+    with pytest.raises(CorruptRecordError, match='scene0000_00/00000: x reaches beyond'):
+        decode_record(KEY, _signed(1, 1, huge.ljust(52, b'\0')), 'here')
+    objects = struct.pack('<B1s2sBI', 1, b'x', b'O8', 1, 1)
     with pytest.raises(CorruptRecordError, match='header'):
-        decode_record(KEY, record, 'here')
+        decode_record(KEY, _signed(1, 1, objects.ljust(52, b'\0')), 'here')
+    with pytest.raises(ValueError, match='header'):
+        arrays_of_version_1(b'O3DF\1\0\xff\xff\0\0\0\0')
+
+
+@pytest.mark.parametrize(
+    'described',
+    [
+        {'dtype': 'F64', 'shape': [0xFFFFFFFF] * 6, 'data_offsets': [0, 8]},
+        {'dtype': 'F64', 'shape': [1], 'data_offsets': [0, 1 << 40]},
+        {'dtype': 'BF16', 'shape': [4], 'data_offsets': [0, 8]},
+        {'dtype': 'object', 'shape': [1], 'data_offsets': [0, 8]},
+    ],
+)
+def test_hostile_safetensors_are_refused(described):
+    text = json.dumps({'x': described}).encode()
+    body = struct.pack('<Q', len(text)) + text + bytes(8)
+    with pytest.raises(CorruptRecordError, match='here: scene0000_00/00000'):
+        decode_record(KEY, _signed(2, 0, body), 'here')
+
+
+def _signed(version: int, count: int, body: bytes) -> bytes:
+    head = struct.pack('<4sHH', b'O3DF', version, count)
+    return head + struct.pack('<I', zlib.crc32(KEY + head + body)) + body
 
 
 @pytest.mark.parametrize(
@@ -130,6 +177,7 @@ def test_hostile_shapes_are_refused_before_anything_is_allocated():
         ({}, 'at least one'),
         ({'a b': np.zeros(1)}, 'not a name'),
         ({'': np.zeros(1)}, 'not a name'),
+        ({'__metadata__': np.zeros(1)}, 'not a name'),
         ({'a': np.array(['text'])}, 'cannot be stored'),
         ({'a': np.array([None])}, 'cannot be stored'),
         ({'a': np.zeros(1, np.complex64)}, 'cannot be stored'),
@@ -146,14 +194,6 @@ def test_unfit_arrays_are_refused(arrays, message):
 
 def test_largest_half_is_finite():
     encode_record(KEY, {'a': np.array([65504, -65504], np.float16)})
-
-
-def test_description_reads_the_header_alone():
-    record = encode_record(KEY, arrays_of('a', 'b'))
-    assert describe_record(bytes(record), 'here') == {
-        'clip_global': 'float32 (8,)',
-        'feat': 'float16 (4, 3, 5)',
-    }
 
 
 def test_keys_are_checked_and_fit_lmdb():
@@ -197,6 +237,7 @@ def test_some_fields_may_be_expected():
     check_stamp(STAMP, None, 'store')
     check_stamp(STAMP, STAMP, 'store')
     check_stamp(STAMP, {'encoder': 'ViT-B-16', 'grid': [3, 5]}, 'store')
+    check_stamp(replace(STAMP, schema_version=1), STAMP, 'store')  # the same features
     with pytest.raises(StampMismatchError, match="mode is 'tokens', expected 'clip'"):
         check_stamp(STAMP, {'encoder': 'ViT-B-16', 'mode': 'clip'}, 'store')
     with pytest.raises(ValueError, match='no field model'):
@@ -206,7 +247,7 @@ def test_some_fields_may_be_expected():
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'schema_version': 2}, 'schema version 2'),
+        ({'schema_version': 3}, 'schema version 3, this program reads 1 and 2'),
         ({'channels': '4'}, 'channels'),
         ({'channels': True}, 'channels'),
         ({'channels': 0}, 'channels'),
@@ -238,8 +279,10 @@ def test_the_map_must_be_what_the_stamp_says():
     check_feature({'feat': feat}, STAMP, 'here')
     check_feature({'other': feat[0]}, STAMP, 'here')
     check_feature({'feat': feat[:, :2]}, replace(STAMP, grid=None), 'here')
-    for wrong in (feat[:3], feat[:, :2], feat[0], feat.astype(np.float32)):
-        with pytest.raises(ValueError, match=r'here: feat should be float16 \(4, 3, 5\), got'):
+    for wrong in (feat[:3], feat[:, :2], feat[0]):
+        with pytest.raises(ValueError, match=r'here: feat: expected .* C=4, h=3, w=5, got'):
             check_feature({'feat': wrong}, STAMP, 'here')
-    with pytest.raises(ValueError, match='feat should be'):
+    with pytest.raises(ValueError, match='here: feat: expected float16, got float32'):
+        check_feature({'feat': feat.astype(np.float32)}, STAMP, 'here')
+    with pytest.raises(ValueError, match='feat: expected'):
         check_feature({'feat': feat[0]}, replace(STAMP, grid=None), 'here')
