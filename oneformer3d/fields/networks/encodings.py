@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from oneformer3d.lifting.shapes import expect_shape
+
 
 class PositionalEncoding(nn.Module):
     """NeRF's encoding with the raw input: x, sin(2⁰x), cos(2⁰x), … (ECCV 2020, eq. 4, without π).
@@ -37,10 +39,9 @@ class PositionalEncoding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, input_dim) → (…, input_dim · (1 + 2 · encoding_dim))."""
-        if x.shape[-1] != self.input_dim:
-            raise ValueError(f'expected (…, {self.input_dim}), got {tuple(x.shape)}')
-        angles = x[..., None, :] * self.freq_bands.to(x.dtype)[:, None]
-        waves = torch.stack((angles.sin(), angles.cos()), dim=-2)
+        expect_shape('x', x, f'... {self.input_dim}')
+        angles = x[..., None, :] * self.freq_bands.to(x.dtype)[:, None]  # (…, frequencies, D)
+        waves = torch.stack((angles.sin(), angles.cos()), dim=-2)  # (…, frequencies, 2, D)
         return torch.cat((x, waves.flatten(-3)), dim=-1)
 
 
@@ -60,7 +61,7 @@ class FrequencyEncoding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, D) → (…, D · 2 · frequencies)."""
-        angles = x[..., None] * self.bands.to(x.dtype)
+        angles = x[..., None] * self.bands.to(x.dtype)  # (…, D, frequencies)
         return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-3)
 
 
@@ -82,22 +83,26 @@ class SphericalHarmonics(nn.Module):
         """Unit directions (…, 3) → (…, degree²)."""
         x, y, z = directions.unbind(-1)
         xx, yy, zz = x * x, y * y, z * z
-        values = [torch.full_like(x, 0.5 * math.sqrt(1 / math.pi))]
-        if self.degree > 1:
+        values = [torch.full_like(x, 0.5 * math.sqrt(1 / math.pi))]  # Y₀
+
+        if self.degree > 1:  # Y₁: y, z, x
             c = math.sqrt(3 / (4 * math.pi))
             values += [c * y, c * z, c * x]
-        if self.degree > 2:
+
+        if self.degree > 2:  # Y₂: xy, yz, 3z² − 1, xz, x² − y²
             c = 0.5 * math.sqrt(15 / math.pi)
             values += [c * x * y, c * y * z]
             values += [0.25 * math.sqrt(5 / math.pi) * (3 * zz - 1), c * x * z]
             values += [0.5 * c * (xx - yy)]
-        if self.degree > 3:
+
+        if self.degree > 3:  # Y₃, by order from −3 to 3
             a = 0.25 * math.sqrt(35 / (2 * math.pi))
             b = 0.5 * math.sqrt(105 / math.pi)
             c = 0.25 * math.sqrt(21 / (2 * math.pi))
             values += [a * y * (3 * xx - yy), b * x * y * z, c * y * (5 * zz - 1)]
             values += [0.25 * math.sqrt(7 / math.pi) * z * (5 * zz - 3)]
             values += [c * x * (5 * zz - 1), 0.5 * b * z * (xx - yy), a * x * (xx - 3 * yy)]
+
         return torch.stack(values, dim=-1)
 
 
@@ -105,7 +110,7 @@ def contract(x: Tensor) -> Tensor:
     """L∞ scene contraction: all of space into [−2, 2]³, the unit box [−1, 1]³ left as it is.
 
     x where ‖x‖∞ ≤ 1, else (2 − 1/‖x‖∞) x/‖x‖∞ (mip-NeRF 360, CVPR 2022, with nerfacto's norm).
-    The norm is held at 1 before it divides, so the gradient is finite everywhere, 0 included.
+    The norm is at least 1 before it divides, so the gradient is finite everywhere, 0 included.
     """
     norm = x.abs().amax(-1, keepdim=True).clamp(min=1)
     return x * (2 - 1 / norm) / norm

@@ -34,9 +34,9 @@ class HashGridField(Field):
         language_dim: D of language vectors; 0 leaves them out.
         language_grids: (start_res, max_res) of their own grids, with tables of log2_hashmap_size.
         num_levels, features_per_level, log2_hashmap_size, base_resolution, max_resolution:
-            the grid's.
+            the trunk's grid.
         hidden_dim: width of the networks.
-        geo_dim: H of the hidden values.
+        geo_dim: H.
         contracted: all of space, contracted; else density is 0 outside the scene's box.
         semantic_mode: 'probabilities' or 'logits'.
         implementation: of the grids.

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .grid_levels import GridLevel, grid_levels
+from .hash_grid_backends import load_backend
 
 IMPLEMENTATIONS = ('torch', 'tcnn', 'triton')
 # 2654435761 as int32: products and exclusive-ors then wrap as tiny-cuda-nn's uint32 do.
@@ -59,23 +60,24 @@ class HashGrid(nn.Module):
         implementation: str = 'torch',
     ) -> None:
         super().__init__()
+        if implementation not in IMPLEMENTATIONS:
+            raise ValueError(f'implementation must be of {IMPLEMENTATIONS}, got {implementation!r}')
         if (max_resolution is None) == (per_level_scale is None):
             raise ValueError('give either max_resolution or per_level_scale')
         if per_level_scale is None:
+            # b = exp(ln(N_max / N_min) / (L − 1))
             steps = max(num_levels - 1, 1)
             per_level_scale = float(np.exp(np.log(max_resolution / base_resolution) / steps))
-        if implementation not in IMPLEMENTATIONS:
-            raise ValueError(f'implementation must be of {IMPLEMENTATIONS}, got {implementation!r}')
+
         self.levels = grid_levels(num_levels, log2_hashmap_size, base_resolution, per_level_scale)
         self.features_per_level = features_per_level
         self.implementation = implementation
         num_rows = self.levels[-1].first + self.levels[-1].num_rows
         table = torch.empty(num_rows, features_per_level)
         self.table = nn.Parameter(table.uniform_(-_INIT_RANGE, _INIT_RANGE))
+
         self._accelerated = None
         if implementation != 'torch':
-            from .hash_grid_backends import load_backend
-
             self._accelerated = load_backend(
                 implementation, self.levels, features_per_level, per_level_scale
             )
@@ -98,11 +100,11 @@ class HashGrid(nn.Module):
         )
 
     def forward(self, positions: Tensor) -> Tensor:
-        """Positions (…, 3), held within [0, 1]³, → (…, L · F) in the table's type.
+        """Positions (…, 3), clamped to [0, 1]³, → (…, L · F) in the table's type.
 
         What is not a number counts as 0: no position may lead outside the table.
         """
-        flat = positions.reshape(-1, 3).to(self.table.dtype).nan_to_num(0.0).clamp(0, 1)
+        flat = positions.reshape(-1, 3).to(self.table.dtype).nan_to_num(0.0).clamp(0, 1)  # (N, 3)
         if self._accelerated is not None and flat.is_cuda:
             values = self._accelerated(flat, self.table)
         else:
@@ -111,7 +113,7 @@ class HashGrid(nn.Module):
 
 
 class _HashGridFunction(torch.autograd.Function):
-    """Reads the table; only positions and table are kept for the way back."""
+    """Reads the table; only positions and table are stored for the backward pass."""
 
     @staticmethod
     def forward(ctx, positions: Tensor, table: Tensor, levels: tuple[GridLevel, ...]) -> Tensor:
@@ -120,15 +122,11 @@ class _HashGridFunction(torch.autograd.Function):
         values = []
         for level in levels:
             index, weight, _ = _corners(positions, level, by_point=True)
-            values.append(
-                F.embedding_bag(
-                    index.t().contiguous(),
-                    table[level.first : level.first + level.num_rows],
-                    per_sample_weights=weight.t(),
-                    mode='sum',
-                )
-            )
-        return torch.cat(values, dim=-1)
+            rows = table[level.first : level.first + level.num_rows]
+            # Σ_k weight_k row_k over the 8 corners
+            bags, shares = index.t().contiguous(), weight.t()  # (N, 8)
+            values.append(F.embedding_bag(bags, rows, per_sample_weights=shares, mode='sum'))
+        return torch.cat(values, dim=-1)  # (N, L · F)
 
     @staticmethod
     @once_differentiable
@@ -137,15 +135,17 @@ class _HashGridFunction(torch.autograd.Function):
         width = table.shape[1]
         grad_table = torch.zeros_like(table) if ctx.needs_input_grad[1] else None
         grad_positions = torch.zeros_like(positions) if ctx.needs_input_grad[0] else None
+
         for i, level in enumerate(ctx.levels):
             rows = slice(level.first, level.first + level.num_rows)
             grad_level = grad[:, i * width : (i + 1) * width].contiguous()
             index, weight, fraction = _corners(positions, level)
+
             if grad_table is not None:
                 _add_rows(grad_table[rows], index, weight, grad_level)
             if grad_positions is not None:
                 read = table[rows].index_select(0, index.flatten()).unflatten(0, index.shape)
-                grad_weight = (read * grad_level).sum(-1)
+                grad_weight = (read * grad_level).sum(-1)  # (8, N)
                 grad_positions += level.scale * _grad_fraction(fraction, grad_weight)
         return grad_positions, grad_table, None
 
@@ -158,14 +158,18 @@ def _corners(
     Corner k lies up along x, y, z by the bits 0, 1, 2 of k. With ``by_point`` the 8 values of a
     point lie together in memory, as transposed tensors.
     """
-    scaled = positions.t() * level.scale + 0.5
+    # x · scale_l + ½
+    scaled = positions.t() * level.scale + 0.5  # (3, N)
     floor = scaled.floor()
     fraction = scaled - floor
+
+    # row = x + n y + n² z where dense, x ⊕ p₁ y ⊕ p₂ z where hashed
     steps = (1, level.num_nodes, level.num_nodes**2) if level.is_dense else _PRIMES
     join = torch.add if level.is_dense else torch.bitwise_xor
     whole = floor.to(torch.int32).unbind(0)
     x, y, z = ((c * step, (c + 1) * step) for c, step in zip(whole, steps))
     wx, wy, wz = ((1 - f, f) for f in fraction.unbind(0))
+
     index = _empty_corners(floor.to(torch.int32), by_point)
     weight = _empty_corners(fraction, by_point)
     for k in range(8):
@@ -174,6 +178,7 @@ def _corners(
             wyz = wy[k >> 1 & 1] * wz[k >> 2]
         join(x[k & 1], yz, out=index[k])
         torch.mul(wx[k & 1], wyz, out=weight[k])
+
     if not level.is_dense:
         index &= level.num_rows - 1
     elif index.is_cuda or (index[7] >= level.num_rows).any():
@@ -194,8 +199,9 @@ def _add_rows(total: Tensor, index: Tensor, weight: Tensor, grad: Tensor) -> Non
     if grad.shape[1] > _MAX_COLUMNS:
         total.index_add_(0, flat, (weight[..., None] * grad).flatten(0, 1))
         return
+
     if grad.shape[1] % 2 == 0 and grad.dtype in (torch.float32, torch.float64):
-        # two values as one complex number: half as many places in memory are looked up
+        # two values as one complex number: half as many look-ups in memory
         total, grad = (torch.view_as_complex(x.unflatten(1, (-1, 2))) for x in (total, grad))
     for column, values in zip(total.unbind(1), grad.t().contiguous()):
         column.index_add_(0, flat, (weight * values).flatten())
@@ -203,8 +209,9 @@ def _add_rows(total: Tensor, index: Tensor, weight: Tensor, grad: Tensor) -> Non
 
 def _grad_fraction(fraction: Tensor, grad_weight: Tensor) -> Tensor:
     """Gradient (N, 3) of the fractions from that of the weights (8, N)."""
-    cube = grad_weight.unflatten(0, (2, 2, 2))  # z, y, x
+    cube = grad_weight.unflatten(0, (2, 2, 2))  # (z, y, x, N)
     wx, wy, wz = (torch.stack((1 - f, f)) for f in fraction.unbind(0))
+    # ∂/∂f_x of Π w is ±1 along x times the weights along y and z
     along_x = ((cube[:, :, 1] - cube[:, :, 0]) * wy * wz[:, None]).sum((0, 1))
     along_y = ((cube[:, 1] - cube[:, 0]) * wx * wz[:, None]).sum((0, 1))
     along_z = ((cube[1] - cube[0]) * wx * wy[:, None]).sum((0, 1))

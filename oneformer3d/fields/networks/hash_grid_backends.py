@@ -1,40 +1,41 @@
 """Accelerated hash grids, each behind its own optional package; the torch path is their reference.
 
-Enters: positions (N, 3) in [0, 1]³ and the table. Leaves: values (N, L · F), differentiable in both
-for 'tcnn', in the table and the positions for 'triton'.
+Enters: positions (N, 3) in [0, 1]³ and the table (rows, F). Leaves: values (N, L · F),
+differentiable in both.
 
-Neither has been run on a GPU here: 'triton' is tested on the CPU by triton's interpreter, 'tcnn'
-not at all. Both fall back to torch for tensors that are not on a GPU.
+'triton' is tested on the CPU by triton's interpreter, 'tcnn' against a stand-in of its interface.
+Both are used only for tensors on a GPU; elsewhere ``HashGrid`` takes the torch path.
+
+Letters: L levels, F values per row, N points.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .grid_levels import GridLevel
+from .grid_levels import GridLevel
 
 Backend = Callable[[Tensor, Tensor], Tensor]
 
 
 def load_backend(
-    name: str, levels: 'tuple[GridLevel, ...]', features: int, per_level_scale: float
+    name: str, levels: tuple[GridLevel, ...], features: int, per_level_scale: float
 ) -> Backend:
     """The function (positions, table) → values of an accelerated grid.
 
     Args:
         name: 'tcnn' or 'triton'.
         levels: of the grid.
-        features: F per level.
-        per_level_scale: growth between levels.
+        features: F.
+        per_level_scale: growth from one level to the next.
 
     Raises:
         ImportError: its package is not installed.
     """
     if name == 'tcnn':
         return _tcnn_backend(levels, features, per_level_scale)
+
     try:
         from .hash_grid_triton import triton_hash_grid
     except ImportError as error:
@@ -42,9 +43,7 @@ def load_backend(
     return lambda positions, table: triton_hash_grid(positions, table, levels)
 
 
-def _tcnn_backend(
-    levels: 'tuple[GridLevel, ...]', features: int, per_level_scale: float
-) -> Backend:
+def _tcnn_backend(levels: tuple[GridLevel, ...], features: int, per_level_scale: float) -> Backend:
     """tiny-cuda-nn's grid reading our table, so that checkpoints are the same for all."""
     try:
         import tinycudann as tcnn
@@ -52,16 +51,20 @@ def _tcnn_backend(
         raise ImportError(
             f"implementation='tcnn' needs tinycudann, built for this GPU: {error}"
         ) from error
+
+    # the limit of a table shows in its largest level, unless all levels are smaller
     largest = max(level.num_rows for level in levels)
+    is_limited = largest & (largest - 1) == 0
     config = {
         'otype': 'HashGrid',
         'n_levels': len(levels),
         'n_features_per_level': features,
-        'log2_hashmap_size': largest.bit_length() - 1 if largest & (largest - 1) == 0 else 30,
+        'log2_hashmap_size': largest.bit_length() - 1 if is_limited else 30,
         'base_resolution': round(levels[0].scale + 1),
         'per_level_scale': per_level_scale,
     }
     encoding = tcnn.Encoding(3, config, dtype=torch.float32)
+
     num_values = encoding.params.numel()
     expected = (levels[-1].first + levels[-1].num_rows) * features
     if num_values != expected:

@@ -6,29 +6,27 @@ One program handles a block of points at one level.
 Letters: L levels, F values per row, N points.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .grid_levels import GridLevel
+from .grid_levels import GridLevel
 
 _BLOCK = 128
 
 
-def triton_hash_grid(positions: Tensor, table: Tensor, levels: 'tuple[GridLevel, ...]') -> Tensor:
+def triton_hash_grid(positions: Tensor, table: Tensor, levels: tuple[GridLevel, ...]) -> Tensor:
     """Values (N, L · F), differentiable in positions and table."""
     return _TritonHashGrid.apply(positions, table, levels)
 
 
 class _TritonHashGrid(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, positions: Tensor, table: Tensor, levels) -> Tensor:
+    def forward(ctx, positions: Tensor, table: Tensor, levels: tuple[GridLevel, ...]) -> Tensor:
         positions, table = positions.contiguous(), table.contiguous()
         sizes, scales = _level_tables(levels, positions.device)
+
         values = positions.new_empty(len(positions), len(levels) * table.shape[1])
         grid = (triton.cdiv(len(positions), _BLOCK), len(levels))
         if len(positions):
@@ -43,6 +41,7 @@ class _TritonHashGrid(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         positions, table, sizes, scales = ctx.saved_tensors
         grad_table, grad_positions = torch.zeros_like(table), torch.zeros_like(positions)
+
         grid = (triton.cdiv(len(positions), _BLOCK), len(sizes))
         if len(positions):
             _backward_kernel[grid](
@@ -53,7 +52,7 @@ class _TritonHashGrid(torch.autograd.Function):
         return grad_positions if ctx.needs_input_grad[0] else None, grad_table, None
 
 
-def _level_tables(levels, device: torch.device) -> tuple[Tensor, Tensor]:
+def _level_tables(levels: tuple[GridLevel, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """(L, 4) int32 nodes, first row, rows, is dense; (L,) float32 scales."""
     sizes = [[v.num_nodes, v.first, v.num_rows, int(v.is_dense)] for v in levels]
     scales = torch.tensor([v.scale for v in levels], dtype=torch.float32, device=device)
@@ -79,15 +78,21 @@ def _forward_kernel(
     level = tl.program_id(1)
     point = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = point < num_points
+
     nodes, first = tl.load(sizes + level * 4), tl.load(sizes + level * 4 + 1)
     rows, dense = tl.load(sizes + level * 4 + 2), tl.load(sizes + level * 4 + 3)
     scale = tl.load(scales + level)
+
+    # x · scale_l + ½
     px = tl.load(positions + point * 3, mask=valid, other=0.0) * scale + 0.5
     py = tl.load(positions + point * 3 + 1, mask=valid, other=0.0) * scale + 0.5
     pz = tl.load(positions + point * 3 + 2, mask=valid, other=0.0) * scale + 0.5
+    # node below, and fraction
     fx, fy, fz = tl.floor(px), tl.floor(py), tl.floor(pz)
     wx, wy, wz = px - fx, py - fy, pz - fz
     ix, iy, iz = fx.to(tl.int32), fy.to(tl.int32), fz.to(tl.int32)
+
+    # Σ_k weight_k row_k over the 8 corners
     for f in tl.static_range(F):
         total = tl.full((BLOCK,), 0.0, tl.float32)
         for k in tl.static_range(8):
@@ -106,15 +111,21 @@ def _backward_kernel(
     level = tl.program_id(1)
     point = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = point < num_points
+
     nodes, first = tl.load(sizes + level * 4), tl.load(sizes + level * 4 + 1)
     rows, dense = tl.load(sizes + level * 4 + 2), tl.load(sizes + level * 4 + 3)
     scale = tl.load(scales + level)
+
+    # x · scale_l + ½
     px = tl.load(positions + point * 3, mask=valid, other=0.0) * scale + 0.5
     py = tl.load(positions + point * 3 + 1, mask=valid, other=0.0) * scale + 0.5
     pz = tl.load(positions + point * 3 + 2, mask=valid, other=0.0) * scale + 0.5
+    # node below, and fraction
     fx, fy, fz = tl.floor(px), tl.floor(py), tl.floor(pz)
     wx, wy, wz = px - fx, py - fy, pz - fz
     ix, iy, iz = fx.to(tl.int32), fy.to(tl.int32), fz.to(tl.int32)
+
+    # rows get weight · grad, positions the slope of the weights · (row · grad)
     gx = tl.full((BLOCK,), 0.0, tl.float32)
     gy = tl.full((BLOCK,), 0.0, tl.float32)
     gz = tl.full((BLOCK,), 0.0, tl.float32)
@@ -130,6 +141,7 @@ def _backward_kernel(
                 gx += (1 if bx else -1) * ay * az * read
                 gy += (1 if by else -1) * ax * az * read
                 gz += (1 if bz else -1) * ax * ay * read
+
     if NEEDS_POSITIONS:
         tl.atomic_add(grad_positions + point * 3, gx * scale, mask=valid)
         tl.atomic_add(grad_positions + point * 3 + 1, gy * scale, mask=valid)

@@ -5,6 +5,8 @@ Enters: unit-box positions (…, 3). Leaves: as every field, see ``field``.
 One path leads from positions to every head: ``density_net`` gives h, ``density_head(h)`` the
 density and ``feature_head(h)`` the hidden values that colour, semantics, instances and language
 all read, while training, rendering and answering queries.
+
+Letters: as in ``field``.
 """
 
 import math
@@ -15,6 +17,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from oneformer3d.clip.encoder import ClipEncoder
+from oneformer3d.clip.text import CANONICAL_PHRASES, encode_text, pairwise_relevancy
+from oneformer3d.clip.weights import load_clip
 
 from .encodings import PositionalEncoding
 from .field import Field
@@ -52,12 +58,15 @@ class SemanticNeRF(Field):
     ) -> None:
         super().__init__(scene_box)
         self.hidden_dim = hidden_dim
+
+        # trunk
         self.pos_encoder = PositionalEncoding(3, pos_encoding_dims)
         dims = [self.pos_encoder.output_dim] + [hidden_dim] * _NUM_LAYERS
         layers = [(nn.Linear(a, b), nn.ReLU()) for a, b in pairwise(dims)]
         self.density_net = nn.Sequential(*(module for layer in layers for module in layer))
         self.density_head = nn.Linear(hidden_dim, 1)
         self.feature_head = nn.Linear(hidden_dim, hidden_dim)
+
         view_encoder = PositionalEncoding(3, view_encoding_dims)
         self.head_nets['rgb'] = ColorHead(hidden_dim, view_encoder, hidden_dim // 2)
         self.head_nets['semantics'] = SemanticHead(
@@ -81,8 +90,8 @@ class SemanticNeRF(Field):
 
     def density(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Softplus density (…) in float32 and hidden values (…, H)."""
-        values = self.density_net(self.pos_encoder(positions))
-        raw = self.density_head(values).squeeze(-1)
+        values = self.density_net(self.pos_encoder(positions))  # (…, H)
+        raw = self.density_head(values).squeeze(-1)  # (…)
         density = F.softplus(raw if raw.dtype == torch.float64 else raw.float())
         return density, self.feature_head(values)
 
@@ -178,6 +187,7 @@ class LERF(SemanticNeRF):
         self.head_nets['language'] = LanguageHead(hidden_dim, feature_dim, hidden_dim)
         # temperature of the relevancy; LERF divides cosines by 0.1
         self.scale = nn.Parameter(torch.full((1,), 0.1), requires_grad=False)
+
         self._clip_source = (clip_model, clip_weights)
         self._clip: list[Any] = []  # in a list, so that it is neither moved nor saved with us
 
@@ -194,8 +204,6 @@ class LERF(SemanticNeRF):
         outputs = super().forward(points, directions)
         outputs['language_features'] = outputs.pop('language')
         if text_queries is not None:
-            from oneformer3d.clip.text import CANONICAL_PHRASES, pairwise_relevancy
-
             outputs['relevancy'] = pairwise_relevancy(
                 outputs['language_features'],
                 self.encode_text(text_queries),
@@ -211,10 +219,9 @@ class LERF(SemanticNeRF):
             FileNotFoundError: CLIP's weights are not on this machine.
             ValueError: its text space has another width than the field.
         """
-        from oneformer3d.clip.text import encode_text
-
         if not self._clip:
             self._clip.append(_load_clip(*self._clip_source))
+
         vectors = encode_text(self._clip[0], text_queries).to(self.scale.device)
         width = self.head_nets['language'].output_dim
         if vectors.shape[-1] != width:
@@ -224,9 +231,6 @@ class LERF(SemanticNeRF):
 
 def _load_clip(model: Any, weights: str | None) -> nn.Module:
     """The open_clip model behind a name, a file, a ``ClipEncoder`` or a model."""
-    from oneformer3d.clip.encoder import ClipEncoder
-    from oneformer3d.clip.weights import load_clip
-
     if isinstance(model, ClipEncoder):
         return model.clip
     if isinstance(model, nn.Module):

@@ -1,4 +1,7 @@
-"""The box that a scene's field fills, and its coordinates in it."""
+"""The box that a scene's field fills, and its coordinates in it.
+
+Enters: a similarity and half sides. Leaves: points, lengths and poses in unit or world coordinates.
+"""
 
 from dataclasses import dataclass
 
@@ -6,6 +9,7 @@ import torch
 from torch import Tensor
 
 from oneformer3d.lifting import invert_pose, transform_points
+from oneformer3d.lifting.shapes import expect_shape
 
 
 @dataclass(frozen=True)
@@ -22,11 +26,8 @@ class SceneBox:
     half_extent: Tensor
 
     def __post_init__(self) -> None:
-        if tuple(self.unit_from_world.shape) != (4, 4) or tuple(self.half_extent.shape) != (3,):
-            raise ValueError(
-                'a scene box takes unit_from_world (4, 4) and half_extent (3,), got '
-                f'{tuple(self.unit_from_world.shape)} and {tuple(self.half_extent.shape)}'
-            )
+        expect_shape('unit_from_world', self.unit_from_world, '4 4')
+        expect_shape('half_extent', self.half_extent, '3')
 
     @classmethod
     def identity(cls) -> 'SceneBox':
@@ -59,9 +60,8 @@ class SceneBox:
         """Poses (…, 4, 4) → rigid poses ``unit_from_cam`` for depths in unit lengths."""
         pose = self.unit_from_world @ world_from_cam
         rotation = pose[..., :3, :3] / self.scale
-        return torch.cat(
-            (torch.cat((rotation, pose[..., :3, 3:]), -1), world_from_cam[..., 3:, :]), -2
-        )
+        upper = torch.cat((rotation, pose[..., :3, 3:]), -1)  # (…, 3, 4)
+        return torch.cat((upper, world_from_cam[..., 3:, :]), -2)
 
     def contains(self, unit_points: Tensor) -> Tensor:
         """Whether unit points (…, 3) lie in the scene's own box, (…) bool."""

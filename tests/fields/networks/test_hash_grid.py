@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from oneformer3d.fields import HashGrid
 from oneformer3d.fields.networks.grid_levels import grid_levels
+from oneformer3d.fields.networks.hash_grid_backends import load_backend
 
 
 def slow_grid(x: np.ndarray, grid: HashGrid) -> np.ndarray:
@@ -104,6 +106,66 @@ def test_bad_sizes_and_missing_packages_are_named() -> None:
     if 'tinycudann' not in sys.modules:
         with pytest.raises(ImportError, match='tinycudann'):
             HashGrid(4, 2, 8, 4, 8, implementation='tcnn')
+
+
+class StandInEncoding(torch.nn.Module):
+    """What tinycudann.Encoding promises: a grid of the config's sizes, all in flat params."""
+
+    def __init__(self, n_input_dims, encoding_config, seed=1337, dtype=None) -> None:
+        super().__init__()
+        assert n_input_dims == 3
+        assert dtype == torch.float32
+        config = dict(encoding_config)
+        assert config.pop('otype') == 'HashGrid'
+        self.twin = HashGrid(
+            config.pop('n_levels'),
+            config.pop('n_features_per_level'),
+            config.pop('log2_hashmap_size'),
+            config.pop('base_resolution'),
+            per_level_scale=config.pop('per_level_scale'),
+        )
+        assert not config
+        self.twin.requires_grad_(False)
+        self.params = torch.nn.Parameter(torch.zeros(self.twin.table.numel(), dtype=dtype))
+
+    def forward(self, x):
+        assert x.ndim == 2
+        table = self.params.view_as(self.twin.table)
+        return torch.func.functional_call(self.twin, {'table': table}, (x,))
+
+
+@pytest.mark.parametrize('log2_hashmap_size', [9, 19])  # some levels hashed, none
+def test_tcnn_reads_our_table_in_a_grid_of_our_sizes(monkeypatch, log2_hashmap_size) -> None:
+    module = ModuleType('tinycudann')
+    module.Encoding = StandInEncoding
+    monkeypatch.setitem(sys.modules, 'tinycudann', module)
+    grid = HashGrid(6, 2, log2_hashmap_size, 4, per_level_scale=1.6, implementation='tcnn')
+    grid.table.data.normal_()
+    read = load_backend('tcnn', grid.levels, 2, 1.6)
+    points = torch.rand(20, 3, requires_grad=True)
+    other = points.detach().clone().requires_grad_()
+    upstream = torch.randn(20, 12)
+    values = grid(points)  # not on a GPU: the torch path
+    values.backward(upstream)
+    expected, grid.table.grad = grid.table.grad, None
+    found = read(other, grid.table)
+    found.backward(upstream)
+    torch.testing.assert_close(found, values)
+    torch.testing.assert_close(grid.table.grad, expected)
+    torch.testing.assert_close(other.grad, points.grad)
+
+
+def test_tcnn_of_another_size_is_refused(monkeypatch) -> None:
+    class Padded(StandInEncoding):
+        def __init__(self, *args, **kwargs) -> None:
+            super().__init__(*args, **kwargs)
+            self.params = torch.nn.Parameter(torch.zeros(self.params.numel() + 8))
+
+    module = ModuleType('tinycudann')
+    module.Encoding = Padded
+    monkeypatch.setitem(sys.modules, 'tinycudann', module)
+    with pytest.raises(ValueError, match='tinycudann makes a grid of 1160 values, not 1152'):
+        HashGrid(2, 2, 9, 4, 8, implementation='tcnn')
 
 
 def test_triton_kernels_equal_torch_under_the_interpreter(monkeypatch) -> None:
