@@ -1,6 +1,6 @@
 """The result of an inference on disk.
 
-Enters: the dictionary of ``oneformer3d.inferencer.OneFormer3DInferencer``. Out, in one folder:
+Enters: the dictionary of ``OneFormer3DInferencer``. Leaves, in one folder:
 
 - ``segmentation.ply``: the scan coloured by class; properties semantic, instance, panoptic
 - ``instances.ply``: the same coloured by instance
@@ -59,13 +59,16 @@ def save_segmentation(
     out_dir.mkdir(parents=True, exist_ok=True)
     # A summary vouches for the other files: an old one must not vouch for new ones.
     (out_dir / 'summary.json').unlink(missing_ok=True)
+
     xyz, rgb = result['points'][:, :3], result['points'][:, 3:].astype(np.uint8)
     labels = {key: result[key] for key in ('semantic', 'instance', 'panoptic')}
     palette = result['palette']
     write_ply(out_dir / 'segmentation.ply', xyz, class_colors(result['semantic'], palette), labels)
     write_ply(out_dir / 'instances.ply', xyz, instance_colors(result['instance']), labels)
+
     with atomic_path(out_dir / 'predictions.npz') as temporary:
         np.savez_compressed(temporary, **prediction_arrays(result))
+
     for name, camera in (('segmentation.png', 'dollhouse'), ('top.png', 'top')):
         image = segmentation_figure(
             result['upright'],
@@ -77,6 +80,7 @@ def save_segmentation(
             camera=camera,
         )
         write_png(out_dir / name, image)
+
     summary = summarize(result, source, model_info)
     text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
     atomic_write_bytes(out_dir / 'summary.json', text.encode('utf-8'))
@@ -97,11 +101,14 @@ def prediction_arrays(result: Mapping[str, Any]) -> dict[str, np.ndarray]:
         - ``class_names`` (C,) str
     """
     num_points = len(result['points'])
+
+    # one bit a point: K full masks would be eight times as large
     packed = np.zeros((len(result['instance_points']), (num_points + 7) // 8), dtype=np.uint8)
     for row, members in enumerate(result['instance_points']):
         mask = np.zeros(num_points, dtype=bool)
         mask[members] = True
         packed[row] = np.packbits(mask)
+
     return {
         'points': result['points'],
         'semantic': result['semantic'].astype(np.int16),
@@ -121,6 +128,7 @@ def summarize(
     """Counts and instances as plain JSON values; lengths in metres, times in seconds."""
     names = result['class_names']
     counts = np.bincount(result['semantic'], minlength=len(names))[: len(names)]
+
     instances = []
     for row, members in enumerate(result['instance_points']):
         xyz = result['points'][members, :3]
@@ -136,6 +144,7 @@ def summarize(
                 'size': _rounded(high - low),
             }
         )
+
     return {
         'input': source,
         **{key: value for key, value in result['info'].items() if key != 'seconds'},

@@ -1,7 +1,7 @@
 """A scan in, labelled points out; no ground truth is needed.
 
     scan → points (N) → thinned to the model's spacing (M) → superpoints → tiles → model
-         → one result for M → carried back to N
+         → one result for M → scattered to N
 
 A fused model also looks at the images of a folder, if it is told which CLIP its features are of;
 without images it segments the points alone.
@@ -34,7 +34,7 @@ from oneformer3d.segmentor.weights import load_checkpoint
 from oneformer3d.visualization.labels import to_array
 
 from .scan_images import ScanImageReader, ScanImages
-from .thinning import carry_back, keep_all, thin_points
+from .thinning import keep_all, scatter_to_points, thin_points
 from .tiling import Tile, merge_predictions, split_tiles
 
 # Steps of a test pipeline that read from disk or leave points out: the inferencer has the points
@@ -87,10 +87,12 @@ class OneFormer3DInferencer:
         self.config = config if isinstance(config, Config) else load_config(config)
         self.config_name = str(self.config.filename or 'config')
         self.checkpoint_name = str(checkpoint)
+
         self.class_table, pipeline = _test_settings(self.config, self.config_name)
         self.device = _device(device)
         init_default_scope(self.config.get('default_scope', 'mmdet3d'))
         self.pipeline = [TRANSFORMS.build(step) for step in pipeline]
+
         self.model = MODELS.build(self.config.model).eval()
         load_checkpoint(self.model, checkpoint)
         self.model.to(self.device)
@@ -99,6 +101,7 @@ class OneFormer3DInferencer:
                 f'{self.config_name}: the model has {self.model.num_semantic_classes} classes, '
                 f'class table {self.class_table.name!r} has {self.class_table.num_classes}'
             )
+
         self.score_thr = score_thr
         self.voxel_size = model_voxel_size(self.config.model) if voxel_size is None else voxel_size
         self.max_points = max_points
@@ -138,24 +141,27 @@ class OneFormer3DInferencer:
             FileNotFoundError, ValueError: The scan is missing or broken; names it.
         """
         clock = _Clock(progress)
+
+        # the network knows z as up
         clock.start('read')
-        points, seen_up = read_scan(source)
-        rotation = rotation_to_z_up(seen_up if up is None else up_from_axis(up))
-        upright = points[:, :3] @ rotation.T.astype(np.float32)
-        cloud = np.concatenate([upright, points[:, 3:]], axis=1)
+        points, scan_up = read_scan(source)
+        rotation = rotation_to_z_up(scan_up if up is None else up_from_axis(up))
+        upright = points[:, :3] @ rotation.T.astype(np.float32)  # (N, 3)
+        cloud = np.concatenate([upright, points[:, 3:]], axis=1)  # (N, 6)
+
         clock.start('thin')
         thinned = thin_points(cloud, self.voxel_size) if self.voxel_size else keep_all(cloud)
+
         clock.start('superpoints')
         superpoints = self._superpoints(thinned.points)
         tiles = split_tiles(thinned.points, self.max_points, self.tile_margin)
+
         images = None
-        if (
-            self.read_images is not None
-            and isinstance(source, str | Path)
-            and Path(source).is_dir()
-        ):
+        is_folder = isinstance(source, str | Path) and Path(source).is_dir()
+        if self.read_images is not None and is_folder:
             clock.start('images')
             images = self.read_images(source)
+
         clock.start('network', len(tiles))
         predictions = []
         for tile in tiles:
@@ -163,10 +169,12 @@ class OneFormer3DInferencer:
                 self._segment_tile(thinned.points, superpoints, tile, rotation, images)
             )
             clock.report(len(predictions))
+
         clock.start('merge')
         result = merge_predictions(tiles, predictions, len(thinned.points), self.class_table.stuff)
-        result = carry_back(result, thinned)
+        result = scatter_to_points(result, thinned)
         clock.stop()
+
         return {
             'points': points,
             **result,
@@ -228,6 +236,7 @@ class OneFormer3DInferencer:
             scene['views'] = images.views(points[tile.members, :3] @ rotation)
         if superpoints is not None:
             _, scene['sp_pts_mask'] = np.unique(superpoints[tile.members], return_inverse=True)
+
         for transform in self.pipeline:
             scene = transform(scene)
         if len(scene['inputs']['points']) != len(tile.members):
@@ -235,19 +244,21 @@ class OneFormer3DInferencer:
                 f'{self.config_name}: the test pipeline makes {len(scene["inputs"]["points"])} '
                 f'points of {len(tile.members)}; it may not add or drop points'
             )
+
         predicted = self.model.test_step(pseudo_collate([scene]))[0].pred_pts_seg
         scores = to_array(predicted.instance_scores)
-        kept = scores >= self.score_thr
+        keep = scores >= self.score_thr
         masks, panoptic = (to_array(mask) for mask in predicted.pts_instance_mask)
         semantic, panoptic_semantic = (to_array(mask) for mask in predicted.pts_semantic_mask)
         class_of = np.asarray(self.model.instance_classes)
+
         return {
             'semantic': semantic,
             'panoptic_semantic': panoptic_semantic,
             'panoptic': panoptic,
-            'masks': masks[kept].astype(bool),
-            'classes': class_of[to_array(predicted.instance_labels)[kept]],
-            'scores': scores[kept],
+            'masks': masks[keep].astype(bool),
+            'classes': class_of[to_array(predicted.instance_labels)[keep]],
+            'scores': scores[keep],
         }
 
 
@@ -272,6 +283,8 @@ def read_scan(source: str | Path | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return read_point_cloud(path), z_up
     points, world_from_cam = fuse_folder(path, FUSION_VOXEL)
     points = as_point_cloud(points, name=str(path))
+
+    # cameras are held upright; the floor says so more exactly
     up = up_from_cameras(world_from_cam)
     if up @ z_up > np.cos(np.radians(35)):
         return points, z_up
@@ -314,7 +327,7 @@ def _device(name: str | None) -> torch.device:
 
 
 class _Clock:
-    """Seconds of each step, and word to whoever shows the progress."""
+    """Seconds of each step; calls whoever shows the progress."""
 
     def __init__(self, progress: Progress | None) -> None:
         self.seconds: dict[str, float] = {}
@@ -330,7 +343,7 @@ class _Clock:
         self.report(0)
 
     def report(self, done: int) -> None:
-        """Say that so many parts are done."""
+        """Report that so many parts are done."""
         if self._progress is not None and self._step is not None:
             self._progress(self._step, done, self._total)
 

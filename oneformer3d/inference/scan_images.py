@@ -107,6 +107,8 @@ class ScanImageReader:
         sequence = load_posed_rgbd(folder)
         count = min(self.max_views, len(sequence.frames))
         chosen = np.linspace(0, len(sequence.frames) - 1, count).round().astype(int)
+
+        # frames that cannot be read are left out
         frames, colors, depths = [], [], []
         for index in chosen:
             images = read_images(sequence.frames[index])
@@ -116,11 +118,13 @@ class ScanImageReader:
                 depths.append(torch.from_numpy(images[1]))
         if not frames:
             raise ValueError(f'{folder}: none of {count} frames can be read')
-        poses = torch.from_numpy(np.stack([f.world_from_cam for f in frames])).float()
-        images = torch.from_numpy(np.stack(colors)).permute(0, 3, 1, 2)
+
+        poses = torch.from_numpy(np.stack([f.world_from_cam for f in frames])).float()  # (V, 4, 4)
+        images = torch.from_numpy(np.stack(colors)).permute(0, 3, 1, 2)  # (V, 3, H, W)
         with torch.no_grad():
             feat, clip_global = self.clip.encode(images.to(self.device))
-        depth = torch.stack(depths)
+
+        depth = torch.stack(depths)  # (V, h, w)
         return ScanImages(
             Path(folder).name,
             tuple(frame.name for frame in frames),

@@ -36,15 +36,19 @@ def thin_points(points: np.ndarray, voxel_size: float) -> ThinnedCloud:
     """
     if not voxel_size > 0:
         raise ValueError(f'voxel_size must be positive, got {voxel_size}')
+
     xyz = points[:, :3].astype(np.float64)
     coords = np.floor((xyz - xyz.min(axis=0)) / voxel_size)
     extent = coords.max(axis=0) + 1
     if extent.prod() > MAX_KEY:
         raise ValueError(f'voxel_size {voxel_size} makes too many voxels of this scan')
+
+    # key = (x Y + y) Z + z: sorted keys are cubes in ascending x, y, z
     size_y, size_z = int(extent[1]), int(extent[2])
     coords = coords.astype(np.int64)
     keys = (coords[:, 0] * size_y + coords[:, 1]) * size_z + coords[:, 2]
     _, cell_of_point, counts = np.unique(keys, return_inverse=True, return_counts=True)
+
     means = [np.bincount(cell_of_point, weights=column) / counts for column in points.T]
     return ThinnedCloud(np.stack(means, axis=1).astype(np.float32), cell_of_point)
 
@@ -54,7 +58,7 @@ def keep_all(points: np.ndarray) -> ThinnedCloud:
     return ThinnedCloud(points, np.arange(len(points)))
 
 
-def carry_back(result: Mapping[str, Any], thinned: ThinnedCloud) -> dict[str, Any]:
+def scatter_to_points(result: Mapping[str, Any], thinned: ThinnedCloud) -> dict[str, Any]:
     """The result of M thinned points → of the N points they stand for.
 
     Args:
@@ -67,10 +71,12 @@ def carry_back(result: Mapping[str, Any], thinned: ThinnedCloud) -> dict[str, An
         for none.
     """
     cell = thinned.cell_of_point
-    carried = {
+    per_point = {
         key: result[key][cell].astype(np.int64)
         for key in ('semantic', 'panoptic_semantic', 'panoptic')
     }
+
+    # scores descend: from the last to the first, the best overwrites the others
     instance = np.full(len(cell), -1, dtype=np.int64)
     instance_points: list[np.ndarray] = []
     in_instance = np.zeros(len(thinned.points), dtype=bool)
@@ -78,10 +84,11 @@ def carry_back(result: Mapping[str, Any], thinned: ThinnedCloud) -> dict[str, An
         in_instance[cells] = True
         points = np.flatnonzero(in_instance[cell])
         in_instance[cells] = False
-        instance[points] = row  # descending scores from last to first: the best stays
+        instance[points] = row
         instance_points.insert(0, points)
+
     return {
-        **carried,
+        **per_point,
         'instance': instance,
         'instance_points': instance_points,
         'instance_classes': result['instance_classes'],

@@ -1,12 +1,12 @@
-"""Large scenes in pieces: overlapping tiles, and one result from the tiles' results.
+"""Large scenes in chunks: overlapping tiles, and one result from the tiles' results.
 
 Enters: points (N, 3) in metres, z up. Leaves: tiles whose cores part the scene in plan, each with a
 margin of context; later, from every tile's instance masks, masks of the whole scene. N points,
 T tiles, M members of a tile, K instances of a tile, G instances of the scene, P shared points.
 
-Every point is decided by the tile in whose core it lies, so nothing is said twice about a point.
+Every point is decided by the tile in whose core it lies, so no point is decided twice.
 Two tiles' instances are one when they have the same label and agree (IoU > 0.5) on the points
-that both tiles saw; each instance has at most one partner in every other tile.
+that both tiles hold; each instance has at most one partner in every other tile.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,11 +45,12 @@ def split_tiles(points: np.ndarray, max_points: int, margin: float) -> list[Tile
         Tiles; one that holds everything when the scene is small enough.
 
     Raises:
-        ValueError: A piece no wider than the margin still has too many points.
+        ValueError: a tile no wider than the margin still has too many points.
     """
     if max_points < 1 or margin < 0:
         raise ValueError(f'expected max_points >= 1 and margin >= 0, got {max_points}, {margin}')
-    plan = np.asarray(points)[:, :2]
+
+    plan = np.asarray(points)[:, :2]  # (N, 2)
     tiles = []
     boxes = [(np.full(2, -np.inf), np.full(2, np.inf))]
     while boxes:
@@ -59,10 +60,13 @@ def split_tiles(points: np.ndarray, max_points: int, margin: float) -> list[Tile
         members = np.flatnonzero(around)
         is_core = ((plan[members] >= low) & (plan[members] < high)).all(axis=1)
         core = plan[members[is_core]]
+
         if len(members) <= max_points:
             if len(core):
                 tiles.append(Tile(members, is_core))
             continue
+
+        # too many: halve the core across its longer side
         extent = np.ptp(core, axis=0) if len(core) else np.zeros(2)
         axis = int(extent[1] > extent[0])
         border = float(np.median(core[:, axis])) if len(core) else 0.0
@@ -71,6 +75,7 @@ def split_tiles(points: np.ndarray, max_points: int, margin: float) -> list[Tile
                 f'{len(members)} points within {extent[axis] + 2 * margin:.2g} m exceed the '
                 f'{max_points} that are segmented at a time: thin the cloud or allow more'
             )
+
         lower_high, upper_low = high.copy(), low.copy()
         lower_high[axis] = upper_low[axis] = border
         boxes += [(upper_low, high), (low, lower_high)]
@@ -104,6 +109,8 @@ def match_across_tiles(
                 min_iou,
             )
             pairs.append(np.stack([rows + starts[a], columns + starts[b]]))
+
+    # objects are the connected components of the pairs
     total = int(starts[-1])
     source, target = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), dtype=np.int64)
     graph = coo_matrix((np.ones(len(source)), (source, target)), shape=(total, total))
@@ -130,9 +137,10 @@ def merge_masks(
     Returns:
         G point-index arrays, ascending; labels (G,) int64; scores (G,) float32, the best of an
         instance's parts. Instances come in the order of their first part; one that lies in
-        margins only is left out, since the tile whose core that is did not see it.
+        margins only is left out, since the tile whose core that is did not find it.
     """
     groups, num_groups = match_across_tiles(tiles, masks, labels, min_iou)
+
     parts: list[list[np.ndarray]] = [[] for _ in range(num_groups)]
     group_label = np.zeros(num_groups, dtype=np.int64)
     group_score = np.full(num_groups, -np.inf, dtype=np.float32)
@@ -143,9 +151,10 @@ def merge_masks(
             parts[group].append(tile.members[mask & tile.is_core])
             group_label[group] = label
             group_score[group] = max(group_score[group], score)
+
     members = [p[0] if len(p) == 1 else np.unique(np.concatenate(p)) for p in parts]
-    kept = [group for group in range(num_groups) if len(members[group])]
-    return [members[group] for group in kept], group_label[kept], group_score[kept]
+    keep = [group for group in range(num_groups) if len(members[group])]
+    return [members[group] for group in keep], group_label[keep], group_score[keep]
 
 
 def gather_core(tiles: Sequence[Tile], values: Sequence[np.ndarray], num_points: int) -> np.ndarray:
@@ -184,6 +193,8 @@ def merge_predictions(
         [p['scores'] for p in predictions],
     )
     order = np.argsort(-scores, kind='stable')
+
+    # stuff by class; panoptic things are merged like instances and numbered anew
     first_thing = max(stuff, default=-1) + 1
     panoptic_semantic = gather_core(
         tiles, [p['panoptic_semantic'] for p in predictions], num_points
@@ -195,10 +206,12 @@ def merge_predictions(
         [labels for _, labels in things],
         [np.zeros(len(masks)) for masks, _ in things],
     )
+
     panoptic = panoptic_semantic.astype(np.int64)
     for rank, (segment, label) in enumerate(zip(segments, segment_classes)):
         panoptic[segment] = first_thing + rank
         panoptic_semantic[segment] = label
+
     return {
         'semantic': gather_core(tiles, [p['semantic'] for p in predictions], num_points),
         'panoptic_semantic': panoptic_semantic,
@@ -223,12 +236,15 @@ def _same_objects(
     _, in_a, in_b = np.intersect1d(members_a, members_b, assume_unique=True, return_indices=True)
     if len(in_a) == 0:
         return none, none
-    shared_a = masks_a[:, in_a].astype(np.float32)
+
+    # IoU on the shared points = |A ∩ B| / (|A| + |B| − |A ∩ B|)
+    shared_a = masks_a[:, in_a].astype(np.float32)  # (K_a, P)
     shared_b = masks_b[:, in_b].astype(np.float32)
-    both = shared_a @ shared_b.T
+    both = shared_a @ shared_b.T  # (K_a, K_b)
     either = shared_a.sum(1)[:, None] + shared_b.sum(1)[None] - both
     iou = both / np.maximum(either, 1)
     iou[(iou <= min_iou) | (labels_a[:, None] != labels_b[None])] = 0
+
     rows, columns = linear_sum_assignment(-iou)
     paired = iou[rows, columns] > 0
     return rows[paired], columns[paired]

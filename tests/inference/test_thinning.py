@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from oneformer3d.inference.thinning import carry_back, keep_all, thin_points
+from oneformer3d.inference.thinning import keep_all, scatter_to_points, thin_points
 
 
 def test_means_of_cubes_equal_a_dictionary() -> None:
@@ -38,7 +38,7 @@ def test_labels_go_back_to_every_point_and_the_best_instance_wins() -> None:
         'instance_classes': np.array([4, 4, 4]),
         'instance_scores': np.array([0.9, 0.5, 0.1]),
     }
-    carried = carry_back(result, thinned)
+    carried = scatter_to_points(result, thinned)
     np.testing.assert_array_equal(carried['semantic'], [3, 4, 3, 5, 4])
     np.testing.assert_array_equal(carried['panoptic'], [3, 9, 3, 9, 9])
     np.testing.assert_array_equal(carried['instance'], [-1, 0, -1, 1, 0])
