@@ -59,7 +59,7 @@ def local_surfaces(
     return Surfaces(points, points + offset * normals, normals, False, colors, mean_colors)
 
 
-def estimate_normals(points: NDArray, num_neighbors: int = 10) -> NDArray[np.float64]:
+def normals_of_neighbors(points: NDArray, num_neighbors: int = 10) -> NDArray[np.float64]:
     """Unoriented unit normals (N, 3) of a cloud (N, 3) from robust local planes."""
     points = checked_rows('points', points, None)
     if len(points) < 3:

@@ -1,6 +1,7 @@
-"""A folder of posed RGB-D frames in, a sequence of views and a fused point cloud out.
+"""A folder of posed RGB-D frames as it comes from a scanner: its frames, poses and cameras.
 
-Three layouts are told apart by their files:
+Enters: a folder in one of three layouts, told apart by their files. Leaves: a ``PosedSequence``
+of its usable frames; images are opened by ``readable_frames`` alone. F frames.
 
 - 7-Scenes: ``frame-000000.color.jpg|png``, ``.depth.png``, ``.pose.txt``, and one
   ``camera-intrinsics.txt`` (of the depth camera; ``color-intrinsics.txt`` if colour has its own)
@@ -10,10 +11,9 @@ Three layouts are told apart by their files:
   ``intrinsic.txt``, perhaps ``depth_intrinsic.txt``
 
 Poses are ``world_from_cam`` in metres; depth is 16-bit in millimetres, 0 and 65535 are missing.
-Letters: F frames, N points.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +27,6 @@ from tqdm import tqdm
 from oneformer3d.files.images import MISSING_DEPTH
 from oneformer3d.lifting.camera import is_valid_pose
 
-from .fusion import VoxelCloud, colored_points
-
 # 7-Scenes gives the depth camera only and does not register colour to it: taken with the same
 # intrinsics, colours are off by up to 35 pixels. Maximising the image gradient under depth edges
 # over a kitchen sequence gives these for colour; the shift of the principal point stands for the
@@ -37,45 +35,34 @@ _SEVEN_SCENES_DEPTH = np.array([[585.0, 0, 320], [0, 585, 240], [0, 0, 1]])
 _SEVEN_SCENES_COLOR = np.array([[526.5, 0, 314.8], [0, 526.5, 238.5], [0, 0, 1]])
 
 
-@dataclass(frozen=True)
-class PosedFrame:
-    """Files and pose (4, 4) ``world_from_cam`` of one frame."""
+@dataclass(frozen=True, eq=False)
+class RawFrame:
+    """Files and pose (4, 4) ``world_from_cam`` of one frame, before it is part of a data root."""
 
     name: str
-    color_path: Path
+    image_path: Path
     depth_path: Path
     world_from_cam: NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PosedSequence:
     """The usable frames of a folder.
 
     Attributes:
         folder: where it lies.
-        frames: frames with all three files and a valid pose, in order.
+        frames: F frames with all three files and a valid pose, in order.
         color_intrinsics, depth_intrinsics: (3, 3) float64.
         num_dropped_poses: frames left out because their pose is not a finite rigid motion.
         num_incomplete: frames left out because their colour or pose file is missing.
     """
 
     folder: Path
-    frames: tuple[PosedFrame, ...]
+    frames: tuple[RawFrame, ...]
     color_intrinsics: NDArray[np.float64]
     depth_intrinsics: NDArray[np.float64]
     num_dropped_poses: int
     num_incomplete: int
-
-
-@dataclass(frozen=True)
-class FusedScan:
-    """A fused sequence: points (N, 6) float32, the frames used, and how many were unreadable."""
-
-    points: NDArray[np.float32]
-    frames: tuple[PosedFrame, ...]
-    image_size: tuple[int, int]
-    depth_size: tuple[int, int]
-    num_unreadable: int
 
 
 def load_posed_rgbd(folder: str | Path, frame_step: int = 1) -> PosedSequence:
@@ -86,8 +73,8 @@ def load_posed_rgbd(folder: str | Path, frame_step: int = 1) -> PosedSequence:
         frame_step: take every so many-th frame.
 
     Raises:
-        FileNotFoundError: No such folder, no intrinsics, or no known layout.
-        ValueError: Broken camera files, or no frame with a valid pose.
+        FileNotFoundError: no such folder, no intrinsics, or no known layout.
+        ValueError: broken camera files, or no frame with a valid pose.
     """
     folder = Path(folder)
     if frame_step < 1:
@@ -98,103 +85,72 @@ def load_posed_rgbd(folder: str | Path, frame_step: int = 1) -> PosedSequence:
     if layout is None:
         raise FileNotFoundError(f'{folder}: no posed RGB-D frames; expected {LAYOUTS_IN_WORDS}')
     color_intrinsics, depth_intrinsics = layout.read_intrinsics(folder)
+
     frames, num_dropped, num_incomplete = [], 0, 0
     for name, depth_path in layout.list_depth(folder)[::frame_step]:
-        color_path, pose_path = layout.find_color(folder, name), layout.pose_path(folder, name)
-        if color_path is None or not pose_path.is_file():
+        image_path, pose_path = layout.find_color(folder, name), layout.pose_path(folder, name)
+        if image_path is None or not pose_path.is_file():
             num_incomplete += 1
             continue
         pose = read_matrix(pose_path, 4)
         if is_valid_pose(torch.from_numpy(pose)):
-            frames.append(PosedFrame(name, color_path, depth_path, pose))
+            frames.append(RawFrame(name, image_path, depth_path, pose))
         else:
             num_dropped += 1
-    if num_dropped or num_incomplete:
-        MMLogger.get_current_instance().warning(
-            '%s: left out %d frames without a finite rigid pose, %d without colour or pose file',
-            folder, num_dropped, num_incomplete,
-        )  # fmt: skip
+
+    left_out = f'{num_dropped} without a valid pose, {num_incomplete} without colour or pose'
     if not frames:
-        raise ValueError(
-            f'{folder}: no usable frame: {num_dropped} without a valid pose, {num_incomplete} '
-            'without colour or pose file'
-        )
+        raise ValueError(f'{folder}: no usable frame: {left_out} file')
+    if num_dropped or num_incomplete:
+        _warn(f'{folder}: left out frames: {left_out} file')
     return PosedSequence(
         folder, tuple(frames), color_intrinsics, depth_intrinsics, num_dropped, num_incomplete
     )
 
 
-def fuse_posed_rgbd(
-    sequence: PosedSequence,
-    voxel_size: float = 0.03,
-    *,
-    max_depth: float = 5.0,
-    edge_ratio: float = 0.03,
-    min_count: int = 2,
-    progress: bool = False,
-    on_frame: Callable[[PosedFrame, NDArray, NDArray], None] | None = None,
-) -> FusedScan:
-    """Fuse all frames into one mean point per cube of ``voxel_size``; memory grows with the cloud.
-
-    Args:
-        sequence: see ``load_posed_rgbd``.
-        voxel_size: metres.
-        max_depth: farther depths are left out: their noise grows with the square.
-        edge_ratio: see ``colored_points``.
-        min_count: cubes with fewer pixels are left out.
-        progress: show a progress bar.
-        on_frame: called with each readable frame, its colour (H, W, 3) uint8 and its depth
-            (H', W') in metres.
+def readable_frames(
+    sequence: PosedSequence, progress: bool = False
+) -> Iterator[tuple[RawFrame, NDArray[np.uint8], NDArray[np.float32]]]:
+    """Frames with colour (H, W, 3) and depth (H', W') in metres; broken ones are warned about.
 
     Raises:
-        ValueError: No readable frame, none with valid depth, or images of different sizes.
+        ValueError: no readable frame, or images of different sizes.
     """
-    cloud, used, sizes, num_unreadable = VoxelCloud(voxel_size), [], None, 0
+    sizes = None
     for frame in tqdm(
         sequence.frames, desc=sequence.folder.name, unit='frame', disable=not progress
     ):
         images = read_images(frame)
         if images is None:
-            num_unreadable += 1
             continue
         color, depth = images
-        if sizes is None:
-            sizes = color.shape[:2], depth.shape
-        elif sizes != (color.shape[:2], depth.shape):
+        sizes = sizes or (color.shape[:2], depth.shape)
+        if sizes != (color.shape[:2], depth.shape):
             raise ValueError(
                 f'{frame.depth_path}: colour and depth are {color.shape[:2]} and {depth.shape} '
                 f'pixels, in the frames before {sizes[0]} and {sizes[1]}'
             )
-        cloud.add(
-            colored_points(
-                depth,
-                color,
-                sequence.depth_intrinsics,
-                sequence.color_intrinsics,
-                frame.world_from_cam,
-                max_depth=max_depth,
-                edge_ratio=edge_ratio,
-            )
-        )
-        used.append(frame)
-        if on_frame is not None:
-            on_frame(frame, color, depth)
+        yield frame, color, depth
     if sizes is None:
-        raise ValueError(f'{sequence.folder}: none of {num_unreadable} frames can be read')
-    points = cloud.mean_points(min_count)
-    if len(points) == 0:
+        raise ValueError(f'{sequence.folder}: none of {len(sequence.frames)} frames can be read')
+
+
+def read_images(frame: RawFrame) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
+    """Colour (H, W, 3) and depth (H', W') in metres, or None and a warning if one is broken."""
+    try:
+        with Image.open(frame.image_path) as image:
+            color = np.asarray(image.convert('RGB'))
+        with Image.open(frame.depth_path) as image:
+            depth = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for broken files
+        _warn(f'{frame.depth_path.parent}: frame {frame.name} left out: {error}')
+        return None
+
+    if depth.ndim != 2 or depth.dtype == np.uint8:
         raise ValueError(
-            f'{sequence.folder}: no valid depth up to {max_depth} m in any of {len(used)} frames'
+            f'{frame.depth_path}: expected a 16-bit depth image, got {depth.dtype} {depth.shape}'
         )
-    return FusedScan(points, tuple(used), sizes[0], sizes[1], num_unreadable)
-
-
-def fuse_folder(
-    folder: str | Path, voxel_size: float = 0.03, frame_step: int = 1
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Fused points (N, 6) float32 of a folder and the poses (F, 4, 4) of the frames used."""
-    scan = fuse_posed_rgbd(load_posed_rgbd(folder, frame_step), voxel_size)
-    return scan.points, np.stack([frame.world_from_cam for frame in scan.frames])
+    return color, np.where(depth == MISSING_DEPTH, 0, depth).astype(np.float32) / 1000
 
 
 @dataclass(frozen=True)
@@ -268,7 +224,7 @@ def read_matrix(path: Path, num_rows: int) -> NDArray[np.float64]:
     """A square matrix of text; inf and nan are numbers here.
 
     Raises:
-        ValueError: Not numbers, or not square of that size; names the file.
+        ValueError: not numbers, or not square of that size; names the file.
     """
     try:
         matrix = np.loadtxt(path, dtype=np.float64, ndmin=2)
@@ -283,7 +239,7 @@ def read_intrinsics(path: Path) -> NDArray[np.float64]:
     """Intrinsics (3, 3); ScanNet's 4×4 is accepted.
 
     Raises:
-        ValueError: Not a pinhole matrix with positive focal lengths; names the file.
+        ValueError: not a pinhole matrix with positive focal lengths; names the file.
     """
     try:
         matrix = read_matrix(path, 3)
@@ -305,20 +261,5 @@ def check_intrinsics(matrix: NDArray, name: str) -> None:
         raise ValueError(f'{name}: not intrinsics of a pinhole camera: {matrix.tolist()}')
 
 
-def read_images(frame: PosedFrame) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
-    """Colour (H, W, 3) and depth (H', W') in metres, or None and a warning if one is broken."""
-    try:
-        with Image.open(frame.color_path) as image:
-            color = np.asarray(image.convert('RGB'))
-        with Image.open(frame.depth_path) as image:
-            depth = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for broken files
-        MMLogger.get_current_instance().warning(
-            '%s: frame %s left out: %s', frame.depth_path.parent, frame.name, error
-        )
-        return None
-    if depth.ndim != 2 or depth.dtype == np.uint8:
-        raise ValueError(
-            f'{frame.depth_path}: expected a 16-bit depth image, got {depth.dtype} {depth.shape}'
-        )
-    return color, np.where(depth == MISSING_DEPTH, 0, depth).astype(np.float32) / 1000
+def _warn(message: str) -> None:
+    MMLogger.get_current_instance().warning(message)

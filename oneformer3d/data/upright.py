@@ -7,7 +7,7 @@ calls its first frame the world.
 
 import numpy as np
 
-from .local_surfaces import estimate_normals
+from .local_surfaces import normals_of_neighbors
 
 AXES = ('x', 'y', 'z', '-x', '-y', '-z')
 
@@ -55,7 +55,7 @@ def refine_up(points: np.ndarray, up: np.ndarray, max_points: int = 20_000) -> n
         (3,) unit vector; ``up`` itself where too few surfaces agree.
     """
     few = np.linspace(0, len(points) - 1, min(len(points), max_points)).astype(np.int64)
-    normals = estimate_normals(points[few])
+    normals = normals_of_neighbors(points[few])
     refined = up
     for degrees in (30.0, 20.0, 10.0, 5.0):
         near = normals[np.abs(normals @ refined) > np.cos(np.radians(degrees))]

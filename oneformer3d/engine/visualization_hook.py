@@ -15,7 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from oneformer3d.data.class_tables import ClassTable, get_class_table
-from oneformer3d.data.samples.loading import read_points
+from oneformer3d.data.scene_files import read_points
 from oneformer3d.files.images import write_png
 from oneformer3d.files.names import validate_scene_name
 from oneformer3d.files.ply import write_ply

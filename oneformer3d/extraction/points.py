@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from oneformer3d.data.scene_files import read_points
 from oneformer3d.data.scenes import Frame, Scene
 from oneformer3d.files.atomic import atomic_path
 from oneformer3d.files.images import write_png
@@ -69,7 +70,7 @@ class ScenePoints:
             FileNotFoundError, ValueError: no such file, or not rows of six float32.
         """
         if scene.name not in self._scenes:
-            self._scenes[scene.name] = read_points(scene.points_path, self._max_points)
+            self._scenes[scene.name] = read_xyz(scene.points_path, self._max_points)
             if len(self._scenes) > _CACHED_SCENES:
                 self._scenes.popitem(last=False)
         self._scenes.move_to_end(scene.name)
@@ -222,18 +223,13 @@ def frame_pairs(points: Tensor, decoded: DecodedFrame, with_depth: bool = True) 
     return project_pairs(points, camera, depth, depth_camera=depth_camera)
 
 
-def read_points(path: Path, max_points: int | None = None) -> Tensor:
+def read_xyz(path: Path, max_points: int | None = None) -> Tensor:
     """Coordinates (N, 3) float32 of a point file, or an even selection of at most ``max_points``.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or not rows of six float32.
+        FileNotFoundError, ValueError: as ``read_points``.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such point file')
-    values = np.fromfile(path, dtype='<f4')
-    if values.size == 0 or values.size % 6:
-        raise ValueError(f'{path}: expected rows of 6 float32, got {values.size} numbers')
-    xyz = values.reshape(-1, 6)[:, :3]
+    xyz = read_points(path)[:, :3]
     if max_points is not None and len(xyz) > max_points:
         xyz = xyz[np.linspace(0, len(xyz) - 1, max_points).astype(np.int64)]
     return torch.from_numpy(np.ascontiguousarray(xyz))

@@ -27,7 +27,7 @@ from oneformer3d.lifting.camera import Camera
 from oneformer3d.lifting.pairs import PixelPairs, project_pairs, zbuffer_views
 from oneformer3d.lifting.visibility import Visibility
 
-from .points import read_points, write_npz
+from .points import read_xyz, write_npz
 
 VERSION = 1
 _ZBUFFER_WIDTH = 160  # cells of a few centimetres: fine enough for slopes, few gaps in a 5 cm cloud
@@ -80,7 +80,7 @@ def build_scene_index(
         FileNotFoundError, ValueError: the points are missing or damaged.
     """
     scene = frames[0].scene
-    points = read_points(scene.points_path)
+    points = read_xyz(scene.points_path)
     depths = list((pool.map if pool else map)(_frame_depth, frames))
     faults = {f.name: d for f, d in zip(frames, depths) if isinstance(d, str)}
     used = [(f, d) for f, d in zip(frames, depths) if not isinstance(d, str)]

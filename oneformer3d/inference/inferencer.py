@@ -23,7 +23,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
 from oneformer3d.data.class_tables import ClassTable, get_class_table
-from oneformer3d.data.posed_rgbd import fuse_folder
+from oneformer3d.data.fuse_rgbd import fuse_folder
 from oneformer3d.data.readers import as_point_cloud, read_point_cloud
 from oneformer3d.data.superpoints import superpoints_from_points
 from oneformer3d.data.upright import refine_up, rotation_to_z_up, up_from_axis, up_from_cameras

@@ -10,9 +10,15 @@ from PIL import Image
 
 from oneformer3d.data.convert.conversion import write_cloud
 from oneformer3d.data.convert.posed_rgbd_dataset import convert_posed_rgbd
-from oneformer3d.data.fusion import VoxelCloud, colored_points, depth_edges
+from oneformer3d.data.fuse_rgbd import (
+    VoxelCloud,
+    colored_points,
+    depth_edges,
+    fuse_folder,
+    fuse_posed_rgbd,
+)
 from oneformer3d.data.infos import read_infos
-from oneformer3d.data.posed_rgbd import fuse_folder, fuse_posed_rgbd, load_posed_rgbd
+from oneformer3d.data.posed_rgbd import load_posed_rgbd
 from oneformer3d.lifting.camera import project
 from tests.helpers.rgbd_scenes import (
     ROOM,
@@ -152,7 +158,7 @@ def test_color_comes_from_the_pixel_in_the_same_direction():
 
 
 def test_voxel_cloud_equals_a_dictionary(monkeypatch):
-    monkeypatch.setattr('oneformer3d.data.fusion._MAX_PENDING_ROWS', 100)
+    monkeypatch.setattr('oneformer3d.data.fuse_rgbd._MAX_PENDING_ROWS', 100)
     rng = np.random.default_rng(1)
     cloud, voxels = VoxelCloud(0.5), {}
     for _ in range(7):

@@ -10,7 +10,8 @@ import pytest
 import trimesh
 from mmengine.logging import MMLogger
 
-from oneformer3d.data.posed_rgbd import fuse_posed_rgbd, load_posed_rgbd
+from oneformer3d.data.fuse_rgbd import fuse_posed_rgbd
+from oneformer3d.data.posed_rgbd import load_posed_rgbd
 from oneformer3d.data.readers import as_point_cloud, read_point_cloud
 from oneformer3d.files.pcd import lzf_decompress
 

@@ -116,7 +116,7 @@ def write_scene(root: Path, num_images: int, size: tuple[int, int], num_points: 
         )
     (root / 'points').mkdir()
     points = rng.uniform(-3, 3, (num_points, 6)).astype(np.float32)
-    points[:, 2] = 2
+    points[:, 2:] = 2
     points.tofile(root / 'points' / 'scene.bin')
     scene = {
         'scene_id': 'scene',

@@ -26,6 +26,7 @@ from oneformer3d.files.atomic import atomic_write_bytes
 from oneformer3d.files.names import validate_scene_name
 
 from ..infos import write_infos
+from ..posed_rgbd import RawFrame
 
 _JPEG_QUALITY = 95
 _MASK_FOLDERS = {
@@ -196,6 +197,11 @@ class ViewWriter:
             'images': self.images,
             'num_dropped_poses': num_dropped_poses,
         }
+
+
+def jpeg_or_pixels(frame: RawFrame, color: NDArray[np.uint8]) -> Path | NDArray[np.uint8]:
+    """What ``ViewWriter.add`` should store: a JPEG as it is, else the decoded (H, W, 3) image."""
+    return frame.image_path if frame.image_path.suffix == '.jpg' else color
 
 
 @contextmanager

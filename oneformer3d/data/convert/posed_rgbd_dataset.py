@@ -11,10 +11,18 @@ from numpy.typing import NDArray
 
 from oneformer3d.files.names import validate_scene_name
 
-from ..posed_rgbd import LAYOUTS_IN_WORDS, PosedFrame, find_layout, fuse_posed_rgbd, load_posed_rgbd
+from ..fuse_rgbd import fuse_posed_rgbd
+from ..posed_rgbd import LAYOUTS_IN_WORDS, RawFrame, find_layout, load_posed_rgbd
 from ..superpoints import superpoints_from_points
 from ..upright import refine_up, rotation_to_z_up, up_from_axis, up_from_cameras
-from .conversion import Record, convert_scenes, view_writer, write_cloud, write_split
+from .conversion import (
+    Record,
+    convert_scenes,
+    jpeg_or_pixels,
+    view_writer,
+    write_cloud,
+    write_split,
+)
 
 
 def convert_posed_rgbd(
@@ -90,13 +98,12 @@ def convert_sequence(
     upright_from_world = np.eye(4)
     with view_writer(out, scene) as views:
 
-        def keep(frame: PosedFrame, color: NDArray, depth: NDArray) -> None:
-            is_jpeg = frame.color_path.suffix == '.jpg'
-            image = frame.color_path if is_jpeg else color
+        def add(frame: RawFrame, color: NDArray, depth: NDArray) -> None:
+            image = jpeg_or_pixels(frame, color)
             views.add(frame.name, frame.world_from_cam, image, np.round(depth * 1000))
 
         scan = fuse_posed_rgbd(
-            sequence, voxel_size, max_depth=max_depth, progress=progress, on_frame=keep
+            sequence, voxel_size, max_depth=max_depth, progress=progress, on_frame=add
         )
         poses = np.stack([frame.world_from_cam for frame in scan.frames])
         upright_from_world[:3, :3] = rotation_to_z_up(find_up(scan.points, poses, up))

@@ -14,8 +14,8 @@ from PIL import Image
 
 from oneformer3d.lifting.camera import is_valid_pose
 
-from ..posed_rgbd import check_intrinsics, find_layout, load_posed_rgbd, read_images
-from .conversion import Record, ViewWriter, view_writer
+from ..posed_rgbd import check_intrinsics, find_layout, load_posed_rgbd, readable_frames
+from .conversion import Record, ViewWriter, jpeg_or_pixels, view_writer
 from .sens import read_sens, read_sens_header
 
 
@@ -54,31 +54,20 @@ def _add_exported(
     views: ViewWriter, folder: Path, frame_step: int, new_from_world: NDArray
 ) -> Record:
     sequence = load_posed_rgbd(folder, frame_step)
-    sizes, num_unreadable = None, 0
-    for frame in sequence.frames:
-        images = read_images(frame)
-        if images is None:
-            num_unreadable += 1
-            continue
-        color, depth = images
-        sizes = sizes or (color.shape[:2], depth.shape)
-        if sizes != (color.shape[:2], depth.shape):
-            raise ValueError(
-                f'{frame.depth_path}: colour and depth are {color.shape[:2]} and {depth.shape} '
-                f'pixels, in the frames before {sizes[0]} and {sizes[1]}'
-            )
-        image = frame.color_path if frame.color_path.suffix == '.jpg' else color
+    for frame, color, depth in readable_frames(sequence):
         views.add(
             frame.name.zfill(5),
             new_from_world @ frame.world_from_cam,
-            image,
+            jpeg_or_pixels(frame, color),
             np.round(depth * 1000),
         )
-    if sizes is None:
-        raise ValueError(f'{folder}: none of {num_unreadable} frames can be read')
     return views.finish(
-        sequence.color_intrinsics, sequence.depth_intrinsics, *sizes, sequence.num_dropped_poses
-    ) | {'num_unreadable_images': num_unreadable}
+        sequence.color_intrinsics,
+        sequence.depth_intrinsics,
+        color.shape[:2],
+        depth.shape,
+        sequence.num_dropped_poses,
+    ) | {'num_unreadable_images': len(sequence.frames) - len(views.images)}
 
 
 def _add_recorded(
@@ -87,6 +76,7 @@ def _add_recorded(
     header, num_dropped = read_sens_header(sens), 0
     check_intrinsics(header.color_intrinsics, f'{sens}: colour')
     check_intrinsics(header.depth_intrinsics, f'{sens}: depth')
+
     for frame in read_sens(sens, frame_step):
         if not is_valid_pose(torch.from_numpy(frame.world_from_cam)):
             num_dropped += 1
@@ -95,6 +85,7 @@ def _add_recorded(
         views.add(
             f'{frame.index:05d}', new_from_world @ frame.world_from_cam, frame.jpeg, frame.depth
         )
+
     if num_dropped:
         MMLogger.get_current_instance().warning(
             '%s: left out %d frames without a finite rigid pose', sens, num_dropped

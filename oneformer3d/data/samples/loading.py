@@ -14,11 +14,7 @@ import numpy as np
 from oneformer3d.registry import TRANSFORMS
 
 from ..class_tables import ClassTable, get_class_table
-
-NUM_FEATURES = 6  # xyz, rgb
-
-# Beyond this float32 no longer keeps a millimetre: another unit, or another dtype.
-MAX_COORDINATE = 8192.0
+from ..scene_files import read_labels, read_points
 
 
 @TRANSFORMS.register_module()
@@ -71,6 +67,7 @@ class LoadSceneAnnotations:
         if self.with_superpoints:
             path = _path_of(results, 'super_pts_path')
             masks['sp_pts_mask'] = dense_superpoints(read_labels(path, num_points), path)
+
         if self.with_semantic:
             table = get_class_table(self.class_table or results['class_table'])
             path = _path_of(results, 'pts_semantic_mask_path')
@@ -81,6 +78,7 @@ class LoadSceneAnnotations:
             masks['pts_instance_mask'] = contiguous_instances(
                 read_labels(path, num_points), semantic, table, path
             )
+
         if results.get('test_mode'):
             results['eval_ann_info'] = {key: mask.copy() for key, mask in masks.items()}
         return {**results, **masks}
@@ -110,6 +108,7 @@ class SamplePoints:
         chosen = np.random.choice(
             num_points, min(num_points, self.num_points), replace=self.replace
         )
+
         results = dict(results)
         for key in ('points', 'elastic_coords', 'pts_semantic_mask'):
             if key in results:
@@ -118,74 +117,6 @@ class SamplePoints:
             if key in results:
                 results[key] = densify(results[key][chosen])
         return results
-
-
-def read_points(path: str | Path) -> np.ndarray:
-    """Read a scene's points.
-
-    Args:
-        path: float32 file of N×6 values: xyz in metres, rgb 0–255.
-
-    Returns:
-        (N, 6) float32, N ≥ 1.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: empty, not N×6 float32, not finite, coordinates beyond 8192 m (float64
-            read as float32 mostly ends here), or colours outside 0–255.
-    """
-    content = _read_bytes(path)
-    row = NUM_FEATURES * 4
-    if not content or len(content) % row:
-        raise ValueError(
-            f'{path}: expected N×{NUM_FEATURES} float32 values ({row} bytes per point, N ≥ 1), '
-            f'got {len(content)} bytes'
-        )
-    points = np.frombuffer(content, dtype='<f4').reshape(-1, NUM_FEATURES).astype(np.float32)
-    finite = np.isfinite(points).all(axis=1)
-    if not finite.all():
-        raise ValueError(
-            f'{path}: {(~finite).sum()} of {len(points)} points are not finite, '
-            f'the first is point {np.argmin(finite)}'
-        )
-    largest = np.abs(points[:, :3]).max()
-    if largest > MAX_COORDINATE:
-        raise ValueError(
-            f'{path}: coordinates reach {largest:.4g}, expected float32 metres within '
-            f'{MAX_COORDINATE:g} of the origin'
-        )
-    low, high = points[:, 3:].min(), points[:, 3:].max()
-    if low < 0 or high > 255:
-        raise ValueError(f'{path}: colours range over {low:.4g}…{high:.4g}, expected 0…255')
-    return points
-
-
-def read_labels(path: str | Path, num_points: int) -> np.ndarray:
-    """Read one int64 label per point.
-
-    Args:
-        path: int64 file.
-        num_points: how many points the scene has.
-
-    Returns:
-        (num_points,) int64.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: another number of labels, or labels of another width.
-    """
-    content = _read_bytes(path)
-    if len(content) == 8 * num_points:
-        return np.frombuffer(content, dtype='<i8').astype(np.int64)
-    for width, name in ((4, 'int32'), (2, 'int16'), (1, 'uint8')):
-        if len(content) == width * num_points:
-            raise ValueError(
-                f'{path}: expected int64 labels (8 bytes each), '
-                f'this looks like {name} ({len(content)} bytes for {num_points} points)'
-            )
-    raise ValueError(
-        f'{path}: holds {len(content) / 8:g} int64 labels, but the scene has {num_points} points'
-    )
 
 
 def dense_superpoints(ids: np.ndarray, source: str | Path = 'superpoints') -> np.ndarray:
@@ -239,17 +170,10 @@ def contiguous_instances(
 
 def densify(ids: np.ndarray) -> np.ndarray:
     """Ids (N,) → 0…K−1 in the order of the old ids; negative ones become −1."""
-    kept = ids >= 0
+    valid = ids >= 0
     dense = np.full(len(ids), -1, dtype=np.int64)
-    dense[kept] = np.unique(ids[kept], return_inverse=True)[1]
+    dense[valid] = np.unique(ids[valid], return_inverse=True)[1]
     return dense
-
-
-def _read_bytes(path: str | Path) -> bytes:
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such file')
-    return path.read_bytes()
 
 
 def _path_of(results: dict[str, Any], key: str) -> str:

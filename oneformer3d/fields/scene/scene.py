@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from oneformer3d.data.class_tables import ClassTable, get_class_table
-from oneformer3d.data.posed_rgbd import PosedFrame, PosedSequence, load_posed_rgbd
+from oneformer3d.data.posed_rgbd import PosedSequence, RawFrame, load_posed_rgbd
 from oneformer3d.data.scenes import read_scenes
 from oneformer3d.files.images import image_size, read_depth, read_image
 from oneformer3d.files.names import validate_scene_name
@@ -154,7 +154,7 @@ def load_field_scene(
 
     def read(view: int) -> ViewContent:
         frame = sequence.frames[view]
-        rgb = torch.from_numpy(read_image(frame.color_path, smaller, size).copy())
+        rgb = torch.from_numpy(read_image(frame.image_path, smaller, size).copy())
         depth = torch.from_numpy(read_depth(frame.depth_path))
         depth = depth_at_color(depth, depth_intrinsics, intrinsics, smaller)
         semantics, instances = None, None
@@ -355,17 +355,17 @@ def _common_size(sequence: PosedSequence) -> tuple[int, int]:
         size = size or found
         if found != size:
             raise ValueError(
-                f'{frame.color_path}: {found[0]}×{found[1]} pixels, the frames before have '
+                f'{frame.image_path}: {found[0]}×{found[1]} pixels, the frames before have '
                 f'{size[0]}×{size[1]}; one intrinsics file is of one size'
             )
     return size
 
 
-def _header_size(frame: PosedFrame) -> tuple[int, int]:
+def _header_size(frame: RawFrame) -> tuple[int, int]:
     try:
-        return image_size(frame.color_path)
+        return image_size(frame.image_path)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f'{frame.color_path}: not a readable image ({error})') from error
+        raise ValueError(f'{frame.image_path}: not a readable image ({error})') from error
 
 
 def _fit_size(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:

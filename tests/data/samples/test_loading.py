@@ -13,9 +13,8 @@ from oneformer3d.data.samples.loading import (
     SamplePoints,
     contiguous_instances,
     densify,
-    read_labels,
-    read_points,
 )
+from oneformer3d.data.scene_files import read_labels, read_points
 
 
 def scene(root: Path, class_table: str = 'scannet', test_mode: bool = False) -> dict:

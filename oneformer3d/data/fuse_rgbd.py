@@ -1,10 +1,15 @@
 """Depth and colour images to one point cloud, a frame at a time.
 
-Enters: depth (H, W) in metres with its camera, colour (H', W', 3) with its own. Leaves: coloured
-points of one frame (M, 6), and from all frames one mean point per cube of space (N, 6).
+Enters: a ``PosedSequence``; or of one frame depth (H, W) in metres with its camera and colour
+(H', W', 3) with its own. Leaves: coloured points of one frame (M, 6), and from all frames one
+mean point per cube of space (N, 6).
 
-Letters: M points of a frame, N of the fused cloud, R rows waiting to be merged.
+Letters: F frames, M points of a frame, N of the fused cloud.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,9 +18,80 @@ from numpy.typing import NDArray
 
 from oneformer3d.lifting.camera import unproject
 
+from .posed_rgbd import PosedSequence, RawFrame, load_posed_rgbd, readable_frames
+
 # Rows are merged into the cloud when so many wait: memory is bounded by the cloud and this.
 _MAX_PENDING_ROWS = 2_000_000
 _BITS = 21  # of one axis in a voxel's key: 2 million voxels, 20 km at 1 cm
+
+
+@dataclass(frozen=True)
+class FusedScan:
+    """A fused sequence: points (N, 6) float32, the frames used, and how many were unreadable."""
+
+    points: NDArray[np.float32]
+    frames: tuple[RawFrame, ...]
+    image_size: tuple[int, int]
+    depth_size: tuple[int, int]
+    num_unreadable: int
+
+
+def fuse_posed_rgbd(
+    sequence: PosedSequence,
+    voxel_size: float = 0.03,
+    *,
+    max_depth: float = 5.0,
+    edge_ratio: float = 0.03,
+    min_count: int = 2,
+    progress: bool = False,
+    on_frame: Callable[[RawFrame, NDArray, NDArray], None] | None = None,
+) -> FusedScan:
+    """Fuse all frames into one mean point per cube of ``voxel_size``; memory grows with the cloud.
+
+    Args:
+        sequence: see ``load_posed_rgbd``.
+        voxel_size: metres.
+        max_depth: farther depths are left out: their noise grows with the square.
+        edge_ratio: see ``colored_points``.
+        min_count: cubes with fewer pixels are left out.
+        progress: show a progress bar.
+        on_frame: called with each readable frame, its colour and its depth.
+
+    Raises:
+        ValueError: no readable frame, none with valid depth, or images of different sizes.
+    """
+    cloud, used = VoxelCloud(voxel_size), []
+    for frame, color, depth in readable_frames(sequence, progress):
+        cloud.add(
+            colored_points(
+                depth,
+                color,
+                sequence.depth_intrinsics,
+                sequence.color_intrinsics,
+                frame.world_from_cam,
+                max_depth=max_depth,
+                edge_ratio=edge_ratio,
+            )
+        )
+        used.append(frame)
+        if on_frame is not None:
+            on_frame(frame, color, depth)
+
+    points = cloud.mean_points(min_count)
+    if len(points) == 0:
+        raise ValueError(
+            f'{sequence.folder}: no valid depth up to {max_depth} m in any of {len(used)} frames'
+        )
+    num_unreadable = len(sequence.frames) - len(used)
+    return FusedScan(points, tuple(used), color.shape[:2], depth.shape, num_unreadable)
+
+
+def fuse_folder(
+    folder: str | Path, voxel_size: float = 0.03, frame_step: int = 1
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Fused points (N, 6) float32 of a folder and the poses (F, 4, 4) of the frames used."""
+    scan = fuse_posed_rgbd(load_posed_rgbd(folder, frame_step), voxel_size)
+    return scan.points, np.stack([frame.world_from_cam for frame in scan.frames])
 
 
 def colored_points(
@@ -48,15 +124,18 @@ def colored_points(
     """
     valid = (depth > 0) & (depth <= max_depth) & ~depth_edges(depth, edge_ratio)
     pixel_v, pixel_u = np.nonzero(valid)
+
+    # one centre, one set of axes: [u', v', 1] = K' K⁻¹ [u, v, 1]
     color_from_depth = color_intrinsics @ np.linalg.inv(depth_intrinsics)
     color_u, color_v = (color_from_depth @ np.stack((pixel_u, pixel_v, np.ones_like(pixel_u))))[:2]
     column, row = (np.floor(x + 0.5).astype(np.int64) for x in (color_u, color_v))
     inside = (column >= 0) & (column < color.shape[1]) & (row >= 0) & (row < color.shape[0])
+
     points = unproject(
         *(torch.from_numpy(np.asarray(x, dtype=np.float32)) for x in (depth, depth_intrinsics)),
         torch.from_numpy(np.asarray(world_from_cam, dtype=np.float32)),
-    ).numpy()
-    points = points[pixel_v[inside], pixel_u[inside]]
+    ).numpy()  # (H, W, 3)
+    points = points[pixel_v[inside], pixel_u[inside]]  # (M, 3)
     return np.concatenate((points, color[row[inside], column[inside]]), 1).astype(np.float32)
 
 
