@@ -28,7 +28,14 @@ from torch import Tensor, nn
 
 from oneformer3d.registry import MODELS
 from oneformer3d.store import stored_channels
-from oneformer3d.structures import PointEncoder, PosedViews, ViewBatch, hide_prefix, point_labels
+from oneformer3d.structures import (
+    PointEncoder,
+    PosedViews,
+    ViewBatch,
+    hide_prefix,
+    point_labels,
+    views_of,
+)
 
 from .consistency import consistency_inputs
 from .fused_points import FusedPoints, fusion_statistics
@@ -154,7 +161,7 @@ class BiFusionEncoder(PointEncoder):
             data_samples: hold the names of scenes without views.
         """
         points = inputs['points']
-        views = self._with_maps(inputs.get('views') or [None] * len(points))
+        views = self._with_maps(views_of(inputs))
 
         # what each point is, alone and among its neighbours
         base = self.points_3d(inputs, data_samples)  # (sum N, D)

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from oneformer3d.lifting.aggregation import build_aggregator
 from oneformer3d.lifting.pair_aggregation import DECAY
 from oneformer3d.registry import MODELS
-from oneformer3d.structures import PointEncoder, PointFeatures
+from oneformer3d.structures import PointEncoder, PointFeatures, views_of
 
+from .image_net import build_image_net
 from .lift_views import lift_views
-from .segmentor import build_image_net
 
 
 @MODELS.register_module()
@@ -41,22 +41,26 @@ class LiftingEncoder(PointEncoder):
         distance_decay: metres over which the confidence in a view falls to 1/e.
         normal_voxel: metres of the voxels that normals are estimated from, for a confidence that
             also falls with the viewing angle; None leaves the angle out.
-        map_store: with a frozen ``image_net``, folder in which its maps are kept.
-        map_bytes: with a frozen ``image_net`` and no folder, memory to keep its maps in.
+        map_store: with a frozen ``image_net``, folder for its maps.
+        map_bytes: with a frozen ``image_net`` and no folder, memory for its maps.
     """
 
     def __init__(
         self,
         encoder_3d: dict,
+        # where maps come from
         image_net: Mapping[str, Any] | None = None,
         clip_channels: int | None = None,
+        # how they meet the points
         mode: str = 'concat',
         point_channels: int | None = None,
         lifted_channels: int = 32,
+        # how the views of a point are aggregated
         aggregator: str | Mapping[str, Any] = 'confidence',
         max_views: int | None = 8,
         distance_decay: float = DECAY,
         normal_voxel: float | None = None,
+        # where the maps of a frozen network stay
         map_store: str | None = None,
         map_bytes: int = 1 << 30,
     ) -> None:
@@ -65,10 +69,12 @@ class LiftingEncoder(PointEncoder):
             raise ValueError(f"mode: expected 'concat' or 'add', got {mode!r}")
         if (mode == 'add') != (point_channels is not None):
             raise ValueError("point_channels is of mode 'add' and needed there")
+
         self.mode = mode
         self.max_views = max_views
         self.distance_decay = distance_decay
         self.normal_voxel = normal_voxel
+
         self.image_net, self._maps_of, channels = build_image_net(
             image_net, clip_channels, map_store, map_bytes
         )
@@ -88,20 +94,22 @@ class LiftingEncoder(PointEncoder):
             data_samples: passed on to the 3D encoder.
         """
         points = inputs['points']
-        views = inputs.get('views') or [None] * len(points)
         lifted = lift_views(
             self._maps_of,
             self.aggregator,
             points,
-            views,
+            views_of(inputs),
             self.max_views,
             self.distance_decay,
             normal_voxel=self.normal_voxel,
         )
-        brought: Tensor = self.out(lifted.features)
+        features: Tensor = self.out(lifted.features)  # (sum N, width)
+
         if self.mode == 'add':
             base = self.points_3d(inputs, data_samples)
-            return replace(base, features=base.features + brought)
-        parts = brought.split([len(sample) for sample in points])
-        wider = [torch.cat((sample, part), dim=1) for sample, part in zip(points, parts)]
+            return replace(base, features=base.features + features)
+
+        # beside the colours, the 3D encoder reads them as it reads these
+        by_sample = features.split([len(cloud) for cloud in points])
+        wider = [torch.cat(pair, dim=1) for pair in zip(points, by_sample)]  # B × (N, 6 + width)
         return self.points_3d({**inputs, 'points': wider}, data_samples)

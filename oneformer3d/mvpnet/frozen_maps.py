@@ -27,9 +27,8 @@ class FrozenMaps:
 
     Args:
         pyramid: in which nothing trains, with one summed map.
-        store: folder in which a feature store named by the weights is kept; None keeps maps in
-            memory.
-        max_bytes: of the memory; the least recently used go first. Maps are kept as float16.
+        store: folder for a feature store named by the weights; None holds maps in memory.
+        max_bytes: of the memory; the least recently used go first. Maps are held as float16.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class FrozenMaps:
 
     @torch.no_grad()
     def __call__(self, views: PosedViews) -> ImageMaps:
-        """Maps of the images, kept ones where scene and frame have names.
+        """Maps of the images, computed once where scene and frame have names.
 
         Raises:
             ValueError: views without images.
@@ -61,17 +60,22 @@ class FrozenMaps:
         covered = tuple(side + -side % 32 for side in images.shape[-2:])
         if not (views.scene_id and views.frames):
             return ImageMaps((self._compute(images),), covered)
+
+        # what has been computed before, with the weights of now
         self.memory.belong_to(self.pyramid)
         keys = [(views.scene_id, frame) for frame in views.frames]
         store = None if self.store is None else self._to_read(covered)
         found = {key: self._get(key, covered, store) for key in keys}
+
+        # the rest is computed, and stored
         missing = [i for i, key in enumerate(keys) if found[key] is None]
         if missing:
-            computed = self._compute(images[missing]).permute(0, 2, 3, 1)
+            computed = self._compute(images[missing]).permute(0, 2, 3, 1)  # (n, h, w, C)
             for i, cells in zip(missing, computed):
                 found[keys[i]] = self._put(keys[i], cells, covered)
             if self._writer is not None:
                 self._writer.flush()
+
         stacked = torch.stack([found[key].to(images.device) for key in keys]).float()
         return ImageMaps((stacked.permute(0, 3, 1, 2),), covered)
 
@@ -82,33 +86,33 @@ class FrozenMaps:
         self._reader = self._writer = None
 
     def _compute(self, images: Tensor) -> Tensor:
-        pieces = [self.pyramid(piece).maps[0] for piece in images.split(_BATCH)]
-        return torch.cat(pieces).contiguous(memory_format=torch.channels_last)
+        chunks = [self.pyramid(chunk).maps[0] for chunk in images.split(_BATCH)]
+        return torch.cat(chunks).contiguous(memory_format=torch.channels_last)
 
     def _get(
         self, key: Key, covered: tuple[int, int], store: FeatureStore | FeatureStoreWriter | None
     ) -> Tensor | None:
-        """Kept cells (h, w, C), or None."""
+        """Stored cells (h, w, C), or None."""
         if self.store is None:
-            kept = self.memory.get((*key, covered))
-            return None if kept is None else kept['cells']
+            record = self.memory.get((*key, covered))
+            return None if record is None else record['cells']
         if store is None or not store.has(*key):
             return None
         return torch.from_numpy(store.get(*key)['feat']).permute(1, 2, 0)
 
     def _put(self, key: Key, cells: Tensor, covered: tuple[int, int]) -> Tensor:
-        """Keep cells; returned as they are kept."""
-        kept = self.memory.stored({'cells': cells})
+        """Store cells; returned as they are stored."""
+        record = self.memory.stored({'cells': cells})
         if self.store is None:
-            self.memory.put((*key, covered), kept)
+            self.memory.put((*key, covered), record)
         else:
-            feat = kept['cells'].permute(2, 0, 1).contiguous().numpy()
+            feat = record['cells'].permute(2, 0, 1).contiguous().numpy()
             self._to_write(covered).put(*key, {'feat': feat})
-        return kept['cells']
+        return record['cells']
 
     def _to_read(self, covered: tuple[int, int]) -> FeatureStore | FeatureStoreWriter | None:
         """The store of these weights, if there is one. Any number of processes may read it."""
-        folder, stamp = self._place(covered)
+        folder, stamp = self._location(covered)
         if self._writer is not None:
             return self._writer
         if self._reader is None:
@@ -120,17 +124,18 @@ class FrozenMaps:
 
     def _to_write(self, covered: tuple[int, int]) -> FeatureStoreWriter:
         """The store of these weights, made where there is none. One process may write it."""
-        folder, stamp = self._place(covered)
+        folder, stamp = self._location(covered)
         if self._writer is None:
             self._writer = FeatureStoreWriter(folder, stamp, rank=get_rank())
         return self._writer
 
-    def _place(self, covered: tuple[int, int]) -> tuple[Path, StoreStamp]:
+    def _location(self, covered: tuple[int, int]) -> tuple[Path, StoreStamp]:
         """Folder and stamp of the store; what is open of other weights is closed."""
         version = sum(x._version for x in self.pyramid.state_dict().values())
         if version != self._version:
             self.close()
             self._version, self._digest = version, weights_digest(self.pyramid)
+
         stamp = StoreStamp(
             encoder='FeaturePyramid',
             weights_digest=self._digest,

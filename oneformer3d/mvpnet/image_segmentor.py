@@ -21,8 +21,9 @@ from torch import Tensor
 from oneformer3d.backbones.fpn import FeaturePyramid, ImageMaps
 from oneformer3d.data.samples.preprocessor import SceneDataPreprocessor
 from oneformer3d.lifting.sampling import gather_pairs
+from oneformer3d.lifting.shapes import expect_shape
 from oneformer3d.registry import MODELS
-from oneformer3d.structures import PosedViews
+from oneformer3d.structures import PosedViews, views_of
 
 from .lift_views import image_pixels, images_of
 from .point_labels import masked_cross_entropy, with_semantic_prediction
@@ -92,19 +93,19 @@ class ViewSegmentation(BaseModel):
         Raises:
             ValueError: labels of another size than their images.
         """
-        images = torch.cat(list(inputs['view_images']))
-        labels = torch.cat(list(inputs['view_labels']))
-        if labels.shape != (len(images), *images.shape[-2:]):
-            raise ValueError(
-                f'expected labels ({len(images)}, {images.shape[-2]}, {images.shape[-1]}), got '
-                f'{tuple(labels.shape)}'
-            )
+        images = torch.cat(list(inputs['view_images']))  # (V, 3, H, W)
+        labels = torch.cat(list(inputs['view_labels']))  # (V, H, W)
+        num_views, _, height, width = images.shape
+        expect_shape('view_labels', labels, 'V H W', V=num_views, H=height, W=width)
+
+        # the label at the centre of each cell; cells of the padding have none
         maps = self.image_net(images)
-        logits = self.image_net.classify(maps)
+        logits = self.image_net.classify(maps)  # (V, C, h, w)
         step = maps.covered[0] // logits.shape[-2]
         labels = labels[:, step // 2 :: step, step // 2 :: step]
         logits = logits[:, :, : labels.shape[1], : labels.shape[2]]
-        rows = logits.permute(0, 2, 3, 1).reshape(-1, self.num_classes)
+
+        rows = logits.permute(0, 2, 3, 1).reshape(-1, self.num_classes)  # (cells, C)
         labels = labels.reshape(-1)
         labeled = labels < self.num_classes
         correct = (rows.argmax(1) == labels)[labeled].float().sum() / labeled.sum().clamp(min=1)
@@ -118,28 +119,30 @@ class ViewSegmentation(BaseModel):
         self, inputs: dict, data_samples: list[Det3DDataSample] | None = None
     ) -> list[Det3DDataSample]:
         """Classes of every point by the votes of its views; ``pred_pts_seg`` as in MVPNet."""
-        points = inputs['points']
-        views = inputs.get('views') or [None] * len(points)
         if data_samples is None:
-            data_samples = [Det3DDataSample() for _ in points]
+            data_samples = [Det3DDataSample() for _ in inputs['points']]
         return [
-            with_semantic_prediction(sample, self.vote_points(cloud[:, :3], seen))
-            for sample, cloud, seen in zip(data_samples, points, views)
+            with_semantic_prediction(sample, self.vote_points(cloud[:, :3], views))
+            for sample, cloud, views in zip(data_samples, inputs['points'], views_of(inputs))
         ]
 
     def vote_points(self, xyz: Tensor, views: PosedViews | None) -> Tensor:
-        """Class probabilities (N, C); uniform where no point is seen at all."""
+        """Class probabilities (N, C); uniform where no point is visible at all."""
         uniform = xyz.new_full((len(xyz), self.num_classes), 1 / self.num_classes)
         if views is None or len(views.pairs) == 0:
             return uniform
-        images = images_of(views)
-        maps = [self._probabilities(part) for part in images.split(_BATCH)]
+
+        # what the cells vote
+        images = images_of(views)  # (V, 3, H, W)
+        maps = torch.cat([self._probabilities(chunk) for chunk in images.split(_BATCH)])
+        maps = maps.contiguous(memory_format=torch.channels_last)  # (V, C, h, w)
         covered = tuple(side + -side % 32 for side in images.shape[-2:])
+
+        # Σ over the views of a point, then over the nearest point that has any
         pairs = image_pixels(views.pairs, views)
-        stacked = torch.cat(maps).contiguous(memory_format=torch.channels_last)
-        votes, weight = gather_pairs(stacked, pairs, covered, num_points=len(xyz), reduce='sum')
-        seen = weight > 0
-        return spread_to_unseen(votes / votes.sum(1, keepdim=True).clamp(min=1e-12), seen, xyz)
+        votes, weight = gather_pairs(maps, pairs, covered, num_points=len(xyz), reduce='sum')
+        probabilities = votes / votes.sum(1, keepdim=True).clamp(min=1e-12)  # (N, C)
+        return fill_from_nearest(probabilities, weight > 0, xyz)
 
     def _probabilities(self, images: Tensor) -> Tensor:
         """What each cell votes, (V, C, h, w)."""
@@ -149,18 +152,20 @@ class ViewSegmentation(BaseModel):
             labels = probabilities.argmax(1)
             return F.one_hot(labels, self.num_classes).permute(0, 3, 1, 2).float()
         if self.vote == 'entropy':
+            # weight = 1 − H(p) / log C
             entropy = -(probabilities * probabilities.clamp(min=1e-12).log()).sum(1, keepdim=True)
             return probabilities * (1 - entropy / math.log(self.num_classes)).clamp(min=1e-3)
         return probabilities
 
 
-def spread_to_unseen(values: Tensor, seen: Tensor, xyz: Tensor) -> Tensor:
-    """Rows (N, C) where points that are not seen take the row of the nearest seen one."""
-    unseen = (~seen).nonzero()[:, 0]
-    sources = seen.nonzero()[:, 0]
-    if len(unseen) == 0 or len(sources) == 0:
+def fill_from_nearest(values: Tensor, visible: Tensor, xyz: Tensor) -> Tensor:
+    """Rows (N, C) where points that are not visible take the row of the nearest visible one."""
+    targets = (~visible).nonzero()[:, 0]
+    sources = visible.nonzero()[:, 0]
+    if len(targets) == 0 or len(sources) == 0:
         return values
+
     tree = cKDTree(xyz[sources].cpu().numpy())
-    nearest = tree.query(xyz[unseen].cpu().numpy())[1]
+    nearest = tree.query(xyz[targets].cpu().numpy())[1]
     rows = sources[torch.as_tensor(nearest, device=xyz.device)]
-    return values.index_copy(0, unseen, values[rows])
+    return values.index_copy(0, targets, values[rows])

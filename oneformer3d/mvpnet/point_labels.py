@@ -19,12 +19,25 @@ def masked_cross_entropy(logits: Tensor, labels: Tensor, num_classes: int) -> Te
     return F.cross_entropy(logits[labeled], labels[labeled])
 
 
-def with_semantic_prediction(sample: Det3DDataSample, probabilities: Tensor) -> Det3DDataSample:
-    """The sample with classes from probabilities (N, C): no instances, a segment per class."""
+def with_semantic_prediction(
+    sample: Det3DDataSample, probabilities: Tensor, view_agreement: Tensor | None = None
+) -> Det3DDataSample:
+    """The sample with the classes of its points: no instances, a segment for each class.
+
+    Args:
+        sample: is not changed.
+        probabilities: (N, C).
+        view_agreement: (N,), of models that lift views.
+
+    Returns:
+        A copy with ``pred_pts_seg``, ``pts_confidence`` and, with views, ``pts_view_agreement``
+        (see ``structures.labels``).
+    """
     confidence, semantic = (
         x.cpu().numpy() for x in (probabilities.max(1) if len(probabilities) else _none())
-    )
+    )  # (N,) both
     num_points = len(semantic)
+
     predicted = sample.new()
     predicted.pred_pts_seg = PointData(
         pts_semantic_mask=[semantic, semantic],
@@ -33,6 +46,8 @@ def with_semantic_prediction(sample: Det3DDataSample, probabilities: Tensor) -> 
         instance_scores=np.zeros(0, dtype=np.float32),
     )
     predicted.pts_confidence = confidence
+    if view_agreement is not None:
+        predicted.pts_view_agreement = view_agreement.cpu().numpy()
     return predicted
 
 

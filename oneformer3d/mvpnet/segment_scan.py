@@ -1,8 +1,8 @@
 """A scan with images → labels of its points, in one call.
 
 Enters: a point cloud, images and their cameras, a trained ``FeatureLiftingSegmentation``. Leaves:
-the cloud with ``labels``, how sure they are and, for points asked for, where their features came
-from. N points, V views.
+the cloud with ``labels``, how sure they are and, for points that are requested, where their
+features came from. N points, V views.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,12 +68,16 @@ def segment_scan(
         raise ValueError("pc_data has no 'pos'")
     if len(images) != len(camera_params):
         raise ValueError(f'{len(images)} images but {len(camera_params)} camera_params')
+
+    # points and cameras as the model reads them
     device = next(model.parameters()).device
     xyz = check_points(pc_data['pos']).float().to(device)
     if not bool(torch.isfinite(xyz).all()):
         raise ValueError("pc_data['pos']: not all coordinates are finite")
     points = torch.cat((xyz, _colors(pc_data, model).to(device)), dim=1)
     camera, stacked = _camera(images, camera_params, convention, device)
+
+    # which view sees which point
     if camera is not None:
         depth = depth_views(depth, len(stacked), single=False)
         if depth is None and occlusion == 'zbuffer':
@@ -82,16 +86,18 @@ def segment_scan(
     views = None if camera is None else _views(xyz, stacked, camera, depth)
     if trace is not None:
         _check_trace(trace, len(xyz), views)
+
     training = model.training
     model.eval()
     try:
         (logits,), agreement = model.logits_and_agreement({'points': [points], 'views': [views]})
     finally:
         model.train(training)
+
     if len(points) == 0:
         confidence, labels = xyz.new_zeros(0), torch.zeros(0, dtype=torch.int64, device=device)
     else:
-        confidence, labels = logits.softmax(1).max(1)
+        confidence, labels = logits.softmax(1).max(1)  # (N,) both
     result = {
         **pc_data,
         'labels': labels,
@@ -104,7 +110,7 @@ def segment_scan(
 
 
 def _colors(pc_data: Mapping[str, Any], model: FeatureLiftingSegmentation) -> Tensor:
-    """(N, 3) as the data pipeline normalises them; zeros for a model that does not look."""
+    """(N, 3) as the data pipeline normalises them; zeros for a model that does not read them."""
     xyz = pc_data['pos']
     if 'color' not in model.point_inputs:
         return torch.zeros(len(xyz), 3)
@@ -162,12 +168,13 @@ def _sources(
     depth: Tensor | None,
     model: FeatureLiftingSegmentation,
 ) -> Provenance:
-    """Sources of some points; views that are seen but not read have no weight."""
+    """Sources of the points ``rows``; views that see a point but are not read have no weight."""
     pairs, confidence = trusted_pairs(
         xyz, views, model.max_views, model.distance_decay, model.normal_voxel
     )
     weights = xyz.new_zeros(views.num_views, len(xyz))
     weights[pairs.view, pairs.point] = confidence
+
     return trace_sources(
         xyz[rows],
         camera.intrinsics,

@@ -12,7 +12,6 @@ it is PointNet++ on coloured points.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,15 +24,14 @@ from oneformer3d.backbones.neighbourhoods import shuffled_rank
 from oneformer3d.backbones.pointnet2 import Point3DProcessor
 from oneformer3d.data.samples.preprocessor import SceneDataPreprocessor
 from oneformer3d.lifting.aggregation import ViewAggregator, build_aggregator
-from oneformer3d.lifting.pair_aggregation import DECAY, select_points
+from oneformer3d.lifting.pair_aggregation import DECAY
 from oneformer3d.registry import MODELS
-from oneformer3d.structures import PosedViews, point_labels
+from oneformer3d.structures import PosedViews, point_labels, views_of
 
-from .frozen_maps import FrozenMaps
-from .lift_views import LiftedPoints, MapsOf, PyramidMaps, lift_views, stored_maps
+from .image_net import build_image_net
+from .lift_views import LiftedPoints, MapsOf, lift_views
+from .point_inputs import POINT_INPUTS, draw_points, point_features, views_of_points
 from .point_labels import masked_cross_entropy, with_semantic_prediction
-
-POINT_INPUTS = {'color': 3, 'height': 1}
 
 
 @MODELS.register_module(name=['MVPNet', 'FeatureLiftingSegmentation'])
@@ -59,8 +57,8 @@ class FeatureLiftingSegmentation(BaseModel):
             time, each time spread over the whole scene, so that it sees the density it was
             trained on; None is all of them.
         chunk_size: points that are lifted at a time in prediction.
-        map_store: with a frozen ``image_net``, folder in which its maps are kept.
-        map_bytes: with a frozen ``image_net`` and no folder, memory to keep its maps in.
+        map_store: with a frozen ``image_net``, folder for its maps.
+        map_bytes: with a frozen ``image_net`` and no folder, memory for its maps.
         data_preprocessor: settings of the data preprocessor.
         init_cfg: settings of weight initialisation.
     """
@@ -68,20 +66,27 @@ class FeatureLiftingSegmentation(BaseModel):
     def __init__(
         self,
         num_classes: int = 20,
+        # where maps come from
         image_net: Mapping[str, Any] | None = None,
         clip_channels: int | None = None,
         use_images: bool = True,
+        # how the views of a point are aggregated
         aggregator: str | Mapping[str, Any] = 'attention',
+        # points
         point_processor: Mapping[str, Any] | None = None,
         point_inputs: Sequence[str] = ('color', 'height'),
+        # which views count, and how much
         max_views: int | None = 8,
         distance_decay: float = DECAY,
         normal_voxel: float | None = None,
+        # how many points at a time
         num_train_points: int | None = None,
         points_per_pass: int | None = None,
         chunk_size: int = 10000,
+        # where the maps of a frozen network stay
         map_store: str | None = None,
         map_bytes: int = 1 << 30,
+        # settings of the framework
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -93,7 +98,9 @@ class FeatureLiftingSegmentation(BaseModel):
         )
         unknown = sorted(set(point_inputs) - set(POINT_INPUTS))
         if unknown:
-            raise ValueError(f'point_inputs: expected some of {list(POINT_INPUTS)}, got {unknown}')
+            raise ValueError(
+                f'point_inputs: expected a subset of {list(POINT_INPUTS)}, got {unknown}'
+            )
         for name, value in (
             ('num_train_points', num_train_points),
             ('points_per_pass', points_per_pass),
@@ -101,6 +108,7 @@ class FeatureLiftingSegmentation(BaseModel):
         ):
             if value is not None and value < 1:
                 raise ValueError(f'{name} must be positive, got {value}')
+
         self.num_classes = num_classes
         self.point_inputs = tuple(point_inputs)
         self.max_views = max_views
@@ -109,6 +117,8 @@ class FeatureLiftingSegmentation(BaseModel):
         self.num_train_points = num_train_points
         self.points_per_pass = points_per_pass
         self.chunk_size = chunk_size
+
+        # images
         in_channels = sum(POINT_INPUTS[name] for name in point_inputs)
         self.image_net: FeaturePyramid | None = None
         self.aggregator: ViewAggregator | None = None
@@ -119,6 +129,8 @@ class FeatureLiftingSegmentation(BaseModel):
             )
             self.aggregator = build_aggregator(aggregator, lifted_channels)
             in_channels += lifted_channels
+
+        # points
         if in_channels == 0:
             raise ValueError('the point network needs images or point_inputs')
         self.point_processor = Point3DProcessor(in_channels, num_classes, **(point_processor or {}))
@@ -163,16 +175,18 @@ class FeatureLiftingSegmentation(BaseModel):
         Raises:
             ValueError: a sample without semantic labels.
         """
-        points, views = list(inputs['points']), self._views(inputs)
+        points, views = list(inputs['points']), views_of(inputs)
         labels = point_labels(data_samples, 'pts_semantic_mask')
         if self.num_train_points is not None:
-            drawn = [_draw(sample, self.num_train_points) for sample in points]
-            views = [_some_points(seen, chosen) for seen, chosen in zip(views, drawn)]
-            points = [sample[chosen] for sample, chosen in zip(points, drawn)]
+            drawn = [draw_points(cloud, self.num_train_points) for cloud in points]
+            views = [views_of_points(sample, chosen) for sample, chosen in zip(views, drawn)]
+            points = [cloud[chosen] for cloud, chosen in zip(points, drawn)]
             labels = [label[chosen] for label, chosen in zip(labels, drawn)]
-        features, lifted = self.features(points, views)
-        xyz = torch.cat([sample[:, :3] for sample in points])
-        logits = self.point_processor(features, xyz, [len(sample) for sample in points])
+
+        features, lifted = self.features(points, views)  # (sum N, F)
+        xyz = torch.cat([cloud[:, :3] for cloud in points])
+        logits = self.point_processor(features, xyz, [len(cloud) for cloud in points])
+
         target = torch.cat([label.to(logits.device) for label in labels])
         losses = {'loss_semantic': masked_cross_entropy(logits, target, self.num_classes)}
         if lifted is not None:
@@ -192,25 +206,23 @@ class FeatureLiftingSegmentation(BaseModel):
         """
         if data_samples is None:
             data_samples = [Det3DDataSample() for _ in inputs['points']]
+
         logits, agreement = self.logits_and_agreement(inputs)
-        predicted = [
-            with_semantic_prediction(sample, rows.softmax(1))
-            for sample, rows in zip(data_samples, logits)
+        agreement = [None] * len(logits) if agreement is None else agreement
+        return [
+            with_semantic_prediction(sample, rows.softmax(1), agreed)
+            for sample, rows, agreed in zip(data_samples, logits, agreement)
         ]
-        if agreement is not None:
-            for sample, rows in zip(predicted, agreement):
-                sample.pts_view_agreement = rows.cpu().numpy()
-        return predicted
 
     def logits(self, inputs: dict) -> list[Tensor]:
         """Logits (N, C) of every point of each sample."""
-        points, views = list(inputs['points']), self._views(inputs)
+        points, views = list(inputs['points']), views_of(inputs)
         features, _ = self.features(points, views)
         return self._of_samples(features, points)
 
     def logits_and_agreement(self, inputs: dict) -> tuple[list[Tensor], list[Tensor] | None]:
         """Logits (N, C) of each sample and ``view_agreement`` (N,), None without images."""
-        points, views = list(inputs['points']), self._views(inputs)
+        points, views = list(inputs['points']), views_of(inputs)
         features, lifted = self.features(points, views, with_agreement=True)
         logits = self._of_samples(features, points)
         if lifted is None:
@@ -219,8 +231,8 @@ class FeatureLiftingSegmentation(BaseModel):
 
     def _of_samples(self, features: Tensor, points: Sequence[Tensor]) -> list[Tensor]:
         """Logits (N, C) of each sample from its rows of features (sum N, F)."""
-        parts = features.split([len(sample) for sample in points])
-        return [self._in_passes(part, sample[:, :3]) for part, sample in zip(parts, points)]
+        by_sample = features.split([len(cloud) for cloud in points])
+        return [self._in_passes(rows, cloud[:, :3]) for rows, cloud in zip(by_sample, points)]
 
     def features(
         self,
@@ -232,6 +244,7 @@ class FeatureLiftingSegmentation(BaseModel):
         columns = [torch.cat([point_features(sample, self.point_inputs) for sample in points])]
         if self.aggregator is None:
             return columns[0], None
+
         lifted = lift_views(
             self._maps_of,
             self.aggregator,
@@ -243,7 +256,7 @@ class FeatureLiftingSegmentation(BaseModel):
             self.normal_voxel,
             with_agreement,
         )
-        return torch.cat((lifted.features, *columns), dim=1), lifted
+        return torch.cat((lifted.features, *columns), dim=1), lifted  # (sum N, F)
 
     def extract_maps(self, images: Tensor) -> dict[str, Tensor]:
         """Maps of images (V, 3, H, W) that cover them exactly: name → (V, C, h, w).
@@ -253,6 +266,8 @@ class FeatureLiftingSegmentation(BaseModel):
         """
         if self.image_net is None:
             raise ValueError('this network has no image_net')
+
+        # maps reach beyond images that are padded; here they end where the image does
         maps = self.image_net(images)
         cut = {}
         for x in maps.maps:
@@ -279,6 +294,7 @@ class FeatureLiftingSegmentation(BaseModel):
         num_points = len(xyz)
         if self.points_per_pass is None or num_points <= self.points_per_pass:
             return self.point_processor(features, xyz)
+
         num_passes = -(-num_points // self.points_per_pass)
         order = torch.argsort(shuffled_rank(torch.arange(num_points, device=xyz.device)))
         logits = features.new_zeros(num_points, self.num_classes)
@@ -286,55 +302,3 @@ class FeatureLiftingSegmentation(BaseModel):
             chosen = chosen.sort().values
             logits[chosen] = self.point_processor(features[chosen], xyz[chosen])
         return logits
-
-    def _views(self, inputs: dict) -> list[PosedViews | None]:
-        return list(inputs.get('views') or [None] * len(inputs['points']))
-
-
-def build_image_net(
-    image_net: Mapping[str, Any] | None,
-    clip_channels: int | None,
-    map_store: str | None,
-    map_bytes: int,
-) -> tuple[FeaturePyramid | None, MapsOf, int]:
-    """The image network or None, what gives the maps of views, and their channels.
-
-    Raises:
-        ValueError: both a network and the channels of stored maps.
-    """
-    if clip_channels is not None:
-        if image_net is not None:
-            raise ValueError('clip_channels is for models without image_net')
-        return None, stored_maps, clip_channels
-    network = FeaturePyramid(**(image_net or {}))
-    frozen = network.frozen and network.fuse == 'sum'
-    if map_store is not None and not frozen:
-        raise ValueError("map_store keeps the summed map of a frozen image_net: frozen, 'sum'")
-    maps_of = FrozenMaps(network, map_store, map_bytes) if frozen else PyramidMaps(network)
-    return network, maps_of, network.out_channels
-
-
-def point_features(points: Tensor, names: Sequence[str]) -> Tensor:
-    """Of 'color' and 'height' above the lowest point: (N, 6) → (N, F)."""
-    columns = []
-    for name in names:
-        if name == 'color':
-            columns.append(points[:, 3:6])
-        elif len(points):
-            columns.append(points[:, 2:3] - points[:, 2].min())
-        else:
-            columns.append(points[:, 2:3])
-    return torch.cat(columns, dim=1) if columns else points[:, :0]
-
-
-def _draw(points: Tensor, count: int) -> Tensor:
-    """(n,) int64 rows in order."""
-    order = torch.randperm(len(points), device=points.device)[:count]
-    return order.sort().values
-
-
-def _some_points(views: PosedViews | None, chosen: Tensor) -> PosedViews | None:
-    if views is None:
-        return None
-    pairs = select_points(views.pairs, chosen, views.num_points)
-    return replace(views, pairs=pairs, num_points=len(chosen))

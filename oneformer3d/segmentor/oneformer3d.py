@@ -31,6 +31,7 @@ from oneformer3d.structures import (
     hide_prefix,
     point_labels,
     split_queries,
+    views_of,
 )
 
 from .classes import checked_classes, instance_class_table
@@ -308,8 +309,7 @@ class OneFormer3D(BaseModel):
 
 def _views_of(inputs: Mapping, points: PointFeatures) -> list[PosedViews | None]:
     """Views of every sample; an encoder that computes maps returns the views with them."""
-    views = inputs.get('views') if points.views is None else points.views
-    return list(views or [None] * len(points.num_points))
+    return views_of(inputs) if points.views is None else list(points.views)
 
 
 def _with_prediction(sample: Det3DDataSample, prediction: ScenePrediction) -> Det3DDataSample:

@@ -25,7 +25,7 @@ from .labels import find_point_labels, point_labels
 from .queries import LayerOutput, QueryOutput, map_outputs, split_queries
 from .records import DecoderScene, PointFeatures, SceneTargets, VoxelGrid
 from .state_names import hide_prefix
-from .views import PosedViews, ViewBatch
+from .views import PosedViews, ViewBatch, views_of
 
 __all__ = [
     'DecoderScene',
@@ -44,4 +44,5 @@ __all__ = [
     'map_outputs',
     'point_labels',
     'split_queries',
+    'views_of',
 ]

@@ -5,7 +5,7 @@ Leaves: ``ViewBatch``, from which fusion, MVPNet and the STM decoder read. V vie
 of all samples, P pairs, C channels of a map, h × w its grid.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -73,6 +73,11 @@ class PosedViews:
             if isinstance(value, Tensor)
         }
         return replace(self, pairs=self.pairs.to(device), **tensors)
+
+
+def views_of(inputs: Mapping) -> list[PosedViews | None]:
+    """Views of every sample of a segmentor's inputs, None for samples, or batches, without."""
+    return list(inputs.get('views') or [None] * len(inputs['points']))
 
 
 @dataclass(frozen=True)

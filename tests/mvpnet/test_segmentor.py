@@ -8,7 +8,7 @@ import torch
 
 from oneformer3d.lifting import EfficientFeatureLifting
 from oneformer3d.metrics.unified import UnifiedSegMetric
-from oneformer3d.mvpnet.image_segmentor import spread_to_unseen
+from oneformer3d.mvpnet.image_segmentor import fill_from_nearest
 from oneformer3d.mvpnet.segment_scan import segment_scan
 from oneformer3d.registry import MODELS
 from tests.helpers.fusion_scenes import CHANNELS, INTRINSICS, poses, segmentor_settings, views_of
@@ -264,7 +264,7 @@ def test_first_stage_trains_on_pictures():
     assert losses[-1] < 0.5 * losses[0]
     assert result['pixel_accuracy'] > 0.8
     assert model(inputs).shape == (2, 3, 16, 16)
-    with pytest.raises(ValueError, match='expected labels'):
+    with pytest.raises(ValueError, match='view_labels: expected'):
         model.loss({'view_images': [images], 'view_labels': [labels[:, 1:]]})
 
 
@@ -294,8 +294,8 @@ def test_unseen_points_take_the_nearest():
     xyz = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1.2, 0, 0], [-0.1, 0, 0]])
     values = torch.tensor([[1.0], [2.0], [0.0], [0.0]])
     seen = torch.tensor([True, True, False, False])
-    assert spread_to_unseen(values, seen, xyz)[:, 0].tolist() == [1, 2, 2, 1]
-    assert spread_to_unseen(values, ~seen & False, xyz) is values
+    assert fill_from_nearest(values, seen, xyz)[:, 0].tolist() == [1, 2, 2, 1]
+    assert fill_from_nearest(values, ~seen & False, xyz) is values
 
 
 @pytest.mark.parametrize('mode', ['concat', 'add'])
