@@ -36,8 +36,9 @@ from oneformer3d.fields.fitting.fitted import (
 )
 from oneformer3d.fields.fitting.loop import fit_field
 from oneformer3d.fields.fitting.settings import METHODS, FitSettings, make_fit_settings
+from oneformer3d.fields.scene.folder import load_field_scene
 from oneformer3d.fields.scene.language import with_language, write_pyramids
-from oneformer3d.fields.scene.scene import FieldScene, load_field_scene
+from oneformer3d.fields.scene.scene import FieldScene
 from oneformer3d.files.atomic import atomic_write_bytes
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'fields'

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from oneformer3d.fields.fitting.settings import FitSettings
-from oneformer3d.fields.scene.scene import FieldScene, scene_from_arrays
+from oneformer3d.fields.scene.arrays import scene_from_arrays
+from oneformer3d.fields.scene.batches import FlatViews, RayBatch
+from oneformer3d.fields.scene.scene import FieldScene
 
 SIZE = (24, 32)
 K = torch.tensor([[18.0, 0, 15.5], [0, 18.0, 11.5], [0, 0, 1]])
@@ -53,6 +55,12 @@ def box_scene(num_views: int = 8, **changes) -> FieldScene:
     views.setdefault('intrinsics', [K] * num_views)
     names = WALLS if views.get('semantics') is not None else ()
     return scene_from_arrays(**views, class_names=names, things=(0, 1, 2), name='box')
+
+
+def view_batch(scene: FieldScene, view: int) -> RayBatch:
+    """All pixels of one view, row by row."""
+    flat = FlatViews([view], [scene.read(view)], scene.language_scales)
+    return flat.take(torch.arange(int(flat.starts[-1])), scene.camera)
 
 
 def wall_points(num_points: int, seed: int = 0) -> tuple[Tensor, Tensor]:

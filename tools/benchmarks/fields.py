@@ -34,7 +34,8 @@ from oneformer3d.fields.asking.evaluate import (
 from oneformer3d.fields.fitting.fitted import FittedField
 from oneformer3d.fields.fitting.loop import fit_field
 from oneformer3d.fields.fitting.settings import FitSettings, make_fit_settings
-from oneformer3d.fields.scene.scene import FieldScene, load_field_scene
+from oneformer3d.fields.scene.folder import load_field_scene
+from oneformer3d.fields.scene.scene import FieldScene
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'fields' / 'semantic_nerf.yaml'
 SIDES = {

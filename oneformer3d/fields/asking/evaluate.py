@@ -23,8 +23,8 @@ from ..fitting.sampling import view_sampler
 from ..fitting.step import best_gains, psnr
 from ..rendering.render import render_image
 from ..scene.batches import FlatMaps
-from ..scene.label_maps import IGNORE
-from ..scene.scene import FieldScene, ScanPoints
+from ..scene.labelled_points import IGNORE, LabelledPoints
+from ..scene.scene import FieldScene
 from .query import instances_at_points, query_nerf_at_points
 
 _EPS = 1e-8
@@ -90,7 +90,7 @@ def evaluate_views(
 
 
 def evaluate_points(
-    fitted: FittedField, points: ScanPoints, with_instances: bool = False
+    fitted: FittedField, points: LabelledPoints, with_instances: bool = False
 ) -> dict[str, float]:
     """Classes at the scan's points, where both the scan and the field have an answer.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..fitting.fitted import FittedField
-from ..scene.label_maps import IGNORE, ScanPoints
+from ..scene.labelled_points import IGNORE, LabelledPoints
 from .query import LANGUAGE_SIZES, query_lerf_with_text
 
 _MIN_POINTS = 30  # of an instance that is looked for
@@ -20,7 +20,7 @@ _MIN_POINTS = 30  # of an instance that is looked for
 
 def evaluate_text(
     fitted: FittedField,
-    points: ScanPoints,
+    points: LabelledPoints,
     class_vectors: Tensor,
     negatives: Tensor,
     sizes: Sequence[float] = LANGUAGE_SIZES[::3],

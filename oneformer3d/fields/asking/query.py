@@ -1,14 +1,13 @@
 """What a fitted field says of points: classes, features, instances and text.
 
 Enters: a field and points (N, 3) in world metres; text as phrases or unit vectors. Leaves: one row
-per point. Points that no training view saw get no answer (``IGNORE``, confidence 0, not valid): the
-network has values there too, but nothing told it which.
+per point. Points that no training view observed get no answer (``IGNORE``, confidence 0, not
+valid): the network has values there too, but nothing taught it which.
 
 Letters: N points, C classes, D width of a feature, P positive and K negative phrases, S scales.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +15,17 @@ from torch import Tensor
 
 from oneformer3d.clip.text import CANONICAL_PHRASES, pairwise_relevancy
 from oneformer3d.lifting.chunks import DEFAULT_BYTE_BUDGET, ranges
+from oneformer3d.lifting.shapes import expect_shape
 
 from ..fitting.fitted import FittedField
 from ..networks.field import Field
-from ..scene.label_maps import IGNORE
+from ..scene.labelled_points import IGNORE
 
 # Opacity is that of so thick a layer of a point's density, metres.
 LAYER = 0.05
 # Patch sizes that a language field is searched over (LERF, section 3.4), metres.
 LANGUAGE_SIZES = tuple(1.5 * (k + 1) / 30 for k in range(30))
-_BYTES_PER_VALUE = 4 * 4  # of a float32 and what is worked out on the way
+_BYTES_PER_VALUE = 4 * 4  # of a float32 and what is computed on the way
 
 EncodeText = Callable[[Sequence[str]], Tensor]
 
@@ -61,13 +61,11 @@ def query_nerf_at_points(
     values = field_at_points(
         field, point_cloud, ('semantics',), chunk_size=chunk_size, byte_budget=byte_budget
     )
-    probabilities = values['semantics'].softmax(-1)
-    best, labels = probabilities.max(-1)
+    best, labels = values['semantics'].softmax(-1).max(-1)  # (N,) both
     result = {'labels': torch.where(observed, labels, IGNORE)}
     if return_confidence:
-        opacity = -torch.expm1(-values['density'] * LAYER)
         result |= {
-            'confidence': torch.where(observed, opacity, 0.0),
+            'confidence': _opacity(values['density'], observed),
             'semantic_confidence': torch.where(observed, best, 0.0),
             'density': values['density'],
             'observed': observed,
@@ -89,8 +87,8 @@ def query_lerf_with_text(
 ) -> dict[str, Tensor]:
     """Which of the phrases each point is about.
 
-    A field of language is asked at every size and the best size per point and phrase counts; a
-    field of features in CLIP's text space is asked once.
+    A field of language is queried at every size and the best size per point and phrase counts; a
+    field of features in CLIP's text space is queried once.
 
     Args:
         lerf_model: with a head 'language', or 'features' of mode 'clip'.
@@ -98,7 +96,7 @@ def query_lerf_with_text(
         text_queries: P phrases, or their unit vectors (P, D).
         threshold: relevancy from which a point counts as found; 0.5 is neutral.
         negatives: K phrases that are nothing in particular, or their vectors.
-        encode_text: phrases → vectors; None asks the model, which LERF can.
+        encode_text: phrases → vectors; None takes the model's own, which LERF has.
         temperature: of ``relevancy``.
         sizes: S patch sizes in metres.
         byte_budget: bytes for temporary values.
@@ -113,20 +111,22 @@ def query_lerf_with_text(
     name = 'language' if 'language' in field.head_nets else 'features'
     if name not in field.head_nets:
         raise ValueError('the field has neither language nor features to compare text with')
-    found = None
+
+    scores = None
     for size in sizes if name == 'language' else (None,):
         features = field_at_points(
             field, point_cloud, (name,), patch_size=size, byte_budget=byte_budget
         )[name]
         score = relevancy(features, positives.to(features), negatives.to(features), temperature)
-        found = score if found is None else torch.maximum(found, score)
-    found = torch.where(observed[:, None], found, 0.0)
-    confidence, labels = found.max(-1)
+        scores = score if scores is None else torch.maximum(scores, score)  # (N, P)
+
+    scores = torch.where(observed[:, None], scores, 0.0)
+    confidence, labels = scores.max(-1)
     return {
         'labels': labels,
         'confidence': confidence,
         'valid_mask': (confidence > threshold) & observed,
-        'relevancy_matrix': found,
+        'relevancy_matrix': scores,
     }
 
 
@@ -151,16 +151,18 @@ def relevancy(
     """
     if not temperature > 0:
         raise ValueError(f'temperature must be positive, got {temperature}')
-    if negatives.ndim != 2 or len(negatives) == 0:
-        raise ValueError(f'expected negatives (K, D) with K of 1 or more: {negatives.shape}')
-    if features.shape[-1] != negatives.shape[-1]:
-        raise ValueError(f'features of width {features.shape[-1]}, text of {negatives.shape[-1]}')
-    if not (torch.isfinite(positives).all() and torch.isfinite(negatives).all()):
-        raise ValueError('vectors of text must be finite')
+    width = features.shape[-1]
+    for name, vectors, shape in (('positives', positives, 'P D'), ('negatives', negatives, 'K D')):
+        expect_shape(name, vectors, shape, D=width)
+        if not torch.isfinite(vectors).all():
+            raise ValueError(f'{name}: vectors of text must be finite')
+    if not len(negatives):
+        raise ValueError('negatives: expected K of 1 or more')
+
     finite = torch.isfinite(features).all(-1, keepdim=True)
     rows = torch.where(finite, features, 0.0)
-    found = pairwise_relevancy(rows, positives, negatives, scale=1 / temperature)
-    return torch.where(finite, found, 0.0)
+    scores = pairwise_relevancy(rows, positives, negatives, scale=1 / temperature)  # (N, P)
+    return torch.where(finite, scores, 0.0)
 
 
 @torch.no_grad()
@@ -177,7 +179,7 @@ def field_at_points(
 
     Args:
         field: any.
-        points: (N, 3) metres; those that are not finite are asked at the origin.
+        points: (N, 3) metres; those that are not finite are queried at the origin.
         heads: names.
         patch_size: metres, for language.
         chunk_size: points at a time, at most.
@@ -188,20 +190,21 @@ def field_at_points(
         raise ValueError(f'chunks of {chunk_size} points in {byte_budget} bytes hold nothing')
     widest = sum(p.shape[0] for p in field.parameters() if p.ndim == 2 and len(p) < 4096)
     rows = max(1, min(chunk_size, byte_budget // (max(widest, 64) * _BYTES_PER_VALUE)))
-    device, pieces = field.unit_from_world.device, {}
-    was_training = field.training
+
+    device, was_training = field.unit_from_world.device, field.training
+    chunks: dict[str, list[Tensor]] = {}
     field.eval()
-    for begin, end in ranges(max(1, len(points)), rows):  # one empty piece gives empty values
-        part = torch.nan_to_num(points[begin:end], 0.0, 0.0, 0.0).to(device).float()
-        positions = field.scene_box.to_unit(part)
+    for begin, end in ranges(max(1, len(points)), rows):  # one empty chunk gives empty values
+        chunk = torch.nan_to_num(points[begin:end], 0.0, 0.0, 0.0).to(device).float()
+        positions = field.scene_box.to_unit(chunk)  # (n, 3)
         density, hidden = field.density(positions)
         size = None if patch_size is None else torch.full(density.shape, patch_size).to(device)
         values = field.heads(hidden, positions, names=heads, patch_size=size)
         values['density'] = density * field.scene_box.scale
         for name, value in values.items():
-            pieces.setdefault(name, []).append(value.float().to(points.device))
+            chunks.setdefault(name, []).append(value.float().to(points.device))
     field.train(was_training)
-    return {name: torch.cat(values) for name, values in pieces.items()}
+    return {name: torch.cat(values) for name, values in chunks.items()}
 
 
 def query_features_at_points(
@@ -225,12 +228,18 @@ def query_features_at_points(
     """
     field, observed = _field_and_observed(nerf_model, point_cloud, byte_budget)
     values = field_at_points(field, point_cloud, (name,), byte_budget=byte_budget)
-    opacity = -torch.expm1(-values['density'] * LAYER)
     return {
         'features': torch.where(observed[:, None], values[name], 0.0),
-        'confidence': torch.where(observed, opacity, 0.0),
+        'confidence': _opacity(values['density'], observed),
         'observed': observed,
     }
+
+
+def query_classes(fitted: FittedField, points: Tensor) -> dict[str, Tensor]:
+    """Classes at points (N, 3), and 'instances' (N,) where the field knows some."""
+    if 'instances' in fitted.field.head_nets:
+        return instances_at_points(fitted, points)
+    return query_nerf_at_points(fitted, points)
 
 
 def instances_at_points(
@@ -255,15 +264,18 @@ def instances_at_points(
     Returns:
         What ``query_nerf_at_points`` returns, and instances (N,) int64, -1 for none.
     """
+    field = fitted.field
     result = query_nerf_at_points(fitted, points)
-    vectors = field_at_points(fitted.field, points, ('instances',))['instances']
+    vectors = field_at_points(field, points, ('instances',))['instances']  # (N, D)
     instances = torch.full((len(points),), -1)
     things = fitted.things or tuple(range(len(fitted.class_names)))
-    if fitted.field.num_slots:
+
+    if field.num_slots:
         with torch.no_grad():
-            slots = fitted.field.instance_logits(vectors).argmax(-1)
+            slots = field.instance_logits(vectors.to(field.unit_from_world.device)).argmax(-1)
         is_thing = torch.isin(result['labels'], torch.tensor(things))
-        return {**result, 'instances': torch.where(is_thing, slots, instances)}
+        return {**result, 'instances': torch.where(is_thing, slots.to(instances), instances)}
+
     generator = torch.Generator().manual_seed(seed)
     count = 0
     for label in things:
@@ -271,17 +283,22 @@ def instances_at_points(
         if len(rows) < min_size:
             continue
         chosen = rows[torch.randperm(len(rows), generator=generator)[:max_clustered]]
-        centres = _cluster_centres(vectors[chosen], min_size)
-        nearest = (vectors[rows] @ centres.t()).argmax(-1)
-        instances[rows] = count + nearest
+        centres = _cluster_centres(vectors[chosen], min_size)  # (K, D)
+        instances[rows] = count + (vectors[rows] @ centres.t()).argmax(-1)
         count += len(centres)
     return {**result, 'instances': instances}
 
 
 def check_points(points: Tensor) -> None:
     """ValueError unless (N, 3) floating point."""
-    if points.ndim != 2 or points.shape[-1] != 3 or not points.is_floating_point():
-        raise ValueError(f'expected points (N, 3), got {points.dtype} {tuple(points.shape)}')
+    expect_shape('points', points, 'N 3')
+    if not points.is_floating_point():
+        raise ValueError(f'points: expected floating point, got {points.dtype}')
+
+
+def _opacity(density: Tensor, observed: Tensor) -> Tensor:
+    # 1 − e^(−σ·layer)
+    return torch.where(observed, -torch.expm1(-density * LAYER), 0.0)
 
 
 def _cluster_centres(vectors: Tensor, min_size: int) -> Tensor:
@@ -306,7 +323,7 @@ def _field_and_observed(
     return model.field, model.observations.observed(points, byte_budget)
 
 
-def _vectors(texts: Any, encode: EncodeText | None) -> Tensor:
+def _vectors(texts: Sequence[str] | Tensor, encode: EncodeText | None) -> Tensor:
     if isinstance(texts, Tensor):
         return texts
     if encode is None:

@@ -8,6 +8,7 @@ Letters: N points, C classes, V views.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,17 @@ from oneformer3d.data.class_tables import ClassTable
 from oneformer3d.files.atomic import atomic_write_bytes
 from oneformer3d.files.names import validate_scene_name
 from oneformer3d.lifting import invert_pose
+from oneformer3d.lifting.shapes import expect_shape
 
 from ..fitting.fitted import FittedField
 from ..fitting.loop import fit_field
 from ..fitting.loss import PointPrior
 from ..fitting.settings import FitSettings
 from ..networks.field import Field
-from ..scene.label_maps import IGNORE, read_labelled_points
-from ..scene.scene import FieldScene, scene_from_arrays
-from .query import instances_at_points, query_nerf_at_points
+from ..scene.arrays import scene_from_arrays
+from ..scene.labelled_points import IGNORE, read_arrays, read_labelled_points
+from ..scene.scene import FieldScene
+from .query import query_classes, query_nerf_at_points
 
 CONVENTIONS = ('world_from_cam', 'cam_from_world', 'opengl')
 _OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
@@ -72,16 +75,17 @@ def segment_scan_with_field(
     Raises:
         ValueError: no labels to learn from, or images and cameras that do not belong together.
     """
-    points = torch.as_tensor(pc_data['pos']).float()
+    points = torch.as_tensor(pc_data['pos']).float()  # (N, 3)
     if nerf_model is None:
         labels = pc_data.get('labels')
         scene = _scene(images, camera_params, convention, labels, num_classes)
-        settings = settings or FitSettings(holdout_every=0, labels='none')
-        settings = FitSettings(**{**settings.to_dict(), 'steps': training_iterations})
         prior = _prior_of_labels(points, labels, len(scene.class_names))
         if prior is None and not scene.class_names:
             raise ValueError("no labels to learn from: neither 'semantics' of images nor 'labels'")
+        settings = settings or FitSettings(holdout_every=0, labels='none')
+        settings = replace(settings, steps=training_iterations)
         nerf_model = fit_field(scene, settings, prior=prior, device=device)
+
     result = query_nerf_at_points(nerf_model, points)
     return {
         **pc_data,
@@ -115,7 +119,7 @@ def write_pseudo_labels(
         points: (N, 3) in the order of the scene's point file.
         root: data root that the files are written into.
         scene: name.
-        table: its raw ids are written, 0 for points without a sure label.
+        table: its raw ids are written, 0 for points of less confidence.
         min_confidence: least product of opacity and class probability.
 
     Returns:
@@ -129,30 +133,32 @@ def write_pseudo_labels(
             f'the field has classes {fitted.class_names[:3]}…, the table {table.name} has others'
         )
     validate_scene_name(scene)
-    has_instances = 'instances' in fitted.field.head_nets
-    result = (instances_at_points if has_instances else query_nerf_at_points)(fitted, points)
-    confidence = result['confidence'] * result['semantic_confidence']
-    sure = (confidence >= min_confidence) & (result['labels'] != IGNORE)
-    labels = torch.where(sure, result['labels'], table.ignore_index).numpy()
+
+    result = query_classes(fitted, points)
+    confidence = result['confidence'] * result['semantic_confidence']  # (N,)
+    keep = (confidence >= min_confidence) & (result['labels'] != IGNORE)
+    labels = torch.where(keep, result['labels'], table.ignore_index)
     instances = torch.full((len(points),), -1)
-    if has_instances:
-        instances = torch.where(sure, result['instances'], -1)
-    raw = table.raw_from_contiguous(labels).astype(np.int64)
-    for folder, values in (('semantic_mask', raw), ('instance_mask', instances.numpy() + 1)):
-        content = np.ascontiguousarray(values.astype(np.int64)).tobytes()
+    if 'instances' in result:
+        instances = torch.where(keep, result['instances'], -1)
+
+    # on disk are raw ids, and instances count from 1
+    raw = table.raw_from_contiguous(labels.numpy())
+    for folder, ids in (('semantic_mask', raw), ('instance_mask', instances.numpy() + 1)):
+        content = np.ascontiguousarray(ids, dtype=np.int64).tobytes()
         atomic_write_bytes(Path(root) / folder / f'{scene}.bin', content)
     return {
-        'labelled': float(sure.float().mean()),
+        'labelled': float(keep.float().mean()),
         'observed': float(result['observed'].float().mean()),
     }
 
 
 def read_prior(path: str | Path, num_classes: int, certainty: float = 0.9) -> PointPrior:
-    """Classes of points as a prior.
+    """Read classes of points as a prior.
 
     Args:
         path: ``.npz`` with points and 'logits' or 'probabilities' (N, C), or any file of labelled
-            points (``label_maps.read_labelled_points``), whose class then gets ``certainty``.
+            points (``labelled_points.read_labelled_points``), whose class then gets ``certainty``.
         num_classes: C.
         certainty: probability of a class that is only named.
 
@@ -162,27 +168,28 @@ def read_prior(path: str | Path, num_classes: int, certainty: float = 0.9) -> Po
     """
     path = Path(path)
     if path.suffix == '.npz' and path.is_file():
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                values = {key: arrays[key] for key in arrays.files}
-        except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f'{path}: not a readable .npz file ({error})') from error
-        for name in ('logits', 'probabilities'):
-            if name in values and 'points' in values:
-                given = torch.from_numpy(values[name].astype(np.float32))
-                if given.ndim != 2 or given.shape[1] != num_classes:
-                    raise ValueError(
-                        f'{path}: {name} {tuple(given.shape)} of {num_classes} classes'
-                    )
-                if name == 'logits':
-                    given = given.softmax(-1)
-                return PointPrior(torch.from_numpy(values['points'][:, :3].astype('f4')), given)
-    points, semantic, _, _ = read_labelled_points(path)
-    known = semantic != IGNORE
-    if known.any() and semantic[known].max() >= num_classes:
-        raise ValueError(f'{path}: class {semantic[known].max()} of {num_classes} classes')
-    labels = torch.from_numpy(semantic[known].astype(np.int64))
-    return PointPrior(torch.from_numpy(points[known]), _smooth(labels, num_classes, certainty))
+        prior = _read_probabilities(path, num_classes)
+        if prior is not None:
+            return prior
+
+    points = read_labelled_points(path)
+    known = points.semantic != IGNORE
+    labels = points.semantic[known]
+    if len(labels) and int(labels.max()) >= num_classes:
+        raise ValueError(f'{path}: class {int(labels.max())} of {num_classes} classes')
+    return PointPrior(points.xyz[known], _smoothed(labels, num_classes, certainty))
+
+
+def _read_probabilities(path: Path, num_classes: int) -> PointPrior | None:
+    """The prior of a file with 'logits' or 'probabilities' of its points, None of another."""
+    arrays = read_arrays(path)
+    name = next((name for name in ('logits', 'probabilities') if name in arrays), None)
+    if name is None or 'points' not in arrays:
+        return None
+    values = torch.from_numpy(arrays[name].astype(np.float32))
+    expect_shape(f'{path}: {name}', values, 'N C', C=num_classes)
+    points = torch.from_numpy(arrays['points'][:, :3].astype(np.float32))
+    return PointPrior(points, values.softmax(-1) if name == 'logits' else values)
 
 
 def _scene(
@@ -201,10 +208,11 @@ def _scene(
                 f'image {number}: expected {_VIEW_KEYS}, the same of each: {set(view)}'
             )
     columns = {key: [view[key] for view in views] for key in (views[0] if views else ())}
+
+    # as many classes as images and points show
     if num_classes is None:
         shown = [torch.as_tensor(values) for values in columns.get('semantics', [])]
-        if labels is not None:
-            shown.append(torch.as_tensor(labels))
+        shown += [] if labels is None else [torch.as_tensor(labels)]
         known = [values[values != IGNORE] for values in shown]
         num_classes = 1 + max((int(v.max()) for v in known if v.numel()), default=-1)
     return scene_from_arrays(
@@ -227,10 +235,11 @@ def _prior_of_labels(points: Tensor, labels: Tensor | None, num_classes: int) ->
         return None
     if not 0 <= int(labels[known].min()) <= int(labels[known].max()) < num_classes:
         raise ValueError(f'labels of points must be within 0…{num_classes - 1}, or {IGNORE}')
-    return PointPrior(points[known], _smooth(labels[known], num_classes, 1.0))
+    return PointPrior(points[known], _smoothed(labels[known], num_classes, 1.0))
 
 
-def _smooth(labels: Tensor, num_classes: int, certainty: float) -> Tensor:
+def _smoothed(labels: Tensor, num_classes: int, certainty: float) -> Tensor:
+    """Probabilities (N, C): ``certainty`` for the label, the rest spread over the others."""
     rest = (1 - certainty) / max(num_classes - 1, 1)
     spread = torch.full((len(labels), num_classes), rest)
     return spread.scatter(1, labels[:, None], certainty)

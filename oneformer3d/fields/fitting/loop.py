@@ -22,9 +22,10 @@ from torch import Tensor
 
 from ..networks.field import Field
 from ..rendering.occupancy import OccupancyGrid
+from ..scene.arrays import scene_from_arrays
 from ..scene.batches import RayPool
 from ..scene.extent import observe, occupancy_of, scene_box_of
-from ..scene.scene import FieldScene, scene_from_arrays
+from ..scene.scene import FieldScene
 from .fitted import CHECKPOINT_NAME, FittedField, build_field, load_field, make_recipe, save_field
 from .loss import PointPrior
 from .settings import FitSettings

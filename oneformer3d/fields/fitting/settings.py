@@ -68,7 +68,7 @@ class FitSettings:
         near, far: z-depths between which views see.
         holdout_every: every so many-th view is not trained on but measured; 0 for none.
         max_side: images are resized so that no side is longer, None leaves them.
-        class_table, labels: see ``scene.load_field_scene``.
+        class_table, labels: see ``folder.load_field_scene``.
         language_scales: crop sides of 'lerf', as shares of the height.
         consistent_instances: an instance has the same id in all views; else the rays of a batch
             are of one view and ids are compared within it.

@@ -5,9 +5,9 @@ depends on the seed and ``step`` alone, so a fit that was interrupted draws what
 drawn.
 
 As many views as a byte budget holds are in memory. If all fit, every batch mixes all of them;
-else the views go through memory in random order, a few at a time for some steps each.
+else the views go through memory in random order, a few at a time for ``STEPS_PER_TURN`` steps each.
 
-Letters: R rays, V views, H × W pixels, h × w cells of a feature map, D its width.
+Letters: R rays, V views, H × W pixels, h × w cells of a feature map, D its width, S crop scales.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class RayBatch:
     Attributes:
         rays: in world coordinates.
         view: (R,) int64, of the scene.
-        row: (R,) int64, the view's place among those that are drawn from.
+        row: (R,) int64, the view's index among those that are drawn from.
         uv: (R, 2) pixels.
         targets: 'rgb' (R, 3) 0–1; 'depth' (R,) z-depth in metres, 0 for missing; 'semantics'
             (R,) int64 with ``IGNORE``; 'instances' (R,) int64 with -1; 'features' (R, D) float32;
@@ -50,15 +50,26 @@ class RayBatch:
         return len(self.rays)
 
     def __getitem__(self, index: slice | Tensor) -> 'RayBatch':
-        """Some of the rays."""
+        """A subset of the rays."""
         targets = {name: values[index] for name, values in self.targets.items()}
         return RayBatch(
             self.rays[index], self.view[index], self.row[index], self.uv[index], targets
         )
 
+    def to(self, device: torch.device | str) -> 'RayBatch':
+        """The batch on another device."""
+        targets = {name: values.to(device) for name, values in self.targets.items()}
+        return RayBatch(
+            self.rays.to(device),
+            self.view.to(device),
+            self.row.to(device),
+            self.uv.to(device),
+            targets,
+        )
+
 
 class RayPool:
-    """Draws batches.
+    """Draws batches; the views of one turn are in memory until the next.
 
     Args:
         scene: what to draw from.
@@ -80,11 +91,12 @@ class RayPool:
             raise ValueError(f'{scene.name}: no view to draw rays from')
         self.scene, self.views, self.seed = scene, list(views), seed
         self.device = torch.device(device)
-        first = self._read(self.views[0])
-        fitting = max(1, byte_budget // content_bytes(first))
+
+        fitting = max(1, byte_budget // self._read(self.views[0]).num_bytes)
         self.views_in_memory = min(len(self.views), fitting)
-        self._flat: FlatViews | None = None
+        self.num_turns = -(-len(self.views) // self.views_in_memory)
         self._turn: int | None = None
+        self._flat: FlatViews | None = None
 
     def batch(
         self,
@@ -93,7 +105,7 @@ class RayPool:
         single_view: bool = False,
         with_features: bool = True,
     ) -> RayBatch:
-        """Batch number ``step``.
+        """Draw batch number ``step``.
 
         Args:
             step: counts from 0.
@@ -101,33 +113,35 @@ class RayPool:
             single_view: all rays of one view, as losses over ids of one image need.
             with_features: whether features and language are read, which takes longest.
         """
-        flat = self._views_of(step)
+        flat = self._views_at(step)
         generator = torch.Generator().manual_seed(self.seed * SEED_STRIDE + step)
         if single_view:
             row = torch.randint(len(flat.views), (1,), generator=generator)
             begin, end = flat.starts[row], flat.starts[row + 1]
             pixel = begin + (torch.rand(num_rays, generator=generator) * (end - begin)).long()
         else:
-            pixel = torch.randint(int(flat.starts[-1]), (num_rays,), generator=generator)
-        return flat.take(pixel, self.scene.camera, self.device, generator, with_features)
+            pixel = torch.randint(int(flat.starts[-1]), (num_rays,), generator=generator)  # (R,)
+        return flat.take(pixel, self.scene.camera, generator, with_features).to(self.device)
 
-    def _views_of(self, step: int) -> 'FlatViews':
-        """The views in memory at a step."""
-        turns = -(-len(self.views) // self.views_in_memory)
-        turn = 0 if turns == 1 else step // STEPS_PER_TURN
+    def _views_at(self, step: int) -> 'FlatViews':
+        """The views in memory at a step, read where another turn begins."""
+        turn = 0 if self.num_turns == 1 else step // STEPS_PER_TURN
         if turn != self._turn:
-            chosen = self.views
-            if turns > 1:
-                lap, place = divmod(turn, turns)
-                generator = torch.Generator().manual_seed(self.seed * SEED_STRIDE - 1 - lap)
-                order = torch.randperm(len(self.views), generator=generator).tolist()
-                first = place * self.views_in_memory
-                chosen = [self.views[i] for i in order[first : first + self.views_in_memory]]
-            contents = [self._read(view) for view in chosen]
-            rows = [self.views.index(view) for view in chosen]
-            self._flat = FlatViews(chosen, contents, self.scene.language_scales, rows)
+            rows = self._rows_of(turn)
+            views = [self.views[row] for row in rows]
+            contents = [self._read(view) for view in views]
+            self._flat = FlatViews(views, contents, self.scene.language_scales, rows)
             self._turn = turn
         return self._flat
+
+    def _rows_of(self, turn: int) -> list[int]:
+        """Indices of the views of a turn; every lap of turns has another random order."""
+        if self.num_turns == 1:
+            return list(range(len(self.views)))
+        lap, number = divmod(turn, self.num_turns)
+        generator = torch.Generator().manual_seed(self.seed * SEED_STRIDE - 1 - lap)
+        order = torch.randperm(len(self.views), generator=generator).tolist()
+        return order[number * self.views_in_memory :][: self.views_in_memory]
 
     def _read(self, view: int) -> ViewContent:
         content = self.scene.read(view)
@@ -138,7 +152,14 @@ class RayPool:
 
 
 class FlatViews:
-    """Contents of views with all pixels in one row, so that sizes may differ."""
+    """Contents of views with all pixels in one row, so that sizes may differ.
+
+    Args:
+        views: V indices in the scene.
+        contents: V.
+        scales: S crop sides of the language maps.
+        rows: V indices among the views that are drawn from; None counts them.
+    """
 
     def __init__(
         self,
@@ -149,14 +170,14 @@ class FlatViews:
     ) -> None:
         self.views = torch.tensor(views)
         self.rows = torch.arange(len(views)) if rows is None else torch.tensor(rows)
-        sizes = torch.tensor([content.rgb.shape[:2] for content in contents])
-        self.sizes = sizes
-        self.starts = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.prod(-1).cumsum(0)])
-        self.columns = {
-            name: torch.cat([getattr(content, name).flatten(0, 1) for content in contents])
-            for name in ('rgb', 'depth', 'semantics', 'instances')
-            if all(getattr(content, name) is not None for content in contents)
-        }
+        self.sizes = torch.tensor([content.rgb.shape[:2] for content in contents])  # (V, 2)
+        self.starts = _starts(self.sizes)
+
+        self.columns = {}
+        for name in ('rgb', 'depth', 'semantics', 'instances'):
+            maps = [getattr(content, name) for content in contents]
+            if all(values is not None for values in maps):
+                self.columns[name] = torch.cat([values.flatten(0, 1) for values in maps])
         self.features = None
         if all(content.features is not None for content in contents):
             self.features = FlatMaps([content.features for content in contents])
@@ -169,63 +190,55 @@ class FlatViews:
         self,
         pixel: Tensor,
         camera: Camera,
-        device: torch.device,
         generator: torch.Generator | None = None,
         with_features: bool = True,
     ) -> RayBatch:
-        """The batch of some pixels (R,), counted over all views.
+        """The batch of some pixels, counted over all views.
 
         Args:
             pixel: (R,).
-            camera: of all views.
-            device: of the batch.
+            camera: of all views of the scene.
             generator: draws the sizes of crops; None takes the one in the middle.
             with_features: whether features and language are read.
         """
-        row = torch.searchsorted(self.starts, pixel, right=True) - 1
-        width = self.sizes[row, 1]
-        inside = pixel - self.starts[row]
-        uv = torch.stack([inside % width, inside // width], dim=-1).float()
+        row = torch.searchsorted(self.starts, pixel, right=True) - 1  # (R,)
+        size, inside = self.sizes[row], pixel - self.starts[row]
+        uv = torch.stack([inside % size[:, 1], inside // size[:, 1]], dim=-1).float()  # (R, 2)
         view = self.views[row]
-        rays = pixel_rays(camera, view, uv)
-        targets = {'rgb': self.columns['rgb'][pixel].float() / 255}
-        if 'depth' in self.columns:
-            targets['depth'] = self.columns['depth'][pixel]
+
+        targets = {name: values[pixel] for name, values in self.columns.items()}
+        targets['rgb'] = targets['rgb'].float() / 255
         for name in ('semantics', 'instances'):
-            if name in self.columns:
-                targets[name] = self.columns[name][pixel].long()
+            if name in targets:
+                targets[name] = targets[name].long()
         if self.features is not None and with_features:
-            targets['features'] = self.features.sample(row, uv, self.sizes[row])
+            targets['features'] = self.features.sample(row, uv, size)
         if self.language and with_features:
             targets['language'], scale = self._crop_embeddings(row, uv, generator)
+            # metres per metre of distance: scale · H / f_y
             focal = camera.intrinsics.expand(*camera.batch_shape, 3, 3)[view, 1, 1]
-            targets['crop_angle'] = scale * self.sizes[row, 0] / focal
-        return RayBatch(
-            rays.to(device),
-            view.to(device),
-            self.rows[row].to(device),
-            uv.to(device),
-            {name: values.to(device) for name, values in targets.items()},
-        )
+            targets['crop_angle'] = scale * size[:, 0] / focal
+        return RayBatch(pixel_rays(camera, view, uv), view, self.rows[row], uv, targets)
 
     def _crop_embeddings(
         self, row: Tensor, uv: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
         """Unit vectors (R, D) between those of the two nearest scales, and the scales (R,)."""
-        count = len(self.scales)
-        place = torch.full((len(row),), (count - 1) / 2)
+        last = len(self.scales) - 1
+        position = torch.full((len(row),), last / 2)  # among the scales
         if generator is not None:
-            place = torch.rand(len(row), generator=generator) * (count - 1)
-        low = place.floor().long().clamp(max=max(count - 2, 0))
-        share = (place - low)[:, None]
-        found = 0
+            position = torch.rand(len(row), generator=generator) * last
+        low = position.floor().long().clamp(max=max(last - 1, 0))
+        share = (position - low)[:, None]
+
+        mixed = 0
         for k, maps in enumerate(self.language):
             weight = (low == k)[:, None] * (1 - share) + (low + 1 == k)[:, None] * share
-            found = found + weight * maps.sample(row, uv, self.sizes[row])
-        high = (low + 1).clamp(max=count - 1)
+            mixed = mixed + weight * maps.sample(row, uv, self.sizes[row])  # (R, D)
+        high = (low + 1).clamp(max=last)
         scale = torch.lerp(self.scales[low], self.scales[high], share[:, 0])
         # between two unit vectors lies a shorter one
-        return torch.nn.functional.normalize(found, dim=-1, eps=1e-8), scale
+        return torch.nn.functional.normalize(mixed, dim=-1, eps=1e-8), scale
 
 
 class FlatMaps:
@@ -234,10 +247,9 @@ class FlatMaps:
     def __init__(self, maps: Sequence[Tensor]) -> None:
         if len({feature_map.shape[-1] for feature_map in maps}) != 1:
             raise ValueError('feature maps of different widths')
-        self.sizes = torch.tensor([feature_map.shape[:2] for feature_map in maps])
-        ends = self.sizes.prod(-1).cumsum(0)
-        self.starts = torch.cat([torch.zeros(1, dtype=torch.int64), ends])
-        self.cells = torch.cat([feature_map.flatten(0, 1) for feature_map in maps])
+        self.sizes = torch.tensor([feature_map.shape[:2] for feature_map in maps])  # (V, 2)
+        self.starts = _starts(self.sizes)
+        self.cells = torch.cat([feature_map.flatten(0, 1) for feature_map in maps])  # (Σ h·w, D)
 
     def sample(self, row: Tensor, uv: Tensor, image_size: Tensor) -> Tensor:
         """Features (R, D) float32 at pixels, as ``lifting.sample_map`` reads a map's border.
@@ -247,12 +259,14 @@ class FlatMaps:
             uv: (R, 2) pixels.
             image_size: (R, 2) H and W of each pixel's image.
         """
-        size = self.sizes[row]
+        size = self.sizes[row]  # (R, 2)
         yx = (uv.flip(-1) + 0.5) * size / image_size - 0.5
         yx = torch.minimum(yx.clamp(min=0), (size - 1).to(yx.dtype))
         low = yx.floor().long()
         high = torch.minimum(low + 1, size - 1)
         share = yx - low
+
+        # Σ of the four corners, w = w_y · w_x
         result = 0
         for y, wy in ((low[:, 0], 1 - share[:, 0]), (high[:, 0], share[:, 0])):
             for x, wx in ((low[:, 1], 1 - share[:, 1]), (high[:, 1], share[:, 1])):
@@ -261,15 +275,6 @@ class FlatMaps:
         return result
 
 
-def view_batch(scene: FieldScene, view: int, content: ViewContent | None = None) -> RayBatch:
-    """All pixels of one view, row by row."""
-    content = scene.read(view) if content is None else content
-    flat = FlatViews([view], [content], scene.language_scales)
-    return flat.take(torch.arange(int(flat.starts[-1])), scene.camera, torch.device('cpu'))
-
-
-def content_bytes(content: ViewContent) -> int:
-    """Bytes of a view in memory."""
-    tensors = [content.rgb, content.depth, content.semantics, content.instances, content.features]
-    tensors += content.language or ()
-    return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+def _starts(sizes: Tensor) -> Tensor:
+    """Where each of V images of sizes (V, 2) begins in one row of pixels, and the end: (V + 1,)."""
+    return torch.cat([torch.zeros(1, dtype=torch.int64), sizes.prod(-1).cumsum(0)])

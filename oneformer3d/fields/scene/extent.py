@@ -98,8 +98,7 @@ def occupancy_of(
         None without depth or with a resolution of 0.
     """
     # every view is in memory once
-    num_turns = -(-len(pool.views) // pool.views_in_memory)
-    points = measured_points(pool, far, _OCCUPANCY_BATCHES * num_turns)
+    points = measured_points(pool, far, _OCCUPANCY_BATCHES * pool.num_turns)
     if not resolution or not len(points):
         return None
 

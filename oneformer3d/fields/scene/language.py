@@ -1,12 +1,12 @@
 """CLIP embeddings of an image's crops at several sizes: what a language field learns from.
 
 Enters: images and a CLIP. Leaves: per image one map (h, w, D) of unit vectors for each crop size; a
-cell holds the embedding of the crop around its centre. Maps are kept in a feature store of their
-own, stamped with the encoder and the sizes.
+cell holds the embedding of the crop around its centre. Maps go to a feature store of their own,
+stamped with the encoder and the sizes.
 
 Where Language Embedded Radiance Fields (Kerr et al., ICCV 2023) say "scale", this is a crop's side
 as a share of the image's height; seen from t metres such a crop is ``scale · H · t / f_y`` metres
-wide, which is what the field is asked with.
+wide, the patch size that the field is queried with.
 
 Letters: S scales, h × w cells of a scale's map, D width of the text space, B crops at once.
 """
@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oneformer3d.clip.encoder import ClipEncoder
+from oneformer3d.lifting.shapes import expect_shape
 from oneformer3d.store import FeatureStore, FeatureStoreWriter, StoreStamp
 
 from .scene import FieldScene, ViewContent
@@ -52,10 +53,11 @@ def crop_pyramid(
         S maps (h, w, D) float32 of unit vectors, each over the whole image; crops at the border
         are moved inside.
     """
-    height, width = image.shape[:2]
+    height, width, _ = expect_shape('image', image, 'H W 3')
     check_scales(scales)
     size = (crop_size, crop_size) if isinstance(crop_size, int) else tuple(crop_size)
-    pixels = image.permute(2, 0, 1)[None].float() / 255
+    pixels = image.permute(2, 0, 1)[None].float() / 255  # (1, 3, H, W)
+
     maps = []
     for scale in scales:
         side = min(max(scale * height, 2.0), width)
@@ -64,7 +66,7 @@ def crop_pyramid(
         for begin in range(0, len(boxes), batch_size):
             crops = [_resized(pixels, box, size) for box in boxes[begin : begin + batch_size]]
             rows.append(F.normalize(encoder(torch.cat(crops)).float(), dim=-1, eps=1e-8))
-        maps.append(torch.cat(rows).reshape(*grid, -1))
+        maps.append(torch.cat(rows).reshape(*grid, -1))  # (h, w, D)
     return maps
 
 
@@ -77,13 +79,16 @@ def crop_boxes(
         The boxes and the grid's (h, w).
     """
     grid = tuple(max(1, round(extent / (_STRIDE * side))) for extent in image_size)
-    starts = []
+
+    spans = []  # of the rows, of the columns
     for extent, cells in zip(image_size, grid):
         whole = max(1, min(round(side), extent))
         centres = [(cell + 0.5) * extent / cells for cell in range(cells)]
         first = [min(max(round(centre - whole / 2), 0), extent - whole) for centre in centres]
-        starts.append([(begin, begin + whole) for begin in first])
-    return [(t, x, b, y) for t, b in starts[0] for x, y in starts[1]], grid
+        spans.append([(begin, begin + whole) for begin in first])
+
+    rows, columns = spans
+    return [(top, left, bottom, right) for top, bottom in rows for left, right in columns], grid
 
 
 def write_pyramids(
@@ -93,7 +98,7 @@ def write_pyramids(
     scales: Sequence[float] = LERF_SCALES,
     on_view: Callable[[], None] | None = None,
 ) -> FeatureStore:
-    """Make the maps of all views, as far as they are not there; can be run again.
+    """Write the maps of all views, as far as they are not there; can be run again.
 
     Args:
         scene: its images are read.
@@ -107,18 +112,18 @@ def write_pyramids(
     """
     stamp = pyramid_stamp(encoder, scales)
     device = next(encoder.parameters()).device
+
+    def embed(crops: Tensor) -> Tensor:
+        return encoder(crops.to(device)).clip_global.cpu()  # (B, D)
+
     with FeatureStoreWriter(folder, stamp) as writer:
         for view, frame in enumerate(scene.frames):
             if not writer.has(scene.name, frame):
-                maps = crop_pyramid(
-                    lambda crops: encoder(crops.to(device)).clip_global.cpu(),
-                    scene.read(view).rgb,
-                    scales,
-                    encoder.input_size,
-                )
-                maps = [feature_map.movedim(-1, 0).half().numpy() for feature_map in maps]
-                arrays = {f'scale{k}': feature_map for k, feature_map in enumerate(maps)}
-                writer.put(scene.name, frame, {'feat': maps[0], **arrays})
+                image = scene.read(view).rgb
+                maps = crop_pyramid(embed, image, scales, encoder.input_size)
+                arrays = [feature_map.movedim(-1, 0).half().numpy() for feature_map in maps]
+                named = {f'scale{k}': array for k, array in enumerate(arrays)}  # (D, h, w) each
+                writer.put(scene.name, frame, {'feat': arrays[0], **named})
             if on_view is not None:
                 on_view()
     return FeatureStore(folder, stamp)

@@ -34,7 +34,7 @@ from oneformer3d.fields.fitting.fitted import FittedField
 from oneformer3d.fields.networks.scene_box import SceneBox
 from oneformer3d.fields.rendering.rays import scene_normalisation
 from oneformer3d.fields.scene.extent import observe
-from oneformer3d.fields.scene.label_maps import IGNORE, ScanPoints
+from oneformer3d.fields.scene.labelled_points import IGNORE, LabelledPoints
 from oneformer3d.files.ply import read_ply
 from tests.helpers.analytic_fields import KnownField
 from tests.helpers.small_scenes import (
@@ -116,8 +116,8 @@ def test_relevancy_of_nothing_and_of_bad_text():
     found = relevancy(features, torch.eye(2)[:1], torch.eye(2)[1:])
     assert found[:, 0].tolist() == pytest.approx([0.5, 0.0, 1 / (1 + np.exp(-10))], abs=1e-6)
     for arguments, message in (
-        ((torch.eye(2), torch.zeros(0, 2)), 'K of 1 or more'),
-        ((torch.eye(3), torch.eye(3)), 'width 2, text of 3'),
+        ((torch.eye(2), torch.zeros(0, 2)), 'negatives: expected K of 1 or more'),
+        ((torch.eye(3), torch.eye(3)), r'positives: expected .* D=2, got \(3, 3\)'),
         ((torch.full((1, 2), torch.nan), torch.eye(2)), 'finite'),
         ((torch.eye(2), torch.eye(2), 0.0), 'temperature'),
     ):
@@ -156,7 +156,7 @@ def test_chunks_change_nothing_and_odd_points_have_an_answer(known):
     assert (whole['confidence'][-3:] == 0).all()
     assert len(query_nerf_at_points(known, points[:0])['labels']) == 0
     for bad in (points[:, :2], points.long()):
-        with pytest.raises(ValueError, match='expected points'):
+        with pytest.raises(ValueError, match='points: expected'):
             query_nerf_at_points(known, bad)
     with pytest.raises(ValueError, match='hold nothing'):
         query_nerf_at_points(known, points, chunk_size=0)
@@ -194,7 +194,7 @@ def test_objects_are_found_by_their_names(known):
     everywhere = replace(known, observations=None)  # all walls take part
     points, wall = wall_points(1500)
     instance = 2 * wall + (side(points) > 0)
-    cloud = ScanPoints(points, points.byte(), wall, instance)
+    cloud = LabelledPoints(points, wall, instance)
     report = evaluate_text(everywhere, cloud, TEXT[:3], TEXT[3:])
     assert report['retrieval'] == report['objects'] == report['points_accuracy'] == 1
     assert report['num_objects'] == 6
@@ -202,7 +202,7 @@ def test_objects_are_found_by_their_names(known):
     wrong = evaluate_text(everywhere, cloud, TEXT[[1, 2, 0]], TEXT[3:])
     assert wrong['retrieval'] == wrong['objects'] == wrong['points_accuracy'] == 0
     assert wrong['objects_top3'] == 1
-    assert evaluate_text(everywhere, ScanPoints(points, points.byte()), TEXT[:3], TEXT[3:]) == {}
+    assert evaluate_text(everywhere, LabelledPoints(points), TEXT[:3], TEXT[3:]) == {}
 
 
 def test_features_are_handed_over_where_they_are_known(known):
@@ -319,7 +319,7 @@ def test_priors_are_read_from_files(tmp_path):
     assert torch.allclose(prior.probabilities.sum(-1), torch.ones(3))
     assert prior.probabilities.argmax(-1).tolist() == [0, 2, 1]
     assert prior.probabilities.max() == pytest.approx(0.8)
-    with pytest.raises(ValueError, match=r'logits \(4, 3\) of 2 classes'):
+    with pytest.raises(ValueError, match=r'logits: expected .* C=2, got \(4, 3\)'):
         read_prior(tmp_path / 'logits.npz', 2)
     with pytest.raises(ValueError, match='class 2 of 2 classes'):
         read_prior(tmp_path / 'labels.npz', 2)

@@ -17,7 +17,7 @@ from oneformer3d.fields.fitting.loss import PointPrior
 from oneformer3d.fields.fitting.settings import FitSettings, make_fit_settings
 from oneformer3d.fields.fitting.step import rate_at
 from oneformer3d.fields.networks.mlp_field import SemanticNeRF
-from oneformer3d.fields.scene.label_maps import ScanPoints
+from oneformer3d.fields.scene.labelled_points import LabelledPoints
 from tests.helpers.small_scenes import (
     SIZE,
     SMALL_FEATURES,
@@ -56,7 +56,7 @@ def test_a_room_is_shown_from_new_places_and_its_points_are_labelled(fitted_box)
     assert report['miou'] > 85
     assert report['feature_cosine'] > 0.9
     points, wall = wall_points(2000)
-    at_points = evaluate_points(fitted, ScanPoints(points, points.byte(), wall))
+    at_points = evaluate_points(fitted, LabelledPoints(points, wall))
     assert at_points['miou'] > 75
     assert 0.5 < at_points['observed'] < 0.8  # neither floor nor ceiling below the cameras
     assert [row['step'] for row in fitted.report['history']] == [50, 100]

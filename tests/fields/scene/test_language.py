@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from oneformer3d.fields.scene.batches import RayPool, view_batch
+from oneformer3d.fields.scene.batches import RayPool
 from oneformer3d.fields.scene.language import (
     LERF_SCALES,
     crop_boxes,
@@ -12,7 +12,7 @@ from oneformer3d.fields.scene.language import (
 )
 from oneformer3d.store import StampMismatchError
 from tests.helpers.small_clips import small_encoder
-from tests.helpers.small_scenes import SIZE, K, box_scene
+from tests.helpers.small_scenes import SIZE, K, box_scene, view_batch
 
 
 @pytest.mark.parametrize('side', [3.0, 8.0, 24.0])

@@ -4,12 +4,14 @@ import torch
 from PIL import Image
 
 from oneformer3d.data.class_tables import get_class_table
-from oneformer3d.fields.scene.batches import FlatMaps, RayPool, view_batch
+from oneformer3d.fields.scene.arrays import scene_from_arrays
+from oneformer3d.fields.scene.batches import FlatMaps, RayPool
 from oneformer3d.fields.scene.extent import Observations, small_depth
-from oneformer3d.fields.scene.label_maps import IGNORE
-from oneformer3d.fields.scene.scene import depth_at_color, load_field_scene, scene_from_arrays
+from oneformer3d.fields.scene.folder import depth_at_color, load_field_scene
+from oneformer3d.fields.scene.labelled_points import IGNORE
 from oneformer3d.lifting import Camera, project, sample_map
 from oneformer3d.store import FeatureStoreWriter, StampMismatchError, StoreStamp
+from tests.helpers.small_scenes import view_batch
 
 K = torch.tensor([[40.0, 0, 23.5], [0, 40.0, 15.5], [0, 0, 1]])
 SIZE = (32, 48)
@@ -81,7 +83,7 @@ def test_depth_of_another_camera_lands_on_the_colour_ray():
     v, u = torch.meshgrid(torch.arange(30.0), torch.arange(40.0), indexing='ij')
     rays = torch.stack([(u - 20) / 30, (v - 14) / 31, torch.ones_like(u)], dim=-1)
     depth = 2 / (rays @ torch.tensor([0.1, 0.2, 1.0]))
-    found = depth_at_color(depth, depth_k, K, SIZE)
+    found = depth_at_color(depth, depth_k, Camera(K, torch.eye(4), SIZE))
     v, u = torch.meshgrid(torch.arange(32.0), torch.arange(48.0), indexing='ij')
     rays = torch.stack([(u - 23.5) / 40, (v - 15.5) / 40, torch.ones_like(u)], dim=-1)
     expected = 2 / (rays @ torch.tensor([0.1, 0.2, 1.0]))
@@ -210,7 +212,7 @@ def test_arrays_of_mixed_sizes_are_a_scene():
         (dict(images=[]), 'at least one'),
         (dict(intrinsics=[K]), 'intrinsics: expected one per image, 3, got 1'),
         (dict(world_from_cam=[torch.eye(4), torch.eye(4), torch.zeros(4, 4)]), 'view 2: its pose'),
-        (dict(depth=[torch.ones(3, 3)] * 3), r'depth \(3, 3\)'),
+        (dict(depth=[torch.ones(3, 3)] * 3), r'view 0: depth: expected .* got \(3, 3\)'),
         (dict(semantics=[torch.full(SIZE, 9)] * 3, class_names=('a', 'b')), 'class 9 is out of'),
         (dict(semantics=[torch.full(SIZE, -2)] * 3), 'within'),
         (dict(images=[torch.full((*SIZE, 3), torch.nan)] * 3), '0–1'),

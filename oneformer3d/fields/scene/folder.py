@@ -1,0 +1,185 @@
+"""A folder of posed RGB-D frames as a scene for a field.
+
+Enters: a folder (``data/posed_rgbd.py``; a synthetic room is one), perhaps a feature store and
+labels. Leaves: a ``FieldScene``; only headers, poses and points are read at once.
+
+Letters: V views, H × W pixels of a colour image, h × w of a depth image.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from oneformer3d.data.class_tables import ClassTable, get_class_table
+from oneformer3d.data.posed_rgbd import PosedSequence, load_posed_rgbd
+from oneformer3d.data.scenes import read_scenes
+from oneformer3d.files.images import image_size, read_depth, read_image
+from oneformer3d.lifting import Camera
+from oneformer3d.lifting.visibility import nearest_pixel
+from oneformer3d.store import FeatureStore, StoreStamp
+
+from .label_maps import read_label_maps
+from .labelled_points import read_scan_points
+from .scene import FieldScene, ViewContent
+
+
+def load_field_scene(
+    folder: str | Path,
+    *,
+    store: str | Path | None = None,
+    expected_stamp: StoreStamp | Mapping | None = None,
+    labels: str | Path = 'auto',
+    class_table: str | None = None,
+    frame_step: int = 1,
+    max_side: int | None = None,
+) -> FieldScene:
+    """A scene from its folder.
+
+    Args:
+        folder: posed RGB-D frames, or ``<data root>/<scene>`` for ``posed_images/<scene>`` there.
+            In a data root the scan's points and labels are found too.
+        store: feature store with the frames' features.
+        expected_stamp: refuse features of another encoder.
+        labels: 'auto' takes the label images beside the colour images if there are any, 'none'
+            nothing; else a folder of label images, or an ``.npz`` or ``.ply`` of labelled points;
+            see ``label_maps.read_label_maps``.
+        class_table: of the labels; None takes the data root's.
+        frame_step: take every so many-th frame.
+        max_side: read images resized so that no side is longer, in pixels.
+
+    Raises:
+        FileNotFoundError: no such folder, store, labels or class table.
+        ValueError: no usable frame, images of mixed sizes, labels that do not fit.
+        StampMismatchError: features of another encoder.
+    """
+    folder = _find_folder(Path(folder))
+    sequence = load_posed_rgbd(folder, frame_step)
+    root = folder.parent.parent if folder.parent.name == 'posed_images' else None
+    table = _class_table(root, folder.name, class_table)
+    maps = read_label_maps(labels, sequence, table)
+    features = None if store is None else _open_features(store, expected_stamp, sequence)
+
+    full_size = _common_size(sequence)
+    camera = _cameras(sequence, full_size).resize(_fit_size(full_size, max_side))
+    camera = camera.to(dtype=torch.float32)
+    depth_intrinsics = torch.from_numpy(sequence.depth_intrinsics).float()
+
+    def read(view: int) -> ViewContent:
+        frame, view_camera = sequence.frames[view], camera[view]
+        rgb = torch.from_numpy(read_image(frame.image_path, camera.image_size, full_size).copy())
+        depth = torch.from_numpy(read_depth(frame.depth_path))
+        depth = depth_at_color(depth, depth_intrinsics, view_camera)  # (H, W)
+
+        semantics = instances = feature_map = None
+        if maps is not None:
+            semantics, instances = maps.read(frame.name, view_camera, depth)
+        if features is not None:
+            feature_map = torch.from_numpy(features.get(folder.name, frame.name)['feat'])
+            feature_map = feature_map.movedim(0, -1).contiguous()  # (h, w, D)
+        return ViewContent(rgb, depth, semantics, instances, feature_map)
+
+    return FieldScene(
+        name=folder.name,
+        frames=tuple(frame.name for frame in sequence.frames),
+        camera=camera,
+        read=read,
+        has_depth=True,
+        class_names=() if maps is None else maps.class_names,
+        palette=None if maps is None else maps.palette,
+        things=() if maps is None else maps.things,
+        points=None if root is None else read_scan_points(root, folder.name, table),
+        stamp=None if features is None else features.stamp,
+    )
+
+
+def depth_at_color(depth: Tensor, depth_intrinsics: Tensor, camera: Camera) -> Tensor:
+    """Depth (h, w) of a camera beside the colour camera → (H, W) at the colour pixels.
+
+    Both look from the same position along the same axis, so a colour pixel's ray meets one depth
+    pixel: the nearest one is taken; outside the depth image depth is missing.
+
+    Args:
+        depth: (h, w) metres.
+        depth_intrinsics: (3, 3) of the depth image.
+        camera: one colour camera.
+    """
+    height, width = camera.image_size
+    # [u_d, v_d, 1] = K_d K_c⁻¹ [u_c, v_c, 1]
+    depth_from_color = depth_intrinsics @ torch.linalg.inv(camera.intrinsics)
+    u = torch.arange(width) * depth_from_color[0, 0] + depth_from_color[0, 2]
+    v = torch.arange(height) * depth_from_color[1, 1] + depth_from_color[1, 2]
+    v, u = (grid.reshape(-1) for grid in torch.meshgrid(v, u, indexing='ij'))  # (H·W,)
+
+    rows, columns = depth.shape
+    inside = (u >= -0.5) & (u < columns - 0.5) & (v >= -0.5) & (v < rows - 0.5)
+    found = nearest_pixel(depth, u, v, (rows, columns))
+    return torch.where(inside, found, 0.0).view(height, width)
+
+
+def _find_folder(folder: Path) -> Path:
+    inside = folder.parent / 'posed_images' / folder.name
+    if not folder.is_dir() and inside.is_dir():
+        return inside
+    return folder
+
+
+def _class_table(root: Path | None, scene: str, name: str | None) -> ClassTable | None:
+    if name is not None:
+        return get_class_table(name)
+    scenes = {} if root is None else read_scenes(root)
+    if scene not in scenes or scenes[scene].class_table is None:
+        return None
+    return get_class_table(scenes[scene].class_table)
+
+
+def _open_features(
+    path: str | Path, expected: StoreStamp | Mapping | None, sequence: PosedSequence
+) -> FeatureStore:
+    store = FeatureStore(path, expected)
+    scene = sequence.folder.name
+    missing = [frame.name for frame in sequence.frames if not store.has(scene, frame.name)]
+    if missing:
+        raise ValueError(
+            f'{path}: no features of {len(missing)} of {len(sequence.frames)} frames of {scene}, '
+            f'first of {missing[0]}'
+        )
+    return store
+
+
+def _cameras(sequence: PosedSequence, size: tuple[int, int]) -> Camera:
+    """V colour cameras, intrinsics float64 so that a resize loses nothing."""
+    poses = torch.from_numpy(np.stack([frame.world_from_cam for frame in sequence.frames]))
+    intrinsics = torch.from_numpy(sequence.color_intrinsics).expand(len(poses), 3, 3)
+    return Camera(intrinsics, poses, size)
+
+
+def _common_size(sequence: PosedSequence) -> tuple[int, int]:
+    """(H, W) of all colour images, from their headers."""
+    size = None
+    for frame in sequence.frames:
+        try:
+            found = image_size(frame.image_path)
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f'{frame.image_path}: not a readable image ({error})') from error
+
+        size = size or found
+        if found != size:
+            raise ValueError(
+                f'{frame.image_path}: {found[0]}×{found[1]} pixels, the frames before have '
+                f'{size[0]}×{size[1]}; one intrinsics file is of one size'
+            )
+    return size
+
+
+def _fit_size(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
+    """The (H, W) with no side longer than ``max_side``."""
+    if max_side is None or max(size) <= max_side:
+        return size
+    if max_side < 8:
+        raise ValueError(f'max_side: expected 8 pixels or more, got {max_side}')
+    scale = max_side / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
