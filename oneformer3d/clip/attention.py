@@ -42,6 +42,7 @@ def last_block(block: nn.Module, tokens: Tensor, mode: str, grid: tuple[int, int
         if mode != 'vanilla':
             raise ValueError(f'attn_mode {mode!r} needs plain attention, this model scales its own')
         return block(tokens)
+
     q, k, v = F.linear(
         block.ln_1(tokens), block.attn.in_proj_weight, block.attn.in_proj_bias
     ).chunk(3, dim=-1)
@@ -49,6 +50,7 @@ def last_block(block: nn.Module, tokens: Tensor, mode: str, grid: tuple[int, int
     update = block.ls_1(_norm_after(block)(block.attn.out_proj(mixed)))
     if mode == 'naclip':
         return update
+
     tokens = tokens + update
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
@@ -65,12 +67,15 @@ def class_token_block(block: nn.Module, tokens: Tensor) -> Tensor:
     """
     if not _is_plain(block.attn):
         return block(tokens)[:, :1]
+
+    # the query of the class token alone; keys and values of all tokens
     width = tokens.shape[-1]
     normed = block.ln_1(tokens)
     weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
     bias_q, bias_kv = (None, None) if bias is None else (bias[:width], bias[width:])
     q = F.linear(normed[:, :1], weight[:width], bias_q)
     k, v = F.linear(normed, weight[width:], bias_kv).chunk(2, dim=-1)
+
     heads = block.attn.num_heads
     mixed = F.scaled_dot_product_attention(*(_split(x, heads) for x in (q, k, v)))
     token = tokens[:, :1] + block.ls_1(_norm_after(block)(block.attn.out_proj(_merge(mixed))))
@@ -96,7 +101,8 @@ def attend(
     """
     if mode == 'maskclip':
         return v
-    q, k, v = (_split(x, num_heads) for x in (q, k, v))
+
+    q, k, v = (_split(x, num_heads) for x in (q, k, v))  # (B, n, T, d)
     if mode == 'vanilla':
         mixed = F.scaled_dot_product_attention(q, k, v)
     elif mode == 'sclip':
@@ -124,8 +130,10 @@ def neighbourhood_window(
     """
     rows = torch.arange(grid[0], device=device, dtype=torch.float32)
     columns = torch.arange(grid[1], device=device, dtype=torch.float32)
-    place = torch.cartesian_prod(rows, columns)
-    squared = (place[:, None] - place[None]).square().sum(-1)
+    patch = torch.cartesian_prod(rows, columns)  # (h·w, 2)
+
+    # exp(−‖p − p'‖² / 2σ²)
+    squared = (patch[:, None] - patch[None]).square().sum(-1)
     return F.pad(torch.exp(-squared / (2 * std**2)), (1, 0, 1, 0))
 
 

@@ -2,7 +2,7 @@
 
 Enters: images (B, 3, H, W), whole, of any size. Leaves: ``ClipFeatures``: a map (B, C, h, w) over
 the whole image and the image's embedding (B, D). The image is squashed to the input size, not
-cropped, so a pixel (u, v) of the image lies at the same relative place of the map, and sampling
+cropped, so a pixel (u, v) of the image lies at the same relative position in the map, and sampling
 needs the image's own size only.
 
 Letters: B images, C channels of the map, h × w its grid, D width of the text space.
@@ -20,6 +20,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from oneformer3d.files.devices import warn_of_emulated_bfloat16
+from oneformer3d.lifting.shapes import expect_shape
 from oneformer3d.store import StoreStamp
 
 from .attention import ATTN_MODES
@@ -91,33 +92,39 @@ class ClipEncoder(nn.Module):
         for name, value in (('dtype', dtype), ('compute_dtype', compute_dtype or 'fp32')):
             if value not in _STORED:
                 raise ValueError(f'{name}: expected one of {tuple(_STORED)}, got {value!r}')
+
         loaded = load_clip(model, weights, allow_download, quick_gelu)
         advice = loaded.extraction
         self.clip = loaded.model
         self.name = loaded.name
         self.weights_digest = loaded.digest
         self.is_vit = isinstance(self.visual, VisionTransformer)
+
+        # what is not given: the checkpoint's own advice, else what is usual for the tower
         self.mode = mode or advice.get('mode', 'tokens')
         usual = 'vanilla' if self.is_vit else 'maskclip'
         self.attn_mode = attn_mode or advice.get('attn_mode', usual)
         if layers is None and self.mode == advice.get('mode', 'tokens'):
             layers = advice.get('layers')
-        self.layers = self._resolve_layers(layers)
+        self.layers = self.resolve_layers(layers)
         if input_size is None:
             input_size = advice.get('input_size', self.visual.image_size)
         self.input_size = self._resolve_size(input_size)
         self._check_modes()
+
         self.map_dtype = _STORED[dtype]
         on_cpu = torch.device(device).type == 'cpu'
         computed = compute_dtype or ('fp32' if dtype == 'fp16' and on_cpu else dtype)
         self.compute_dtype = _COMPUTED[computed]
         if self.compute_dtype == torch.bfloat16:
             warn_of_emulated_bfloat16(device, 'bf16 features')
+
         self.register_buffer('mean', torch.tensor(loaded.mean).view(3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(loaded.std).view(3, 1, 1), persistent=False)
         self.visual.to(self.compute_dtype)
         if not self.is_vit:
             self.visual.to(memory_format=torch.channels_last)
+
         self._tables: dict[tuple, Tensor] = {}
         self.to(device)
         self.train(False)
@@ -149,7 +156,7 @@ class ClipEncoder(nn.Module):
         """C of the map."""
         if self.mode == 'clip':
             return self.embed_dim
-        return sum(self._layer_width(layer) for layer in self.layers)
+        return sum(self.layer_width(layer) for layer in self.layers)
 
     def train(self, mode: bool = True) -> 'ClipEncoder':
         """Evaluation mode is kept whatever is asked: the tower is frozen."""
@@ -169,13 +176,14 @@ class ClipEncoder(nn.Module):
         """
         learns = any(parameter.requires_grad for parameter in self.visual.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
-            pixels = prepare_images(images, self.input_size, self.mean, self.std)
+            pixels = prepare_images(images, self.input_size, self.mean, self.std)  # (B, 3, H', W')
             pixels = pixels.to(self.compute_dtype)
             if not self.is_vit:
                 pixels = pixels.contiguous(memory_format=torch.channels_last)
+
             feat, embedding = tower_features(
                 self.visual, pixels, self.layers, self.mode, self.attn_mode, self.positions
-            )
+            )  # (B, C, h, w), (B, D)
             if self.map_dtype == torch.float16:
                 feat = feat.clamp(-_FLOAT16_MAX, _FLOAT16_MAX)
             feat = feat.to(self.map_dtype).contiguous(memory_format=torch.contiguous_format)
@@ -204,6 +212,7 @@ class ClipEncoder(nn.Module):
         """
         mean, std = (self._numbers(name) for name in ('mean', 'std'))
         computed = str(self.compute_dtype).removeprefix('torch.')
+
         return StoreStamp(
             encoder=self.name,
             weights_digest=self.weights_digest,
@@ -224,18 +233,25 @@ class ClipEncoder(nn.Module):
     def _layer_name(self, layer: int) -> str:
         return f'block{layer}' if self.is_vit else RESNET_LAYERS[layer]
 
-    def _layer_width(self, layer: int) -> int:
+    def layer_width(self, layer: int) -> int:
+        """Channels of one layer's map."""
         if self.is_vit:
             return self.visual.conv1.out_channels
         if layer == 0:
             return self.visual.conv3.out_channels
         return getattr(self.visual, RESNET_LAYERS[layer])[-1].conv3.out_channels
 
-    def _resolve_layers(self, layers: int | str | Sequence[int | str] | None) -> tuple[int, ...]:
+    def resolve_layers(self, layers: int | str | Sequence[int | str] | None) -> tuple[int, ...]:
+        """Indices of the layers that the settings name; the default where they name none.
+
+        Raises:
+            ValueError: a layer that the tower lacks, or one given twice.
+        """
         count = len(self.visual.transformer.resblocks) if self.is_vit else len(RESNET_LAYERS)
         if layers is None:
             last = self.is_vit or self.mode == 'clip'
             return (count - 1 if last else _DEFAULT_RESNET_LAYER,)
+
         layers = [layers] if isinstance(layers, int | str) else list(layers)
         resolved = []
         for layer in layers:
@@ -246,6 +262,7 @@ class ClipEncoder(nn.Module):
                 known = f'0…{count - 1}' if self.is_vit else f'{RESNET_LAYERS}'
                 raise ValueError(f'layers: {layer!r} is not of {self.name} ({known})')
             resolved.append(index % count)
+
         if len(set(resolved)) != len(resolved) or not resolved:
             raise ValueError(f'layers: expected different layers, got {layers}')
         return tuple(resolved)
@@ -293,8 +310,8 @@ def prepare_images(images: Tensor, size: tuple[int, int], mean: Tensor, std: Ten
     Raises:
         ValueError: another shape, type or range.
     """
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f'images: expected (B, 3, H, W), got {tuple(images.shape)}')
+    expect_shape('images', images, 'B 3 H W')
+
     if images.dtype == torch.uint8:
         pixels = images.float() / 255
     elif images.is_floating_point():
@@ -305,6 +322,7 @@ def prepare_images(images: Tensor, size: tuple[int, int], mean: Tensor, std: Ten
             )
     else:
         raise ValueError(f'images: expected uint8 or floats, got {images.dtype}')
+
     if pixels.shape[-2:] != torch.Size(size):
         pixels = F.interpolate(pixels, size=size, mode='bicubic', antialias=True).clamp(0, 1)
     return (pixels - mean) / std

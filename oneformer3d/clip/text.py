@@ -46,8 +46,9 @@ def encode_text(
     for template in templates:
         if template.count('{}') != 1:
             raise ValueError(f'templates: expected one {{}} in {template!r}')
+
     sentences = [template.replace('{}', prompt) for prompt in prompts for template in templates]
-    vectors = F.normalize(clip.encode_text(tokenize(clip, sentences)).float(), dim=-1)
+    vectors = F.normalize(clip.encode_text(tokenize(clip, sentences)).float(), dim=-1)  # (T·S, D)
     return F.normalize(vectors.unflatten(0, (len(prompts), len(templates))).mean(1), dim=-1)
 
 
@@ -106,6 +107,7 @@ def pairwise_relevancy(
     Returns:
         (…, T) in [0, 1]; above 0.5 the prompt is nearer than every canonical phrase.
     """
+    # σ(s (cos(f, t) − max_k cos(f, c_k)))
     positive = cosine_similarity(features, text)
     # the least of the pairwise softmaxes is the one against the nearest phrase
     negative = cosine_similarity(features, canonical).amax(dim=-1, keepdim=True)

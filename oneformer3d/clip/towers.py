@@ -57,11 +57,12 @@ def vit_features(
     positions: PositionTable,
 ) -> tuple[Tensor, Tensor]:
     """As ``tower_features``; tokens are taken after ``ln_post``, projected ones after ``proj``."""
-    patches = visual.conv1(images)
+    patches = visual.conv1(images)  # (B, E, h, w)
     grid = (patches.shape[-2], patches.shape[-1])
     first = visual.class_embedding.to(patches.dtype).expand(len(images), 1, -1)
-    tokens = torch.cat([first, patches.flatten(2).transpose(1, 2)], dim=1)
+    tokens = torch.cat([first, patches.flatten(2).transpose(1, 2)], dim=1)  # (B, 1 + h·w, E)
     tokens = visual.ln_pre(tokens + positions(grid).to(tokens.dtype))
+
     *blocks, final = visual.transformer.resblocks
     taken = {}
     for index, block in enumerate(blocks):
@@ -70,15 +71,18 @@ def vit_features(
             taken[index] = tokens
     if len(blocks) in layers:
         taken[len(blocks)] = last_block(final, tokens, attn_mode, grid)
+
+    # the image embedding comes from the attention as it was trained
     if visual.pool_type == 'tok':
         pooled, _ = visual._pool(class_token_block(final, tokens))
     else:
         pooled, _ = visual._pool(last_block(final, tokens, 'vanilla', grid))
     embedding = pooled if visual.proj is None else pooled @ visual.proj
+
     maps = [visual.ln_post(taken[index])[:, 1:] for index in layers]
     if mode == 'clip':
         maps = [F.normalize((maps[0] @ visual.proj).float(), dim=-1)]
-    joined = torch.cat(maps, dim=-1)
+    joined = torch.cat(maps, dim=-1)  # (B, h·w, C)
     return joined.transpose(1, 2).unflatten(2, grid), embedding
 
 
@@ -97,19 +101,21 @@ def resnet_features(
         x = getattr(visual, name)(x)
         if index in layers:
             taken[index] = x  # blocks write to what they made only, never to their input
+
     pool, grid = visual.attnpool, (x.shape[-2], x.shape[-1])
     table = positions(grid).to(x.dtype)
     embedding = attention_pool(pool, x, table)
     if mode == 'clip':
         dense = dense_attention_pool(pool, x, table, attn_mode)
         return F.normalize(dense.float(), dim=1), embedding
+
     size = taken[min(layers)].shape[-2:]
     maps = [_enlarge(taken[index], size) for index in layers]
     return torch.cat(maps, dim=1), embedding
 
 
 def attention_pool(pool: AttentionPool2d, x: Tensor, table: Tensor) -> Tensor:
-    """The pool's own output for a grid of any size: the mean token asks all tokens.
+    """The pool's own output for a grid of any size: the mean token attends to all tokens.
 
     Args:
         pool: open_clip's attention pool.
@@ -119,10 +125,12 @@ def attention_pool(pool: AttentionPool2d, x: Tensor, table: Tensor) -> Tensor:
     Returns:
         (B, D).
     """
-    tokens = _pool_tokens(x) + table
+    tokens = _pool_tokens(x) + table  # (B, 1 + h·w, E)
     q = pool.q_proj(tokens[:, :1]).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
     k = pool.k_proj(tokens).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
     v = pool.v_proj(tokens).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
+
+    # softmax(q kᵀ / √d) v
     mixed = F.scaled_dot_product_attention(q, k, v)
     return pool.c_proj(mixed.transpose(1, 2).flatten(2))[:, 0]
 
@@ -131,7 +139,7 @@ def dense_attention_pool(pool: AttentionPool2d, x: Tensor, table: Tensor, attn_m
     """Every pixel in the text space.
 
     'maskclip' is the value and output projection of each pixel, without its position; in the
-    other modes each pixel asks the others, positions included.
+    other modes each pixel attends to the others, positions included.
 
     Args:
         pool: open_clip's attention pool.
@@ -170,7 +178,8 @@ def resize_positions(table: Tensor, source: tuple[int, int], grid: tuple[int, in
         raise ValueError(f'position table of {len(table)} rows is not 1 + {source[0]}·{source[1]}')
     if tuple(source) == tuple(grid):
         return table
-    image = table[1:].float().unflatten(0, source).permute(2, 0, 1)[None]
+
+    image = table[1:].float().unflatten(0, source).permute(2, 0, 1)[None]  # (1, E, h, w)
     # as open_clip resizes tables when it loads them
     image = F.interpolate(image, size=grid, mode='bicubic', antialias=True, align_corners=False)
     rows = image[0].flatten(1).t()

@@ -82,25 +82,32 @@ def load_clip(
             logger='current',
             level=logging.WARNING,
         )
-        return _finish(build_clip(config, quick_gelu), name)
+        return _frozen(build_clip(config, quick_gelu), name)
+
+    # a tag of open_clip
     if not _is_path(weights):
         tag = _tag_config(name, str(weights))
         path = find_tag(name, str(weights), allow_download)
         wanted = bool(tag.get('quick_gelu', False)) if quick_gelu is None else quick_gelu
         clip = build_clip(config, wanted)
         _load_state(clip, path)
-        return _finish(clip, name, tag.get('mean'), tag.get('std'))
+        return _frozen(clip, name, tag.get('mean'), tag.get('std'))
+
     path = Path(weights)
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file with CLIP weights')
+
+    # a file: OpenAI's archive, a checkpoint of this package, or a state dict
     if _is_torchscript(path):
         state = _torchscript_state(path)
         clip = build_clip(config, True if quick_gelu is None else quick_gelu)
         _load_dict(clip, state, path)
-        return _finish(clip, name)
+        return _frozen(clip, name)
+
     checkpoint = {} if path.suffix == '.safetensors' else _read(path)
     if 'model_cfg' in checkpoint:
         return _from_own_checkpoint(checkpoint, path, quick_gelu)
+
     if quick_gelu is None:
         quick_gelu = True if _is_openai(checkpoint) else None
     clip = build_clip(config, quick_gelu)
@@ -109,7 +116,7 @@ def load_clip(
         _load_dict(clip, state, path)
     else:
         _load_state(clip, path)
-    return _finish(clip, name)
+    return _frozen(clip, name)
 
 
 def find_tag(name: str, tag: str, allow_download: bool = False) -> Path:
@@ -122,18 +129,20 @@ def find_tag(name: str, tag: str, allow_download: bool = False) -> Path:
 
     Raises:
         ValueError: unknown tag.
-        FileNotFoundError: in no local cache; says where it was looked for and what to do.
+        FileNotFoundError: in no local cache; names the caches searched and what to do.
     """
     config = _tag_config(name, tag)
     if allow_download:
         return Path(open_clip.download_pretrained(config))
-    places = []
-    for place, path in _cached(config):
+
+    searched = []
+    for folder, path in _cached(config):
         if path is not None:
             return path
-        places.append(place)
+        searched.append(folder)
+
     raise FileNotFoundError(
-        f'weights {tag!r} of {name} are not on this machine (looked in {", ".join(places)}); '
+        f'weights {tag!r} of {name} are not on this machine (looked in {", ".join(searched)}); '
         'pass the path of a file with them, or allow the download'
     )
 
@@ -157,6 +166,7 @@ def build_clip(config: Mapping[str, Any], quick_gelu: bool | None = None) -> nn.
         )
     if text.get('hf_model_name') or text.get('hf_tokenizer_name') or 'multimodal_cfg' in config:
         raise ValueError("only open_clip's own text tower and tokenizer are supported")
+
     if quick_gelu is not None:
         config['quick_gelu'] = quick_gelu
     custom_text = config.pop('custom_text', False)
@@ -179,7 +189,7 @@ def _bytes(value: Tensor) -> memoryview:
     return memoryview(value.contiguous().numpy().reshape(-1)).cast('B')
 
 
-def _finish(clip: nn.Module, name: str, mean=None, std=None, extraction=None) -> LoadedClip:
+def _frozen(clip: nn.Module, name: str, mean=None, std=None, extraction=None) -> LoadedClip:
     clip.requires_grad_(False)
     return LoadedClip(
         model=clip.eval(),
@@ -222,12 +232,13 @@ def _cached(config: Mapping[str, Any]) -> list[tuple[str, Path | None]]:
         from huggingface_hub import constants, try_to_load_from_cache
 
         repo, _, filename = config['hf_hub'].rpartition('/')
-        place = str(Path(constants.HF_HUB_CACHE, f'models--{repo.replace("/", "--")}'))
+        folder = str(Path(constants.HF_HUB_CACHE, f'models--{repo.replace("/", "--")}'))
         for candidate in [filename] if filename else _HUB_NAMES:
             path = try_to_load_from_cache(repo, candidate)
             if isinstance(path, str):
-                return [(place, Path(path))]
-        found.append((place, None))
+                return [(folder, Path(path))]
+        found.append((folder, None))
+
     if config.get('url'):
         path = Path.home() / '.cache' / 'clip' / config['url'].rpartition('/')[2]
         found.append((str(path), path if path.is_file() else None))
@@ -277,7 +288,7 @@ def _from_own_checkpoint(
     clip = build_clip(config, quick_gelu)
     _load_dict(clip, checkpoint['state_dict'], path)
     extraction = checkpoint.get('extraction', {})
-    return _finish(clip, name, checkpoint['mean'], checkpoint['std'], extraction)
+    return _frozen(clip, name, checkpoint['mean'], checkpoint['std'], extraction)
 
 
 def _load_dict(clip: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

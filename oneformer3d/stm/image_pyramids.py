@@ -59,10 +59,10 @@ class ClipPyramid(PyramidBase):
         layers = RESNET_LEVELS if layers is None else tuple(layers)
         if len(layers) != 4:
             raise ValueError(f'ClipPyramid: expected four layers, got {layers}')
-        probe.layers = probe._resolve_layers(layers)
+        probe.layers = probe.resolve_layers(layers)
         self.encoder = probe.requires_grad_(False)
         self.batch_size = batch_size
-        widths = [probe._layer_width(layer) for layer in probe.layers]
+        widths = [probe.layer_width(layer) for layer in probe.layers]
         self.norms_in = nn.ModuleList(nn.LayerNorm(width) for width in widths)
         self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in widths)
         self.rescale = nn.ModuleList(_rescale(k, channels, probe.is_vit) for k in range(4))
