@@ -12,7 +12,8 @@ from .losses.instance_losses import (
     linear_assignment_loss,
     slow_fast_contrastive_loss,
 )
-from .losses.losses import SemanticNeRFLoss, clip_feature_loss, total_loss
+from .losses.pixel_losses import clip_feature_loss
+from .losses.total import SemanticNeRFLoss, total_loss
 from .networks.encodings import FrequencyEncoding, PositionalEncoding, SphericalHarmonics, contract
 from .networks.feature_field import FeatureField
 from .networks.field import Field

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from oneformer3d.lifting.shapes import expect_shape
 
-from ..losses.losses import DEFAULT_WEIGHTS, total_loss
 from ..losses.ray_losses import masked_mean
+from ..losses.total import DEFAULT_WEIGHTS, total_loss
 from ..networks.field import Field
 from ..rendering.rays import z_to_distance
 from ..rendering.render import render_rays

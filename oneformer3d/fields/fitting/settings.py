@@ -14,7 +14,7 @@ from typing import Any
 
 from oneformer3d.extraction.settings import read_yaml
 
-from ..losses.losses import DEFAULT_WEIGHTS
+from ..losses.total import DEFAULT_WEIGHTS
 
 METHODS = ('semantic_nerf', 'panoptic', 'lerf', 'feature_field')
 FIELDS = ('hash', 'mlp')

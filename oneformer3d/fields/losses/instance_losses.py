@@ -1,7 +1,7 @@
 """Losses of instance vectors and instance slots, which know labels only up to renaming.
 
 Enters: vectors (N, D) or slot probabilities (N, K) of rays, labels (N,) int64, negative = no label.
-Leaves: scalars. Letters: N rays, D vector width, K slots.
+Leaves: scalars. Letters: N and M rays, D vector width, K slots, I labels.
 """
 
 import numpy as np
@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
+
+from oneformer3d.lifting.shapes import expect_shape
 
 from .ray_losses import masked_mean
 
@@ -35,21 +37,22 @@ def contrastive_instance_loss(
     Returns:
         A scalar, 0 (with a graph) where no pair shares a label.
     """
-    if instance_features.ndim != 2 or instance_labels.shape != instance_features.shape[:1]:
-        raise ValueError(
-            'expected features (N, D) and labels (N,), got '
-            f'{tuple(instance_features.shape)} and {tuple(instance_labels.shape)}'
-        )
+    num_rays, _ = expect_shape('instance_features', instance_features, 'N D')
+    expect_shape('instance_labels', instance_labels, 'N', N=num_rays)
     labelled = instance_labels >= 0
     features = F.normalize(instance_features[labelled], dim=-1)
     labels = instance_labels[labelled]
-    similarity = features @ features.t() / temperature
+    similarity = features @ features.t() / temperature  # (N', N')
+
+    # pairs that are not compared
     excluded = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     if groups is not None:
         group = groups[labelled]
         excluded = excluded | (group[:, None] != group[None])
     positive = (labels[:, None] == labels[None]) & ~excluded
-    # rows that are left with nothing to compare to would give NaN; they have no positive either
+
+    # −1/|P| Σ_P log softmax; rows left with nothing to compare to would give NaN with −∞ in place
+    # of the lowest number, and have no positive either
     lowest = torch.finfo(similarity.dtype).min
     log_share = similarity.masked_fill(excluded, lowest).log_softmax(-1)
     count = positive.sum(-1)
@@ -71,14 +74,18 @@ def slow_fast_contrastive_loss(
         fast_labels, slow_labels: (N,) and (M,) labels of that one image; negative = none.
     """
     slow = slow.detach()
-    kernel = torch.exp(-torch.cdist(fast, slow))
+    kernel = torch.exp(-torch.cdist(fast, slow))  # (N, M)
     known = (slow_labels >= 0)[None].expand_as(kernel)
     positive = (fast_labels[:, None] == slow_labels[None]) & known & (fast_labels >= 0)[:, None]
-    usable = positive.any(-1)
+    usable = positive.any(-1)  # (N,)
+
+    # −log(Σ_positives e^K / Σ e^K)
     lowest = torch.finfo(kernel.dtype).min
     of_all = kernel.masked_fill(~known, lowest).logsumexp(-1)
     of_positives = kernel.masked_fill(~positive, lowest).logsumexp(-1)
     contrast = masked_mean(torch.where(usable, of_all - of_positives, 0), usable)
+
+    # −exp(−‖f − c‖²)
     centroid = (positive.to(slow.dtype) @ slow) / positive.sum(-1, keepdim=True).clamp(min=1)
     near = torch.exp(-((fast - centroid) ** 2).sum(-1))
     return contrast - masked_mean(near, usable) + 0 * fast.sum()
@@ -87,10 +94,10 @@ def slow_fast_contrastive_loss(
 @torch.no_grad()
 def follow_slowly(slow: nn.Module, fast: nn.Module, decay: float = 0.9) -> None:
     """Move the slow copy towards the fast module: ``slow ← decay · slow + (1 − decay) · fast``."""
-    for kept, new in zip(slow.parameters(), fast.parameters()):
-        kept.lerp_(new, 1 - decay)
-    for kept, new in zip(slow.buffers(), fast.buffers()):
-        kept.copy_(new)
+    for old, new in zip(slow.parameters(), fast.parameters()):
+        old.lerp_(new, 1 - decay)
+    for old, new in zip(slow.buffers(), fast.buffers()):
+        old.copy_(new)
 
 
 def linear_assignment_loss(
@@ -116,6 +123,8 @@ def linear_assignment_loss(
     for view in views[instance_labels >= 0].unique():
         rays = (views == view) & (instance_labels >= 0)
         slot[rays] = _assigned_slots(slot_probabilities[rays].detach(), instance_labels[rays])
+
+    # −log p of the slot that each label means
     matched = slot >= 0
     chosen = slot_probabilities.gather(-1, slot.clamp(min=0)[:, None])[:, 0]
     return masked_mean(-torch.log(chosen + _EPS), matched, confidence)
@@ -126,7 +135,9 @@ def _assigned_slots(probabilities: Tensor, labels: Tensor) -> Tensor:
     names, label = labels.unique(return_inverse=True)
     sums = probabilities.new_zeros(len(names), probabilities.shape[1])
     sums.index_add_(0, label, probabilities)
-    means = sums / torch.bincount(label)[:, None]
+    means = sums / torch.bincount(label)[:, None]  # (I, K)
+
+    # cost[label, slot] = −mean probability
     rows, columns = linear_sum_assignment(-means.double().cpu().numpy())
     table = np.full(len(names), -1)
     table[rows] = columns

@@ -7,6 +7,8 @@ where there is none. Leaves: scalars. Letters: R rays, S samples.
 import torch
 from torch import Tensor
 
+from ..rendering.volume import midpoints
+
 _EPS = 1e-7
 
 
@@ -18,11 +20,10 @@ def termination_loss(
     ``−Σ log(w + ε) exp(−(t − d)² / 2σ²) δ``, the mean over rays with a measurement.
 
     Args:
-        edges, weights: of the rays.
-        distance: (R,) along the ray in metres; 0 = not measured.
+        edges, weights, distance: of the rays.
         sigma: standard deviation of the measurement in metres (not its square).
     """
-    middles, lengths = (edges[:, 1:] + edges[:, :-1]) / 2, edges[:, 1:] - edges[:, :-1]
+    middles, lengths = midpoints(edges), edges.diff(dim=-1)  # (R, S)
     nearness = torch.exp(-((middles - distance[:, None]) ** 2) / (2 * sigma**2))
     losses = -(torch.log(weights + _EPS) * nearness * lengths).sum(-1)
     return masked_mean(losses, distance > 0)
@@ -58,8 +59,11 @@ def interlevel_loss(
 
 def outer_measure(edges: Tensor, other_edges: Tensor, other_weights: Tensor) -> Tensor:
     """Weight (R, S) of all other intervals that overlap each interval between edges (R, S + 1)."""
+    # weight below each of the other edges; a sum over intervals is a difference of two
     below = torch.cat((torch.zeros_like(other_weights[:, :1]), other_weights.cumsum(-1)), dim=-1)
     other_edges = other_edges.contiguous()
+
+    # from the last edge at or before an interval's start to the first at or after its end
     starts, ends = edges[:, :-1].contiguous(), edges[:, 1:].contiguous()
     first = (torch.searchsorted(other_edges, starts, right=True) - 1).clamp(0, None)
     last = torch.searchsorted(other_edges, ends).clamp(None, other_weights.shape[-1])
@@ -73,7 +77,9 @@ def distortion_loss(edges: Tensor, weights: Tensor) -> Tensor:
     """
     span = (edges[:, -1:] - edges[:, :1]).clamp(min=_EPS)
     steps = (edges - edges[:, :1]) / span
-    middles, lengths = (steps[:, 1:] + steps[:, :-1]) / 2, steps[:, 1:] - steps[:, :-1]
+    middles, lengths = midpoints(steps), steps.diff(dim=-1)  # (R, S)
+
+    # Σᵢⱼ wᵢ wⱼ |mᵢ − mⱼ| = 2 Σᵢ wᵢ (mᵢ Σ_{j<i} wⱼ − Σ_{j<i} wⱼ mⱼ), as middles ascend
     before = weights.cumsum(-1) - weights
     moment = (weights * middles).cumsum(-1) - weights * middles
     between = 2 * (weights * (middles * before - moment)).sum(-1)

@@ -7,7 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from oneformer3d.fields import SemanticNeRFLoss, clip_feature_loss, total_loss
-from oneformer3d.fields.losses.losses import depth_loss, feature_loss, language_loss, semantic_loss
+from oneformer3d.fields.losses.pixel_losses import (
+    depth_loss,
+    feature_loss,
+    language_loss,
+    semantic_loss,
+)
 from oneformer3d.fields.losses.ray_losses import (
     distortion_loss,
     empty_space_loss,
