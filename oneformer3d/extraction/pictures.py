@@ -107,9 +107,10 @@ def draw_scene(
     frames = [frame for frame in frames if store.has(scene.name, frame.name)]
     if not frames:
         raise ValueError(f'{scene.name}: none of its frames is in the store')
+
     maps = torch.stack(
         [torch.from_numpy(store.get(scene.name, frame.name)['feat']).float() for frame in frames]
-    )
+    )  # (V, C, h, w)
     ways = _ways(channels_last(maps).flatten(0, -2).numpy(), methods, relevancy)
     written = []
 
@@ -119,12 +120,14 @@ def draw_scene(
             on_picture(path)
 
     folder = Path(out) / scene.name
+
     for frame, feature_map in zip(frames, maps):
         image = read_image(frame.image_path, scene.image_size)
         for way, coloring in ways.items():
             path = folder / f'{frame.name}.{way}.png'
             write_png(path, _beside(image, feature_map, coloring))
             keep(path)
+
     if with_cloud:
         index = index or build_scene_index(frames)[0]
         _draw_cloud(frames, maps, index, ways, relevancy, folder, keep)
@@ -132,7 +135,7 @@ def draw_scene(
 
 
 def lift_features(maps: Tensor, frames: Sequence[str], index: UvIndex) -> tuple[Tensor, Tensor]:
-    """Mean over the frames that see a point.
+    """Mean over the frames in which a point is visible.
 
     Args:
         maps: (V, C, h, w) of these frames.
@@ -144,7 +147,9 @@ def lift_features(maps: Tensor, frames: Sequence[str], index: UvIndex) -> tuple[
     """
     row_of = {name: row for row, name in enumerate(frames)}
     rows = torch.tensor([row_of.get(name, -1) for name in index.frames], dtype=torch.int64)
-    view = rows[index.pairs.view]
+
+    # pairs of these frames, with their rows as views
+    view = rows[index.pairs.view]  # (P,)
     pairs = index.pairs.select(view >= 0)
     pairs = type(pairs)(pairs.point, view[view >= 0], pairs.uv, pairs.depth_z)
     return gather_pairs(maps, pairs, index.image_size, num_points=index.num_points)
@@ -206,16 +211,18 @@ def _draw_cloud(
             f'{frames[0].scene.name}: the uv index is of {len(lifted)} points, the cloud has '
             f'{len(points)}'
         )
-    seen, rows = (num_views > 0).numpy(), lifted.numpy()
+
+    visible, rows = (num_views > 0).numpy(), lifted.numpy()
     raster = PointRaster(points[:, :3])
     labels = {'num_views': num_views.numpy().astype(np.int32)}
     if relevancy is not None:
-        values = relevancy(rows) * seen[:, None]
+        values = relevancy(rows) * visible[:, None]  # (N, T)
         labels |= {f'text_{_slug(p)}': v for p, v in zip(relevancy.prompts, values.T)}
+
     for way, coloring in ways.items():
         colors = np.tile(np.array(UNLABELED, dtype=np.uint8), (len(points), 1))
-        if seen.any():
-            colors[seen] = coloring(rows[seen])
+        if visible.any():
+            colors[visible] = coloring(rows[visible])
         write_png(folder / f'cloud.{way}.png', raster.paint(colors))
         keep(folder / f'cloud.{way}.png')
         write_ply(folder / f'cloud.{way}.ply', points[:, :3], colors, labels)

@@ -6,10 +6,10 @@ Enters: a decoded frame with its depth, and the frame's map (C, h, w) as it is s
 ``frame_<idx>.npz``, N points in the order of the scene's own file:
 
     pts_feat      (N, 128) float32   through the trained head, or a seeded projection
-    pts_feat_raw  (N, C)             the map sampled at the point, 0 where it is not seen
-    uv_idx        (N, 2) float32     pixel (x, y); finite everywhere, a place only where valid
+    pts_feat_raw  (N, C)             the map sampled at the point, 0 where it is not visible
+    uv_idx        (N, 2) float32     pixel (x, y); finite everywhere, meant only where valid
     valid         (N,) bool          the frame sees the point
-    conf_2d       (N,) float32       1 − |z − d| / tolerance against the measured depth d; 0 unseen
+    conf_2d       (N,) float32       1 − |z − d| / tolerance against the measured depth d, else 0
     projection    text               what pts_feat is
 """
 
@@ -88,7 +88,7 @@ class ValidRates:
         self.num_points = num_points
         self._points = ScenePoints(num_points)
         self._counts: dict[str, list[int]] = {}
-        self._seen: dict[str, Tensor] = {}
+        self._covered: dict[str, Tensor] = {}
 
     def add(self, decoded: DecodedFrame) -> None:
         """Count one frame; one whose depth cannot be read is left out."""
@@ -98,22 +98,24 @@ class ValidRates:
         points = self._points.get(scene)
         pairs = frame_pairs(points, decoded)
         in_view = len(frame_pairs(points, decoded, with_depth=False))
+
         counts = self._counts.setdefault(scene.name, [0, 0, 0])
         for index, count in enumerate((1, in_view, len(pairs))):
             counts[index] += count
-        seen = self._seen.setdefault(scene.name, torch.zeros(len(points), dtype=torch.bool))
-        seen[pairs.point] = True
+
+        covered = self._covered.setdefault(scene.name, torch.zeros(len(points), dtype=torch.bool))
+        covered[pairs.point] = True
 
     def table(self) -> dict[str, dict[str, float]]:
         """Scene → frames, and shares of its points: in_view and valid per frame, covered by any."""
         table = {}
         for name, (frames, in_view, valid) in self._counts.items():
-            num_points = max(1, len(self._seen[name]))
+            num_points = max(1, len(self._covered[name]))
             table[name] = {
                 'frames': frames,
                 'in_view': in_view / (frames * num_points),
                 'valid': valid / (frames * num_points),
-                'covered': int(self._seen[name].sum()) / num_points,
+                'covered': int(self._covered[name].sum()) / num_points,
             }
         return table
 
@@ -154,10 +156,13 @@ class PointOutputs:
         points = self._points.get(frame.scene)
         view = frame_view(points, decoded)
         size = frame.scene.image_size
+
+        # points that the frame does not see have zeros
         raw = torch.zeros(len(points), feat.shape[0])
         raw[view.valid] = sample_img_feat(feat, view.uv[view.valid], size)
         projected = torch.zeros(len(points), POINT_CHANNELS)
         projected[view.valid] = self._head(feat, view.uv[view.valid], size)
+
         arrays = {
             'pts_feat': projected.numpy(),
             'pts_feat_raw': (raw.half() if self._half else raw).numpy(),
@@ -166,6 +171,7 @@ class PointOutputs:
             'conf_2d': view.confidence.numpy(),
             'projection': np.array(self._head.description),
         }
+
         written = [self._path(frame, 'frame', 'npz')]
         write_npz(written[0], arrays)
         if self._vis_method is not None:
@@ -179,7 +185,7 @@ class PointOutputs:
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """An npz file with the fastest compression, which takes out the points that are not seen."""
+    """An npz file with the fastest compression, which packs the zeros of invisible points."""
     with atomic_path(path) as temporary, ZipFile(temporary, 'w', ZIP_DEFLATED, True, 1) as archive:
         for name, array in arrays.items():
             with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
@@ -207,6 +213,7 @@ def frame_view(points: Tensor, decoded: DecodedFrame) -> FrameView:
     uv, _ = camera.project(points)
     valid = torch.zeros(len(points), dtype=torch.bool)
     confidence = torch.zeros(len(points))
+
     pairs = frame_pairs(points, decoded)
     valid[pairs.point] = True
     confidence[pairs.point] = _agreement(points, pairs, decoded)
@@ -253,6 +260,8 @@ def _agreement(points: Tensor, pairs: PixelPairs, decoded: DecodedFrame) -> Tens
     if camera is not None:
         (uv,), (z,) = camera.project(points[pairs.point])
         size = camera.image_size
+
+    # 1 − |z − d| / tolerance(d)
     measured = nearest_pixel(torch.from_numpy(decoded.depth), uv[:, 0], uv[:, 1], size)
     return (1 - (z - measured).abs() / Visibility().tolerance(measured)).clamp(0, 1)
 

@@ -87,6 +87,7 @@ class ExtractionReport:
             ('store', _megabytes(self.store_bytes)),
             ('files of single frames', _megabytes(self.file_bytes)),
         ]
+
         lines = [f'{name:24}{value}' for name, value in rows]
         lines += self._scene_lines()
         lines += _reasons('left out:', self.skipped)
@@ -96,6 +97,7 @@ class ExtractionReport:
     def _scene_lines(self) -> list[str]:
         if not self.scenes:
             return []
+
         lines = ['', f'{"scene":24}{"frames":>7}{"in view":>9}{"valid":>8}{"covered":>9}']
         shown = list(self.scenes.items())[:_LISTED_SCENES]
         rows = [*shown, (f'mean of {len(self.scenes)}', _mean(list(self.scenes.values())))]
@@ -106,6 +108,7 @@ class ExtractionReport:
             )
         if len(self.scenes) > len(shown):
             lines.insert(-1, f'… and {len(self.scenes) - len(shown)} more')
+
         lines.append('in view, valid: share of the points that a frame has in its frustum, and')
         lines.append('that its depth confirms; covered: that any of the frames sees')
         return lines

@@ -87,9 +87,11 @@ def build_scene_index(
     if not used:
         empty = project_pairs(points, scene.cameras([]))
         return UvIndex(empty, (), scene.image_size, len(points)), faults
+
     camera = scene.cameras([frame for frame, _ in used])
     depth, depth_camera = _depth_maps(points, camera, used)
     pairs = project_pairs(points, camera, depth, depth_camera=depth_camera, visibility=visibility)
+
     names = tuple(f.name for f, _ in used)
     return UvIndex(pairs, names, scene.image_size, len(points)), faults
 
@@ -101,6 +103,7 @@ def scene_stamp(frames: Sequence[Frame], visibility: Visibility) -> dict[str, An
     depth_intrinsics = (
         scene.intrinsics if scene.depth_intrinsics is None else scene.depth_intrinsics
     )
+
     return {
         'version': VERSION,
         'points': zlib.crc32(scene.points_path.read_bytes()),
@@ -200,6 +203,7 @@ def build_uv_indices(
         for scene, of_scene in by_scene(frames).items():
             path = Path(out) / f'{scene}.npz'
             stamp = scene_stamp(of_scene, visibility)
+
             if is_current(path, stamp):
                 index, faults = None, {}
             else:
@@ -209,6 +213,7 @@ def build_uv_indices(
                     raise ValueError(f'{scene}/{name}: {reason}')
                 write_uv_index(path, index, stamp)
                 num_written += 1
+
             if on_scene is not None:
                 on_scene(scene, index, faults)
     return num_written
@@ -235,6 +240,7 @@ def _depth_maps(
         height, width = scene.image_size
         small = (max(1, height * _ZBUFFER_WIDTH // width), _ZBUFFER_WIDTH)
         return zbuffer_views(points, camera.resize(small)), None
+
     depth = torch.from_numpy(np.stack([depth for _, depth in used]))
     size = tuple(depth.shape[-2:])
     depth_camera = scene.depth_cameras([frame for frame, _ in used], size)

@@ -74,9 +74,11 @@ def read_regions(
     frames = [frame for scene in scenes.values() for frame in scene.frames]
     if not frames:
         raise ValueError(f'{root}: the scenes of {split} have no images')
+
     table = get_class_table(frames[0].scene.class_table)
     if max_images is not None and len(frames) > max_images:
         frames = [frames[k] for k in np.linspace(0, len(frames) - 1, max_images).astype(int)]
+
     rng = np.random.default_rng(seed)
     images, labels, rows = [], [], []
     for frame in frames:
@@ -87,6 +89,7 @@ def read_regions(
             raise ValueError(
                 f'{frame.image_path}: size {color.shape}, the others {images[0].shape}'
             )
+
         classes = table.contiguous_from_raw(semantic.astype(np.int64))
         rows += [
             (len(images), *region)
@@ -96,6 +99,7 @@ def read_regions(
         labels.append(classes.astype(np.uint8))
     if not rows:
         raise ValueError(f'{root}: the images of {split} show no region of {min_pixels} pixels')
+
     image, label, box, pixels = zip(*rows)
     return Regions(
         np.stack(images),
@@ -127,13 +131,15 @@ def image_regions(
     Returns:
         Per region its class, box (4,) and pixels (K, 2).
     """
+    # one id a region: instances as they are, stuff classes below zero, nothing where unlabeled
     num_classes = len(table.classes)
     is_stuff = np.isin(labels, table.stuff)
-    parts = np.where(is_stuff, -1 - labels, instance.astype(np.int64))
-    parts[labels == num_classes] = 0
+    region_ids = np.where(is_stuff, -1 - labels, instance.astype(np.int64))  # (H, W)
+    region_ids[labels == num_classes] = 0
+
     regions = []
-    for part in np.unique(parts[parts != 0]):
-        ys, xs = np.nonzero(parts == part)
+    for region_id in np.unique(region_ids[region_ids != 0]):
+        ys, xs = np.nonzero(region_ids == region_id)
         if len(xs) < min_pixels:
             continue
         chosen = rng.integers(len(xs), size=NUM_PIXELS)

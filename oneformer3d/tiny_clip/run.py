@@ -82,8 +82,11 @@ def measure(path: Path, settings: TinyClipSettings, data_root: str | Path) -> di
     """Accuracies of a checkpoint on the validation rooms, beside a random tower's."""
     train = read_regions(data_root, 'train', MAX_PROBE_IMAGES)
     val = read_regions(data_root, 'val', MAX_PROBE_IMAGES)
+
     on_crops = ClipEncoder(weights=path, input_size=settings.crop_size)
     zero_shot, balanced = zero_shot_accuracy(on_crops, val)
+
+    # the same tower at random weights says what the architecture alone is worth
     trained = ClipEncoder(weights=path)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -93,6 +96,7 @@ def measure(path: Path, settings: TinyClipSettings, data_root: str | Path) -> di
             input_size=trained.input_size,
             layers=trained.layers,
         )
+
     probe, random_probe = (object_probe(tower, train, val)[0] for tower in (trained, random))
     return {
         'crop_zero_shot': zero_shot,

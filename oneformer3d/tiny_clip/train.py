@@ -141,8 +141,9 @@ def train_text_tower(clip: nn.Module, names: Sequence[str], settings: TinyClipSe
                 tokenize(clip, [random_caption(n, rng) for n in names]), normalize=True
             )
             for _ in range(2)
-        )
+        )  # (classes, D) each
         loss = contrastive_loss(first, second, caption, clip.logit_scale.detach().exp())
+
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -161,8 +162,10 @@ def contrastive_loss(images: Tensor, texts: Tensor, caption: Tensor, scale: Tens
         Mean of cross-entropy image → caption and of −log p(image | caption), averaged over the
         images of a caption and then over captions.
     """
-    logits = scale * images @ texts.t()
+    logits = scale * images @ texts.t()  # (B, T)
     from_images = F.cross_entropy(logits, caption)
+
+    # −log p(image | caption), the mean over a caption's own images
     positive = F.one_hot(caption, len(texts)).to(logits.dtype)
     log_share = (logits.log_softmax(dim=0) * positive).sum(0) / positive.sum(0)
     return (from_images - log_share.mean()) / 2
@@ -246,6 +249,7 @@ def _parameter_groups(clip: nn.Module, settings: TinyClipSettings) -> list[dict[
             matrices.append(parameter)
         else:
             others.append(parameter)
+
     rate, decay = settings.learning_rate, settings.weight_decay
     return [
         {'params': kernels, 'lr': 3 * rate, 'weight_decay': decay},
