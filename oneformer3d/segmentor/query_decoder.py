@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from oneformer3d.registry import MODELS
 from oneformer3d.structures import DecoderScene, LayerOutput, MaskDecoder, QueryOutput
 
-# layer, queries (Q, D), mask logits (Q, S) → queries: what a decoder does between self-attention
-# and FFN besides
-LookBack = Callable[[int, Tensor, Tensor], Tensor]
+# layer, queries (Q, D), mask logits (Q, S) → queries (Q, D): what a decoder that reads views does
+# between self-attention and FFN
+ReadViews = Callable[[int, Tensor, Tensor], Tensor]
 
 
 @MODELS.register_module(name=['QueryDecoder', 'ScanNetQueryDecoder'])
@@ -172,7 +172,7 @@ class QueryDecoder(MaskDecoder):
         features: Tensor,
         queries: Tensor | None,
         keep_aux: bool,
-        look_back: LookBack | None = None,
+        read_views: ReadViews | None = None,
     ) -> list[dict]:
         """Predictions of one sample after 0, 1, … num_layers layers (or the last alone)."""
         keys = self.input_proj(features)  # (S, D)
@@ -194,8 +194,8 @@ class QueryDecoder(MaskDecoder):
                 blocked = blocked_positions(output['masks']) if use_mask else None
                 x = self.cross_attn_layers[layer](x, keys, blocked)
                 x = self.self_attn_layers[layer](x)
-                if look_back is not None:
-                    x = look_back(layer, x, output['masks'])
+                if read_views is not None:
+                    x = read_views(layer, x, output['masks'])
                 x = self.ffn_layers[layer](x)
         return outputs
 

@@ -52,20 +52,24 @@ class ClipPyramid(PyramidBase):
         layers = settings.pop('layers', None)
         if settings.get('mode', 'tokens') != 'tokens':
             raise ValueError('ClipPyramid takes maps of the tower itself: mode tokens')
-        probe = ClipEncoder(**settings, mode='tokens')
-        if layers is None and probe.is_vit:
-            count = len(probe.visual.transformer.resblocks)
+        encoder = ClipEncoder(**settings, mode='tokens')
+
+        # one layer for each level
+        if layers is None and encoder.is_vit:
+            count = len(encoder.visual.transformer.resblocks)
             layers = [max(0, count * k // 4 - 1) for k in (1, 2, 3, 4)]
         layers = RESNET_LEVELS if layers is None else tuple(layers)
         if len(layers) != 4:
             raise ValueError(f'ClipPyramid: expected four layers, got {layers}')
-        probe.layers = probe.resolve_layers(layers)
-        self.encoder = probe.requires_grad_(False)
+        encoder.layers = encoder.resolve_layers(layers)
+        self.encoder = encoder.requires_grad_(False)
         self.batch_size = batch_size
-        widths = [probe.layer_width(layer) for layer in probe.layers]
+
+        # their widths to D channels, and the one grid of a ViT to four
+        widths = [encoder.layer_width(layer) for layer in encoder.layers]
         self.norms_in = nn.ModuleList(nn.LayerNorm(width) for width in widths)
         self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in widths)
-        self.rescale = nn.ModuleList(_rescale(k, channels, probe.is_vit) for k in range(4))
+        self.rescale = nn.ModuleList(_rescale(k, channels, encoder.is_vit) for k in range(4))
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(4))
 
     def stack(self, views: Sequence[PosedViews | None], device: torch.device | str) -> ViewBatch:
@@ -95,6 +99,7 @@ class ClipPyramid(PyramidBase):
         encoder = self.encoder
         if encoder.is_vit:
             return list(encoder(images).feat.chunk(4, dim=1))
+
         x = prepare_images(images, encoder.input_size, encoder.mean, encoder.std)
         x = x.to(encoder.compute_dtype).contiguous(memory_format=torch.channels_last)
         maps = []

@@ -100,8 +100,11 @@ class MapPyramid(PyramidBase):
         super().__init__(channels, num_groups)
         if num_levels < 1:
             raise ValueError(f'num_levels must be at least 1, got {num_levels}')
+
         self.clip_channels = stored_channels(clip_store, clip_channels)
         self.stride = stride
+
+        # the stored map to D channels, its neighbourhood, then finer and coarser levels
         self.lateral = nn.Conv2d(self.clip_channels, channels, 1)
         self.context = nn.Conv2d(channels, channels, 3, padding=1)
         self.finer = nn.ConvTranspose2d(channels, channels, 2, stride=2) if num_levels > 1 else None

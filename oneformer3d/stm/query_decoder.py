@@ -1,15 +1,16 @@
-"""The query decoder whose queries also look at the posed images.
+"""The query decoder whose queries also sample the posed images.
 
 Enters: superpoint features, queries, and a ``DecoderScene`` of each sample. Leaves: a
-``QueryOutput``. Each layer: mask attention to superpoints, attention among queries, a look at the
-views (``ViewMixing``) behind a gate that starts at zero, FFN. With a gate of zero, without views or
-where no view sees a query it is the plain ``QueryDecoder``, whose weights it loads.
+``QueryOutput``. Each layer: mask attention to superpoints, attention among queries, sampling and
+mixing of the views (``ViewMixing``) behind a gate that starts at zero, FFN. With a gate of zero,
+without views or where no view sees a query it is the plain ``QueryDecoder``, whose weights it
+loads.
 
 Letters as in ``structures``; K views that a query reads, A anchors.
 
-What a query looks at are its anchors. 'mask' is the mask it predicts at this layer: superpoints
-above one half, weighted by their probability. 'own' is the superpoint that it came from; learned
-queries have none. Groups of channels are dealt out to the anchors.
+A query samples around its anchors. 'mask' is the mask it predicts at this layer: superpoints above
+one half, weighted by their probability. 'own' is the superpoint that it came from; learned queries
+have none. Each anchor has its share of the groups of channels.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oneformer3d.registry import MODELS
-from oneformer3d.segmentor.query_decoder import QueryDecoder, collate_samples
+from oneformer3d.segmentor.query_decoder import QueryDecoder, ReadViews, collate_samples
 from oneformer3d.structures import DecoderScene, QueryOutput
 
 from .pyramids import ViewPyramid
@@ -50,10 +51,12 @@ class STMQueryDecoder(QueryDecoder):
     def __init__(
         self,
         pyramid: dict,
+        # sampling and mixing
         num_view_points: int = 8,
         num_view_slots: int = 4,
         num_view_groups: int = 4,
         out_multiplier: int = 4,
+        # boxes
         anchors: Sequence[str] = ANCHORS,
         box_mode: str = 'extent',
         **query_decoder,
@@ -62,15 +65,18 @@ class STMQueryDecoder(QueryDecoder):
         if not self.iter_pred:
             raise ValueError('STMQueryDecoder: masks of every layer are needed: iter_pred=True')
         if not anchors or set(anchors) - set(ANCHORS) or len(set(anchors)) < len(anchors):
-            raise ValueError(f'anchors: expected some of {ANCHORS}, got {tuple(anchors)}')
+            raise ValueError(f'anchors: expected a subset of {ANCHORS}, got {tuple(anchors)}')
         if self.learned_queries and 'own' in anchors:
             raise ValueError("anchors: learned queries have no superpoint of their 'own'")
         if box_mode not in MODES:
             raise ValueError(f'box_mode: expected one of {MODES}, got {box_mode!r}')
+
         self.anchors = tuple(anchors)
         self.box_mode = box_mode
         self.num_view_slots = num_view_slots
         self.view_pyramid = MODELS.build({**pyramid, 'num_groups': num_view_groups})
+
+        # a reading of the views for each layer, behind a gate that starts at zero
         d_model = self.out_norm.normalized_shape[0]
         num_layers = len(self.cross_attn_layers)
         self.view_layers = nn.ModuleList(
@@ -110,23 +116,25 @@ class STMQueryDecoder(QueryDecoder):
         self._check_input(features, queries)
         if scenes is not None and len(scenes) != len(features):
             raise ValueError(f'{len(features)} samples but {len(scenes)} scenes')
+
         views = [None] * len(features) if scenes is None else [scene.views for scene in scenes]
         pyramid = self.view_pyramid(views, features[0].device)
+
         samples = []
         for i, x in enumerate(features):
             scene = None if views[i] is None or not views[i].num_views else scenes[i]
             sample_queries = None if queries is None else queries[i]
-            look = self._look(scene, len(x), pyramid, pyramid.first_image[i])
-            samples.append(self._decode_sample(x, sample_queries, keep_aux, look))
+            read_views = self._view_reader(scene, len(x), pyramid, pyramid.first_image[i])
+            samples.append(self._decode_sample(x, sample_queries, keep_aux, read_views))
         return collate_samples(samples)
 
-    def _look(
+    def _view_reader(
         self,
         scene: DecoderScene | None,
         num_superpoints: int,
         pyramid: ViewPyramid,
         first_image: int,
-    ):
+    ) -> ReadViews:
         """What the layers of one sample do with the views."""
         sums = None if scene is None else superpoint_views(scene)
         if sums is not None and len(sums.count) != num_superpoints:
@@ -135,15 +143,15 @@ class STMQueryDecoder(QueryDecoder):
                 f'{len(sums.count)}'
             )
 
-        def look_back(layer: int, queries: Tensor, mask_logits: Tensor) -> Tensor:
+        def read_views(layer: int, queries: Tensor, mask_logits: Tensor) -> Tensor:
             if sums is None:
                 views = self._nowhere(queries)
             else:
                 views = self.query_views(mask_logits, scene, sums, pyramid, first_image)
-            update = self.view_layers[layer](queries, views, pyramid)
+            update = self.view_layers[layer](queries, views, pyramid)  # (Q, D)
             return queries + self.view_gates[layer] * update
 
-        return look_back
+        return read_views
 
     def query_views(
         self,
@@ -156,7 +164,7 @@ class STMQueryDecoder(QueryDecoder):
         """The K views of each query and its boxes there, from its mask (Q, S)."""
         visible, xyzr = [], []
         for anchor in self.anchors:
-            weights = anchor_weights(anchor, mask_logits, scene.query_ids)
+            weights = anchor_weights(anchor, mask_logits, scene.query_ids)  # (Q, S)
             boxes = query_boxes(weights, sums, self.box_mode)
             visible.append(boxes.visible)
             xyzr.append(encode_boxes(boxes, sums, pyramid.canvas))
@@ -175,7 +183,7 @@ class STMQueryDecoder(QueryDecoder):
 
 
 def anchor_weights(anchor: str, mask_logits: Tensor, query_ids: Tensor | None) -> Tensor:
-    """Weights (Q, S) of superpoints around which a query looks; without gradient.
+    """Weights (Q, S) of the superpoints around which a query samples; without gradient.
 
     Args:
         anchor: 'mask' or 'own'.
@@ -186,16 +194,19 @@ def anchor_weights(anchor: str, mask_logits: Tensor, query_ids: Tensor | None) -
         ValueError: 'own' without superpoints of queries.
     """
     num_queries, num_superpoints = mask_logits.shape
-    own = None
+    origin = None
     if query_ids is not None:
         if len(query_ids) != num_queries:
             raise ValueError(f'{num_queries} queries but {len(query_ids)} query_ids')
-        own = F.one_hot(query_ids, num_superpoints).float()
+        origin = F.one_hot(query_ids, num_superpoints).float()  # (Q, S)
+
     if anchor == 'own':
-        if own is None:
+        if origin is None:
             raise ValueError("anchor 'own' needs query_ids")
-        return own
+        return origin
+
+    # of an empty mask the superpoint that the query came from, or else all by their probability
     share = mask_logits.detach().float().sigmoid()
     weights = torch.where(share >= 0.5, share, 0.0)
     empty = ~(weights > 0).any(dim=-1, keepdim=True)
-    return torch.where(empty, share if own is None else own, weights)
+    return torch.where(empty, share if origin is None else origin, weights)

@@ -205,7 +205,7 @@ def test_wrong_settings_and_inputs_are_named():
     settings = {k: v for k, v in decoder_settings().items() if k != 'type'}
     with pytest.raises(ValueError, match='iter_pred'):
         STMQueryDecoder(**settings, iter_pred=False)
-    with pytest.raises(ValueError, match='anchors: expected some of'):
+    with pytest.raises(ValueError, match='anchors: expected a subset of'):
         STMQueryDecoder(**{**settings, 'anchors': ['box']})
     with pytest.raises(ValueError, match='box_mode'):
         STMQueryDecoder(**settings, box_mode='corners')
