@@ -116,12 +116,6 @@ def contract(x: Tensor) -> Tensor:
     return x * (2 - 1 / norm) / norm
 
 
-def uncontract(y: Tensor) -> Tensor:
-    """Inverse of ``contract``, for ‖y‖∞ < 2."""
-    norm = y.abs().amax(-1, keepdim=True).clamp(min=1)
-    return y / (norm * (2 - norm))
-
-
 def unit_cube(x: Tensor, contracted: bool) -> Tensor:
     """Unit-box positions (…, 3) → [0, 1]³: all of space when contracted, else the box itself."""
     return (contract(x) + 2) / 4 if contracted else (x + 1) / 2

@@ -87,17 +87,10 @@ class HashGrid(nn.Module):
         """L · F."""
         return len(self.levels) * self.features_per_level
 
-    @property
-    def resolutions(self) -> tuple[int, ...]:
-        """Nodes along an axis, level by level."""
-        return tuple(level.num_nodes for level in self.levels)
-
     def extra_repr(self) -> str:
         """What ``print`` shows."""
-        return (
-            f'levels={len(self.levels)}, features={self.features_per_level}, '
-            f'resolutions={self.resolutions[0]}…{self.resolutions[-1]}, rows={len(self.table)}'
-        )
+        coarsest, finest = self.levels[0].num_nodes, self.levels[-1].num_nodes
+        return f'{len(self.levels)} levels × {self.features_per_level}, {coarsest}…{finest} nodes'
 
     def forward(self, positions: Tensor) -> Tensor:
         """Positions (…, 3), clamped to [0, 1]³, → (…, L · F) in the table's type.

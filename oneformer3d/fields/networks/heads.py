@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .encodings import unit_cube
 from .hash_grid import HashGrid
-from .layers import full_precision, linear_of_composite, mlp, unit, weighted_mean
+from .layers import full_precision, mlp, unit, weighted_mean
 
 # How far a head's gradients reach: the density too, the trunk's hidden values but not the
 # density (its weights are detached), or the head's own parameters alone.
@@ -160,30 +160,6 @@ class InstanceHead(Head):
     def activate(self, composite: Tensor, accumulation: Tensor) -> Tensor:
         """Unit vectors again, 0 where a ray met nothing."""
         return unit(composite)
-
-
-class FeatureHead(Head):
-    """Features of any width, read from the trunk's hidden values; composited as they are."""
-
-    def __init__(
-        self,
-        hidden_dim: int,
-        feature_dim: int,
-        width: int = 64,
-        num_layers: int = 1,
-        gradient: str = 'trunk',
-    ) -> None:
-        super().__init__(gradient)
-        self.output_dim = feature_dim
-        self.net = mlp(hidden_dim, feature_dim, width, num_layers)
-
-    def sample(self, hidden, positions, directions=None, patch_size=None) -> Tensor:
-        """Values before the last layer, (…, width)."""
-        return self.net[:-1](hidden)
-
-    def activate(self, composite: Tensor, accumulation: Tensor) -> Tensor:
-        """Σ w f (…, D): the last layer, its bias times the summed weight."""
-        return linear_of_composite(self.net[-1], composite, accumulation)
 
 
 class LanguageHead(Head):

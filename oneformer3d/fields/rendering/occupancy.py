@@ -12,10 +12,9 @@ from oneformer3d.lifting import Camera
 from oneformer3d.lifting.shapes import expect_shape
 from oneformer3d.lifting.visibility import in_frustum, nearest_pixel
 
-from ..networks.field import Field
 from ..networks.scene_box import SceneBox
-from .rays import Rays, unit_positions
-from .samplers import Proposals, inverse_cdf_edges, stratified_edges
+from .rays import unit_positions
+from .samplers import Proposals, Sampler, inverse_cdf_edges, stratified_edges
 from .volume import midpoints
 
 # Cells that are projected at a time.
@@ -123,7 +122,7 @@ class OccupancyGrid(nn.Module):
         return self.occupied.view(-1)[index] & inside
 
 
-class OccupancySampler:
+class OccupancySampler(Sampler):
     """Intervals where cells are occupied, without querying the field.
 
     Args:
@@ -143,13 +142,7 @@ class OccupancySampler:
         self.occupancy = occupancy
         self.num_probes, self.num_samples, self.padding = num_probes, num_samples, padding
 
-    def __call__(
-        self,
-        field: Field,
-        rays: Rays,
-        perturb: bool = False,
-        generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, Proposals]:
+    def __call__(self, field, rays, perturb=False, generator=None) -> tuple[Tensor, Proposals]:
         """Edges (R, S + 1) and no proposals."""
         probes = stratified_edges(rays, self.num_probes)
         positions = unit_positions(rays, midpoints(probes), field.scene_box)

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ..networks.encodings import unit_cube
-from ..networks.field import Field, trunc_exp
+from ..networks.field import trunc_exp
 from ..networks.hash_grid import HashGrid
 from ..networks.layers import mlp
-from .rays import Rays
-from .samplers import Proposals, inverse_cdf_edges, stratified_edges
+from .samplers import Proposals, Sampler, inverse_cdf_edges, stratified_edges
 from .volume import midpoints, weights_from_density
 
 
@@ -52,7 +51,7 @@ class ProposalNetwork(nn.Module):
         return trunc_exp(self.net(self.grid(unit_cube(unit_positions, self.contracted)))[..., 0])
 
 
-class ProposalSampler(nn.Module):
+class ProposalSampler(nn.Module, Sampler):
     """Rounds of proposals, the last of which places the field's samples.
 
     Args:
@@ -102,13 +101,7 @@ class ProposalSampler(nn.Module):
         # 10 s / (9 s + 1), s the share of the steps that is done
         return 10 * share / (9 * share + 1)
 
-    def forward(
-        self,
-        field: Field,
-        rays: Rays,
-        perturb: bool = False,
-        generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, Proposals]:
+    def forward(self, field, rays, perturb=False, generator=None) -> tuple[Tensor, Proposals]:
         """Edges (R, S + 1) in metres without gradient, and each round's edges and weights."""
         box, power, proposals = field.scene_box, self.anneal, []
         edges = stratified_edges(rays, self.num_proposals[0], perturb, generator)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from oneformer3d.lifting import Camera, is_valid_pose, project
+from oneformer3d.lifting import Camera, is_valid_pose
 from oneformer3d.lifting.shapes import expect_shape
 
 from ..networks.scene_box import SceneBox
@@ -192,17 +192,6 @@ def image_rays(camera: Camera, near: float = DEFAULT_NEAR, far: float = DEFAULT_
     pixel = torch.arange(height * width, device=camera.world_from_cam.device)
     uv = torch.stack((pixel % width, pixel // width), dim=-1)
     return pixel_rays(camera, torch.zeros_like(pixel), uv, near, far)
-
-
-def ray_pixels(rays: Rays, camera: Camera) -> Tensor:
-    """Pixels (R, 2) in which a single camera sees the points one metre along its own rays.
-
-    Example:
-        >>> camera = Camera(torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 1]]), torch.eye(4), (1, 3))
-        >>> ray_pixels(image_rays(camera), camera)[:, 0]
-        tensor([0., 1., 2.])
-    """
-    return project(rays.origins + rays.directions, camera.intrinsics, camera.world_from_cam)[0]
 
 
 def z_to_distance(depth: Tensor, rays: Rays) -> Tensor:

@@ -236,29 +236,17 @@ class FeatureRenderer(nn.Module):
 
 @dataclass(frozen=True)
 class _Samples:
-    """The M of R · S samples that were queried, as all heads of one rendering read them.
+    """The M of R · S samples that were queried, as all heads of one rendering read them."""
 
-    Attributes:
-        shape: R and S.
-        is_dense: whether M = R · S, ray by ray.
-        ray: (M,) the ray of each sample.
-        ray_directions: (R, 3) of all rays.
-        positions: (M, 3) in the unit box.
-        hidden: (M, H) of the field's trunk.
-        weights: (M,) share of the light that each stops.
-        light: (M,) what is left of the light where each begins, without gradient.
-        patch_size: (M,) metres, for the language head.
-    """
-
-    shape: tuple[int, int]
-    is_dense: bool
-    ray: Tensor
-    ray_directions: Tensor
-    positions: Tensor
-    hidden: Tensor
-    weights: Tensor
-    light: Tensor
-    patch_size: Tensor | None
+    shape: tuple[int, int]  # R, S
+    is_dense: bool  # M = R · S, ray by ray
+    ray: Tensor  # (M,) the ray of each sample
+    ray_directions: Tensor  # (R, 3)
+    positions: Tensor  # (M, 3) in the unit box
+    hidden: Tensor  # (M, H)
+    weights: Tensor  # (M,)
+    light: Tensor  # (M,) what is left where each begins, without gradient
+    patch_size: Tensor | None  # (M,) metres, for the language head
 
     def subset(self, index: Tensor) -> '_Samples':
         """The samples with these indices."""

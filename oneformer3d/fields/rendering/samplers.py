@@ -7,8 +7,6 @@ unless ``perturb`` is set.
 Letters: R rays, S samples (intervals) per ray.
 """
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
@@ -21,8 +19,8 @@ from .volume import midpoints, weights_from_density
 Proposals = list[tuple[Tensor, Tensor]]
 
 
-class Sampler(Protocol):
-    """Anything called so: it may query the field, and returns edges without gradient."""
+class Sampler:
+    """Places the samples of rays; a subclass is called, and typed, as this one."""
 
     def __call__(
         self,
@@ -31,8 +29,8 @@ class Sampler(Protocol):
         perturb: bool = False,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Proposals]:
-        """Edges (R, S + 1), and the (edges, weights) of proposals it trains, mostly none."""
-        ...
+        """Edges (R, S + 1) without gradient, and (edges, weights) of proposals that it trains."""
+        raise NotImplementedError
 
 
 def stratified_edges(
@@ -193,7 +191,7 @@ def hierarchical_sampling(
     return first + drawn[..., None] * direction, weights.gather(-1, interval)
 
 
-class UniformSampler:
+class UniformSampler(Sampler):
     """Even, or stratified, intervals.
 
     Args:
@@ -203,18 +201,39 @@ class UniformSampler:
     def __init__(self, num_samples: int = 64) -> None:
         self.num_samples = num_samples
 
-    def __call__(
-        self,
-        field: Field,
-        rays: Rays,
-        perturb: bool = False,
-        generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, Proposals]:
+    def __call__(self, field, rays, perturb=False, generator=None) -> tuple[Tensor, Proposals]:
         """Edges (R, S + 1) and no proposals."""
         return stratified_edges(rays, self.num_samples, perturb, generator), []
 
 
-class HierarchicalSampler:
+class RefinedSampler(Sampler):
+    """Another sampler's intervals, split further where the field itself finds matter there.
+
+    Args:
+        base: the other sampler.
+        num_fine: edges added by the field's weights.
+        padding: added to each of those weights.
+        widen: whether they are spread to their neighbours beforehand.
+    """
+
+    def __init__(
+        self, base: Sampler, num_fine: int = 16, padding: float = 1e-3, widen: bool = False
+    ) -> None:
+        self.base, self.num_fine, self.padding, self.widen = base, num_fine, padding, widen
+
+    @torch.no_grad()
+    def __call__(self, field, rays, perturb=False, generator=None) -> tuple[Tensor, Proposals]:
+        """Edges (R, S + num_fine + 1), and the other sampler's proposals."""
+        edges, proposals = self.base(field, rays, perturb, generator)
+        density = field.world_density(rays.positions(midpoints(edges)))
+        weights, _ = weights_from_density(density, edges)
+
+        weights = widened(weights) if self.widen else weights
+        fine = inverse_cdf(edges, weights, self.num_fine, perturb, generator, self.padding)
+        return _merged(edges, fine), proposals
+
+
+class HierarchicalSampler(RefinedSampler):
     """Even intervals, split further where the field itself finds matter (NeRF).
 
     Args:
@@ -223,50 +242,10 @@ class HierarchicalSampler:
     """
 
     def __init__(self, num_coarse: int = 64, num_fine: int = 128) -> None:
-        self.num_coarse, self.num_fine = num_coarse, num_fine
-
-    @torch.no_grad()
-    def __call__(
-        self,
-        field: Field,
-        rays: Rays,
-        perturb: bool = False,
-        generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, Proposals]:
-        """Edges (R, num_coarse + num_fine + 1) of both rounds together, and no proposals."""
-        edges = stratified_edges(rays, self.num_coarse, perturb, generator)
-        weights = widened(_field_weights(field, rays, edges))
-        fine = inverse_cdf(edges, weights, self.num_fine, perturb, generator, padding=1e-5)
-        return _merged(edges, fine), []
+        super().__init__(UniformSampler(num_coarse), num_fine, padding=1e-5, widen=True)
 
 
-class RefinedSampler:
-    """Another sampler's intervals, split further where the field itself finds matter there.
-
-    Args:
-        base: the other sampler.
-        num_fine: edges added by the field's own weights.
-    """
-
-    def __init__(self, base: Sampler, num_fine: int = 16) -> None:
-        self.base, self.num_fine = base, num_fine
-
-    @torch.no_grad()
-    def __call__(
-        self,
-        field: Field,
-        rays: Rays,
-        perturb: bool = False,
-        generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, Proposals]:
-        """Edges (R, S + num_fine + 1), and the other sampler's proposals."""
-        edges, proposals = self.base(field, rays, perturb, generator)
-        weights = _field_weights(field, rays, edges)
-        fine = inverse_cdf(edges, weights, self.num_fine, perturb, generator, padding=1e-3)
-        return _merged(edges, fine), proposals
-
-
-class GuidedSampler:
+class GuidedSampler(Sampler):
     """Another sampler's intervals, split further around a known distance.
 
     Args:
@@ -282,13 +261,7 @@ class GuidedSampler:
         self.base, self.distance, self.num_fine, self.reach = base, distance, num_fine, reach
 
     @torch.no_grad()
-    def __call__(
-        self,
-        field: Field,
-        rays: Rays,
-        perturb: bool = False,
-        generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, Proposals]:
+    def __call__(self, field, rays, perturb=False, generator=None) -> tuple[Tensor, Proposals]:
         """Edges (R, S + num_fine + 1), and the other sampler's proposals."""
         edges, proposals = self.base(field, rays, perturb, generator)
         known = self.distance > 0
@@ -319,12 +292,6 @@ def widened(weights: Tensor) -> Tensor:
     padded = torch.cat((weights[:, :1], weights, weights[:, -1:]), dim=-1)
     # ½ (max(w_{i−1}, w_i) + max(w_i, w_{i+1}))
     return midpoints(torch.maximum(padded[:, 1:], padded[:, :-1]))
-
-
-def _field_weights(field: Field, rays: Rays, edges: Tensor) -> Tensor:
-    """Weights (R, S) that the field gives the intervals between edges (R, S + 1)."""
-    density = field.world_density(rays.positions(midpoints(edges)))
-    return weights_from_density(density, edges)[0]
 
 
 def _merged(edges: Tensor, fine: Tensor) -> Tensor:

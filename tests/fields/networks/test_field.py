@@ -15,7 +15,7 @@ from oneformer3d.fields import (
 )
 from oneformer3d.fields.networks.feature_field import feature_width
 from oneformer3d.fields.networks.field import trunc_exp
-from oneformer3d.fields.networks.heads import FeatureHead, InstanceHead, LanguageHead
+from oneformer3d.fields.networks.heads import InstanceHead, LanguageHead
 from oneformer3d.tiny_clip.train import TinyClipSettings, build_tiny_clip
 from tests.helpers.analytic_fields import KnownField, random_rays
 
@@ -153,7 +153,7 @@ def test_density_is_zero_outside_the_box_unless_contracted() -> None:
 def test_a_head_added_later_learns_alone() -> None:
     field = HashGridField(3, scene_box=BOX, **SMALL)
     before = {name: value.clone() for name, value in field.state_dict().items()}
-    field.add_head('features', FeatureHead(15, 4))
+    field.add_head('features', FeatureField(4, **GRID))
     optimiser = torch.optim.Adam([p for p in field.parameters() if p.requires_grad], lr=0.1)
     outputs = render_rays(field, random_rays(8), UniformSampler(16))
     outputs.heads['features'].pow(2).sum().backward()
