@@ -77,7 +77,7 @@ def test_batches_equal_single_calls(shape):
 
 def test_uv_index_shapes_are_checked():
     camera, points = make_camera(2), room_points(4)
-    with pytest.raises(ValueError, match='points must have 2 dimensions'):
+    with pytest.raises(ValueError, match=r'points: expected \(N, 3\)'):
         build_uv_index(points[None], camera.intrinsics, camera.world_from_cam, (48, 64))
     with pytest.raises(ValueError, match='do not fit cameras'):
         build_uv_index_batch(points[None], torch.eye(3), torch.eye(4), (48, 64))

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oneformer3d.files.devices import multiplies_bfloat16
-from oneformer3d.lifting.multiscale import extract_multiscale_features
+from oneformer3d.lifting.lift import extract_multiscale_features
 from oneformer3d.lifting.shapes import expect_shape
 from oneformer3d.registry import MODELS
 

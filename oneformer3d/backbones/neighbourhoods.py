@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from oneformer3d.lifting.chunks import bag_ranges
 from oneformer3d.lifting.shapes import expect_shape
 
 from .voxelize import scatter_mean
@@ -153,7 +154,8 @@ def ball_query(
 
     # centres in chunks, so that their candidates fit the budget
     chunks = []
-    for first, last in _ranges(counts.sum(1), byte_budget // _BYTES_PER_CANDIDATE):
+    ends = counts.sum(1).cumsum(0).cpu()
+    for first, last in bag_ranges(ends, byte_budget // _BYTES_PER_CANDIDATE):
         centre, candidate = _expand(begin[first:last], counts[first:last])
         candidate = order[candidate]
 
@@ -251,19 +253,6 @@ def _expand(begin: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     start = begin - (counts.cumsum(0) - counts)
     position = torch.arange(int(counts.sum()), device=begin.device)
     return row, position + start.repeat_interleave(counts)
-
-
-def _ranges(sizes: Tensor, limit: int) -> list[tuple[int, int]]:
-    """Consecutive rows whose sizes add up to at most ``limit``; a row may be larger alone."""
-    ends = sizes.cumsum(0).cpu()
-    ranges, first = [], 0
-    while first < len(ends):
-        before = int(ends[first - 1]) if first else 0
-        last = int(torch.searchsorted(ends, before + limit, right=True))
-        last = max(last, first + 1)
-        ranges.append((first, last))
-        first = last
-    return ranges
 
 
 def _index_in_sample(sample: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from .camera import (
     is_valid_pose,
     project,
     resize_intrinsics,
+    resize_pixels,
     transform_points,
     unproject,
 )
@@ -29,11 +30,10 @@ from .confidence import (
 from .efficient import EfficientFeatureLifting
 from .grid import check_grid_sample_shapes, pixel_to_grid_coords
 from .inputs import opencv_from_opengl
-from .lift import lift_features_to_points, lift_mean_features
+from .lift import extract_multiscale_features, lift_features_to_points, lift_mean_features
 from .map_cache import MapCache
-from .multiscale import extract_multiscale_features
 from .normals import estimate_normals
-from .pair_aggregation import aggregate_pairs
+from .pair_aggregation import aggregate_pairs, lift_pairs
 from .pairs import (
     PixelPairs,
     nearest_view,
@@ -83,6 +83,7 @@ __all__ = [
     'is_valid_pose',
     'lift_features_to_points',
     'lift_mean_features',
+    'lift_pairs',
     'majority_instance',
     'nearest_view',
     'opencv_from_opengl',
@@ -93,6 +94,7 @@ __all__ = [
     'render_depth_from_pointcloud',
     'reproject_pairs',
     'resize_intrinsics',
+    'resize_pixels',
     'sample_map',
     'trace_sources',
     'transform_points',

@@ -21,6 +21,7 @@ from .chunks import DEFAULT_BYTE_BUDGET
 from .inputs import camera_views, check_points, depth_views, feature_views
 from .pairs import zbuffer_views
 from .sampling import sample_map
+from .shapes import expect_shape
 from .visibility import Visibility, drop_depth_edges, nearest_pixel
 
 REDUCE = ('mean', 'max', 'sum')
@@ -166,10 +167,9 @@ class BEVFeatureLifting:
         Raises:
             ValueError: a grid of another size.
         """
-        if bev.ndim != 3 or tuple(bev.shape[1:]) != tuple(self.size):
-            raise ValueError(f'bev must be (C, {self.size}), got {tuple(bev.shape)}')
-        uv = self.pixels(check_points(points))
         height, width = self.size
+        expect_shape('bev', bev, 'C Y X', Y=height, X=width)
+        uv = self.pixels(check_points(points))
         inside = ((uv >= -0.5) & (uv < uv.new_tensor([width - 0.5, height - 0.5]))).all(-1)
         rows = sample_map(bev, uv, self.size, mode)
         return torch.where(inside[:, None], rows, 0.0), inside

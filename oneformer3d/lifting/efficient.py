@@ -1,4 +1,4 @@
-"""Clouds of millions of points: lift in chunks under a byte budget, look at every image once.
+"""Clouds of millions of points: lift in chunks under a byte budget, run every image once.
 
 Enters: points (N, 3) in metres, images (V, 3, H, W) or feature maps, cameras, an aggregator.
 Leaves: one feature (N, C) for every point, or the labels that a point network gives them. N points,
@@ -10,23 +10,26 @@ own, so chunks change nothing; a z-buffer is drawn of the whole cloud before. Th
 looks at neighbours, so it runs once, on everything.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from .camera import Camera
+from .aggregation import ViewAggregator
 from .chunks import DEFAULT_BYTE_BUDGET, check_byte_budget, join, ranges
 from .confidence import DECAY
-from .inputs import camera_views, check_points, depth_views, feature_views, own_depth_camera
+from .inputs import check_points, checked_views, feature_views
+from .lift import gather_scales
 from .map_cache import Key, MapCache, Maps, MapStore, from_arrays, image_digest, to_arrays
 from .normals import estimate_normals
-from .pair_aggregation import aggregate_pairs, pair_confidence, strongest_pairs
-from .pairs import PixelPairs, visible_pairs, zbuffer_views
-from .sampling import bag_pieces, bag_starts, gather_pairs
+from .pair_aggregation import best_pairs, lift_pairs
+from .pairs import visible_pairs, zbuffer_views
+from .sampling import read_pairs
 from .visibility import Visibility
 
 # Copies of a pair's features that are alive at once: read, regrouped, and inside an aggregator.
@@ -34,9 +37,20 @@ _COPIES = 6
 
 
 class LiftingModel(Protocol):
-    """What ``process_large_pointcloud`` needs of a network."""
+    """What ``process_large_pointcloud`` needs of a network.
 
-    aggregator: Callable[..., Tensor]
+    Attributes:
+        aggregator: of the views of a point.
+        max_views: only the best views of a point count; None takes all.
+        distance_decay: metres over which the confidence in a view falls to 1/e.
+        normal_voxel: metres of the voxels that normals are estimated from; None leaves the
+            viewing angle out of the confidence.
+    """
+
+    aggregator: ViewAggregator
+    max_views: int | None
+    distance_decay: float
+    normal_voxel: float | None
 
     def extract_maps(self, images: Tensor) -> Mapping[str, Tensor]:
         """Images (B, 3, H, W) → name → (B, C, h, w)."""
@@ -61,6 +75,16 @@ class EfficientFeatureLifting:
 
     Raises:
         ValueError: sizes below 1 (``cache_bytes``: below 0).
+
+    Example:
+        >>> K = torch.tensor([[4.0, 0, 3.5], [0, 4, 2.5], [0, 0, 1]])
+        >>> points = torch.tensor([[0.0, 0, 1], [0.5, 0, 1], [0, 0, -1]])
+        >>> columns = torch.arange(8.0).expand(1, 6, 8)  # each pixel holds its column
+        >>> lifting = EfficientFeatureLifting(chunk_size=2)
+        >>> lifting.lift(points, {'column': columns}, K, torch.eye(4), (6, 8))
+        tensor([[3.5000],
+                [5.5000],
+                [0.0000]])
     """
 
     def __init__(
@@ -99,9 +123,10 @@ class EfficientFeatureLifting:
         depth: Tensor | None = None,
         *,
         keys: Sequence[Key] | None = None,
-        **options: Any,
+        visibility: Visibility = Visibility(),
+        depth_intrinsics: Tensor | None = None,
     ) -> Tensor:
-        """Label every point of a cloud of any size.
+        """Label every point of a cloud of any size, as the model labels the whole of a small one.
 
         Args:
             points: (N, ≥ 3), xyz in metres first; the model is given all columns.
@@ -110,9 +135,8 @@ class EfficientFeatureLifting:
             images: V of (3, H, W), as the model expects them.
             depth: (V, h, w) metres, or None.
             keys: as in ``image_features``.
-            **options: of ``lift``: normals, decay, visibility and so on. What the
-                model says itself (``max_views``, ``distance_decay``, ``normal_voxel``) is the
-                default, so that the labels are those it gives the whole cloud.
+            visibility: what counts as visible.
+            depth_intrinsics: of the depth maps, where they are of a camera of their own.
 
         Returns:
             (N,) int64.
@@ -127,12 +151,24 @@ class EfficientFeatureLifting:
             )
         intrinsics, extrinsics = (torch.stack(list(x)) for x in zip(*camera_params))
         image_shape = tuple(images[0].shape[-2:])
-        options = {**_model_options(model, points[:, :3]), **options}
+        xyz, voxel = points[:, :3], model.normal_voxel
+
         maps = self.image_features(model.extract_maps, images, keys, owner=model)
         features = self.lift(
-            points[:, :3], maps, intrinsics, extrinsics, image_shape, depth,
-            aggregate=model.aggregator, **options,
-        )  # fmt: skip
+            xyz,
+            maps,
+            intrinsics,
+            extrinsics,
+            image_shape,
+            depth,
+            aggregate=model.aggregator,
+            normals=None if voxel is None else estimate_normals(xyz, voxel),
+            two_sided=True,
+            decay=model.distance_decay,
+            max_views=model.max_views,
+            visibility=visibility,
+            depth_intrinsics=depth_intrinsics,
+        )
         if len(points) == 0:
             return torch.zeros(0, dtype=torch.int64, device=points.device)
         return model.classify_points(points, features).argmax(dim=1)
@@ -170,21 +206,20 @@ class EfficientFeatureLifting:
         names = [image_digest(image) for image in images] if keys is None else list(keys)
         if len(names) != len(images):
             raise ValueError(f'{len(names)} keys for {len(images)} images')
-        self.cache.belong_to(extract if owner is None else owner)
-        found: dict[Any, Maps] = {}
-        missing: dict[Any, Tensor] = {}
-        for name, image in zip(names, images):
-            kept = self._look_up(name)
-            if kept is None:
-                missing.setdefault(name, image)
-            else:
-                found[name] = kept
+        if owner is None:
+            owner = extract.__self__ if inspect.ismethod(extract) else extract
+        self.cache.bind(owner)
+
+        found = {name: self._kept(name) for name in names}
+        missing = {
+            name: image for name, image in zip(names, images) if found[name] is None
+        }  # an image that comes twice is computed once
         for begin, end in ranges(len(missing), self.image_batch):
             batch = list(missing)[begin:end]
             maps = extract(torch.stack([missing[name] for name in batch]))
             for row, name in enumerate(batch):
-                found[name] = self.cache.stored({key: x[row] for key, x in maps.items()})
-                self._keep(name, found[name])
+                found[name] = self._keep(name, {key: x[row] for key, x in maps.items()})
+
         device = images[0].device
         return {
             key: torch.stack([found[name][key].to(device) for name in names])
@@ -196,18 +231,21 @@ class EfficientFeatureLifting:
         self,
         points: Tensor,
         features: Mapping[str, Tensor],
+        # cameras
         intrinsics: Tensor,
         extrinsics: Tensor,
         image_shape: tuple[int, int],
+        # what is visible
         depth: Tensor | None = None,
         *,
-        aggregate: Callable[..., Tensor] | None = None,
+        depth_intrinsics: Tensor | None = None,
+        visibility: Visibility = Visibility(),
+        # how views are combined
+        aggregate: ViewAggregator | None = None,
         normals: Tensor | None = None,
         two_sided: bool = False,
         decay: float = DECAY,
         max_views: int | None = None,
-        visibility: Visibility = Visibility(),
-        depth_intrinsics: Tensor | None = None,
     ) -> Tensor:
         """Lift maps to the points and combine the views of each, a chunk at a time.
 
@@ -218,14 +256,14 @@ class EfficientFeatureLifting:
             extrinsics: (4, 4) or (V, 4, 4) camera to world.
             image_shape: (H, W).
             depth: (V, h, w) metres, or None.
+            depth_intrinsics: of the depth maps, where they are of a camera of their own.
+            visibility: what counts as visible; a z-buffer is drawn of the whole cloud.
             aggregate: a ``ViewAggregator`` in evaluation mode; None takes the mean weighted by
                 the confidence, with zeros where no view sees a point.
             normals: (N, 3) unit, for the confidence; None leaves the viewing angle out.
             two_sided: the normals have no side, as those of ``estimate_normals``.
             decay: metres over which the confidence falls to 1/e.
             max_views: only the views of a point with the highest confidence; None takes all.
-            visibility: what counts as visible; a z-buffer is drawn of the whole cloud.
-            depth_intrinsics: of the depth maps, where they are of a camera of their own.
 
         Returns:
             (N, ΣC), or what ``aggregate`` makes of it.
@@ -234,106 +272,68 @@ class EfficientFeatureLifting:
             ValueError: as ``lift_features_to_points``.
         """
         points = check_points(points)
-        camera, single = camera_views(intrinsics, extrinsics, image_shape)
-        camera = camera.to(points.device, points.dtype)
-        maps = list(feature_views(features, camera.batch_shape[0], single).values())
-        maps = [x.float() if x.dtype != torch.float64 else x for x in maps]
+        views = checked_views(intrinsics, extrinsics, image_shape, depth, depth_intrinsics)
+        camera = views.camera.to(points.device, points.dtype)
+        maps = list(feature_views(features, len(views), views.single).values())
+        maps = [x if x.dtype == torch.float64 else x.float() for x in maps]
         maps = [x.contiguous(memory_format=torch.channels_last) for x in maps]
-        depth = depth_views(depth, camera.batch_shape[0], single)
-        depth_camera = own_depth_camera(depth, depth_intrinsics, extrinsics)
+        depth = views.depth
         if visibility.occlusion == 'zbuffer' and depth is None:
             depth = zbuffer_views(points, camera, visibility, self.byte_budget)
             visibility = replace(visibility, occlusion=None)
 
+        # Half for the pairs, half for the points, of which many may have none.
+        row_bytes = _COPIES * sum(x.shape[1] * x.element_size() for x in maps)
+        most = max(1, self.byte_budget // 2 // row_bytes)
+        read = partial(read_pairs, maps, image_size=camera.image_size)
+
         def chunks(advance: Callable[[int], None]) -> Iterator[Tensor]:
             for begin, end in ranges(max(1, len(points)), self.chunk_size):
-                part = points[begin:end]
+                xyz = points[begin:end]
                 pairs = visible_pairs(
-                    part,
+                    xyz,
                     camera,
                     depth,
-                    depth_camera=depth_camera,
+                    depth_camera=views.depth_camera,
                     visibility=visibility,
                     byte_budget=self.byte_budget,
                 )
-                part_normals = None if normals is None else normals[begin:end]
-                confidence = pair_confidence(
-                    part, pairs, camera.world_from_cam, part_normals, decay, two_sided
+                facing = None if normals is None else normals[begin:end]
+                pairs, confidence = best_pairs(
+                    xyz, pairs, camera.world_from_cam, facing, decay, two_sided, max_views
                 )
-                if max_views is not None:
-                    order = strongest_pairs(pairs.point, confidence, max_views)
-                    pairs, confidence = pairs.select(order), confidence[order]
                 if aggregate is None:
-                    rows = self._mean(maps, pairs, camera, confidence, len(part))
+                    weights = [confidence] * len(maps)
+                    rows, _ = gather_scales(
+                        maps, pairs, camera.image_size, weights, len(xyz), 'mean', 'concat',
+                        self.byte_budget,
+                    )  # fmt: skip
                 else:
-                    rows = self._aggregated(maps, pairs, camera, confidence, part, aggregate)
-                advance(len(part))
+                    rows, _ = lift_pairs(
+                        read, aggregate, pairs, confidence, xyz, max_points=most, max_pairs=most
+                    )
+                advance(len(xyz))
                 yield rows
 
         with self._bar(len(points)) as advance:
             return join(chunks(advance), len(points))
 
-    def _mean(
-        self,
-        maps: list[Tensor],
-        pairs: PixelPairs,
-        camera: Camera,
-        confidence: Tensor,
-        num_points: int,
-    ) -> Tensor:
-        rows = [
-            gather_pairs(
-                x, pairs, camera.image_size, confidence, num_points, 'mean', self.byte_budget
-            )[0]
-            for x in maps
-        ]
-        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
-
-    def _aggregated(
-        self,
-        maps: list[Tensor],
-        pairs: PixelPairs,
-        camera: Camera,
-        confidence: Tensor,
-        points: Tensor,
-        aggregate: Callable[..., Tensor],
-    ) -> Tensor:
-        """One chunk, cut where the features of its pairs do not fit the budget."""
-        row_bytes = _COPIES * sum(x.shape[1] * x.element_size() for x in maps)
-        # Half for the pairs, half for the points, of which many may have none.
-        most = max(1, self.byte_budget // 2 // row_bytes)
-        starts = bag_starts(pairs.point, len(points))
-        pieces = bag_pieces(starts, most, most)
-        if not pieces:  # an empty cloud
-            return maps[0].new_zeros(0, sum(x.shape[1] for x in maps))
-
-        def combined(begin: int, end: int, first: int, last: int) -> Tensor:
-            some = pairs.select(slice(first, last))
-            rows = [gather_pairs(x, some, camera.image_size, reduce=None)[0] for x in maps]
-            return aggregate_pairs(
-                aggregate,
-                rows[0] if len(rows) == 1 else torch.cat(rows, dim=1),
-                some.point - begin,
-                end - begin,
-                confidence[first:last],
-                some.view,
-                points[begin:end],
-            )
-
-        return join((combined(*piece) for piece in pieces), len(points))
-
-    def _look_up(self, name: Any) -> Maps | None:
-        kept = self.cache.get(name)
-        if kept is not None or self.store is None or not self.store.has(*name):
-            return kept
-        kept = from_arrays(self.store.get(*name))
-        self.cache.put(name, kept)
-        return kept
-
-    def _keep(self, name: Any, maps: Maps) -> None:
+    def _kept(self, name: Any) -> Maps | None:
+        """Maps of an image from memory or the store, or None."""
+        maps = self.cache.get(name)
+        if maps is not None or self.store is None or not self.store.has(*name):
+            return maps
+        maps = from_arrays(self.store.get(*name))
         self.cache.put(name, maps)
+        return maps
+
+    def _keep(self, name: Any, maps: Mapping[str, Tensor]) -> Maps:
+        """Keep maps in memory and in the store; returned as they are kept."""
+        stored = self.cache.stored(maps)
+        self.cache.put(name, stored)
         if self.store is not None:
-            self.store.put(*name, to_arrays(maps))
+            self.store.put(*name, to_arrays(stored))
+        return stored
 
     @contextmanager
     def _bar(self, total: int) -> Iterator[Callable[[int], None]]:
@@ -354,13 +354,3 @@ class EfficientFeatureLifting:
                 yield bar.update
         else:
             yield lambda count: None
-
-
-def _model_options(model: LiftingModel, points: Tensor) -> dict[str, Any]:
-    """Options of ``lift`` that a model brings along."""
-    options: dict[str, Any] = {'max_views': getattr(model, 'max_views', None)}
-    if getattr(model, 'distance_decay', None) is not None:
-        options['decay'] = model.distance_decay
-    if getattr(model, 'normal_voxel', None) is not None:
-        options |= {'normals': estimate_normals(points, model.normal_voxel), 'two_sided': True}
-    return options

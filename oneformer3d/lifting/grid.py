@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .camera import check_image_size
+from .shapes import expect_shape
 
 
 def pixel_to_grid_coords(pixel_coords: Tensor, image_shape: tuple[int, int]) -> Tensor:
@@ -24,10 +25,15 @@ def pixel_to_grid_coords(pixel_coords: Tensor, image_shape: tuple[int, int]) -> 
 
     Returns:
         (..., 2) as (x, y).
+
+    Example:
+        >>> import torch
+        >>> pixel_to_grid_coords(torch.tensor([[-0.5, -0.5], [319.5, 239.5]]), (480, 640))
+        tensor([[-1., -1.],
+                [ 0.,  0.]])
     """
     height, width = check_image_size(image_shape)
-    if pixel_coords.ndim < 1 or pixel_coords.shape[-1] != 2:
-        raise ValueError(f'pixel_coords must end in 2, got {tuple(pixel_coords.shape)}')
+    expect_shape('pixel_coords', pixel_coords, '... 2')
     size = pixel_coords.new_tensor([width, height])
     return (2 * pixel_coords + 1) / size - 1
 
@@ -47,6 +53,10 @@ def check_grid_sample_shapes(
     Raises:
         ValueError: the rule that is broken: number of dimensions, size of a dimension, batch
             sizes, or a last dimension of the grid that is not 2.
+
+    Example:
+        >>> check_grid_sample_shapes((2, 256, 60, 80), (2, 1, 1000, 2))
+        (2, 256, 1, 1000)
     """
     for name, shape, letters in (
         ('input', input_shape, '(B, C, H_in, W_in)'),

@@ -1,20 +1,78 @@
 """What callers hand over, checked and brought into one form: views, feature maps, points.
 
-Enters: points, intrinsics, camera-to-world poses and feature maps of one view, without a leading
-dimension, or of V views. Leaves: a ``Camera`` of V views and maps (V, C, h, w), or a ValueError
-that names the fault.
+Enters: points, intrinsics, camera-to-world poses, depth and feature maps of one view, without a
+leading dimension, or of V views. Leaves: ``Views`` and maps (V, C, h, w), or a ValueError that
+names the fault.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .camera import Camera
+from .shapes import expect_shape
 
 # A 3x3 block whose determinant is this small beside its entries has no usable inverse.
 _SINGULAR = 1e-6
 CONVENTIONS = ('opencv', 'opengl')
+
+
+@dataclass(frozen=True)
+class Views:
+    """V cameras and what they measured; made by ``checked_views``.
+
+    Attributes:
+        camera: of the images, batch shape (V,).
+        depth: (V, h, w) metres, or None.
+        depth_camera: of the depth maps, or None where that is ``camera`` resized.
+        single: whether one view without a leading dimension was given.
+    """
+
+    camera: Camera
+    depth: Tensor | None
+    depth_camera: Camera | None
+    single: bool
+
+    def __len__(self) -> int:
+        return self.camera.batch_shape[0]
+
+    @property
+    def cameras(self) -> tuple[Camera, Tensor | None, Camera | None]:
+        """Camera, depth and depth camera, as ``visible_pairs`` takes them."""
+        return self.camera, self.depth, self.depth_camera
+
+
+def checked_views(
+    intrinsics: Tensor,
+    extrinsics: Tensor,
+    image_shape: tuple[int, int],
+    depth: Tensor | None = None,
+    depth_intrinsics: Tensor | None = None,
+) -> Views:
+    """Views of plain tensors.
+
+    Args:
+        intrinsics: (3, 3) or (V, 3, 3) of the image.
+        extrinsics: (4, 4) or (V, 4, 4) camera to world, metres.
+        image_shape: (H, W) of the image that the intrinsics belong to.
+        depth: (h, w) of a single view, or (V, h, w), metres; or None.
+        depth_intrinsics: of the depth maps at their own size, where those are of a camera of
+            their own.
+
+    Raises:
+        ValueError: as ``camera_views`` and ``depth_views``, or intrinsics of no depth maps.
+    """
+    camera, single = camera_views(intrinsics, extrinsics, image_shape)
+    depth = depth_views(depth, camera.batch_shape[0], single)
+    if depth_intrinsics is None:
+        return Views(camera, depth, None, single)
+    if depth is None:
+        raise ValueError('depth_intrinsics are given without depth')
+    size = tuple(depth.shape[-2:])
+    depth_camera, _ = camera_views(depth_intrinsics.detach(), extrinsics.detach(), size)
+    return Views(camera, depth, depth_camera, single)
 
 
 def camera_views(
@@ -39,10 +97,10 @@ def camera_views(
     if convention not in CONVENTIONS:
         raise ValueError(f'convention must be one of {CONVENTIONS}, got {convention!r}')
     for name, matrix, side in (('intrinsics', intrinsics, 3), ('extrinsics', extrinsics, 4)):
-        if matrix.ndim not in (2, 3) or tuple(matrix.shape[-2:]) != (side, side):
-            raise ValueError(
-                f'{name} must be ({side}, {side}) or (V, {side}, {side}), got {tuple(matrix.shape)}'
-            )
+        lead = '' if matrix.ndim == 2 else 'V '
+        expect_shape(name, matrix, f'{lead}{side} {side}')
+
+    # one view, V views, or V views that share one of the matrices
     single = intrinsics.ndim == 2 and extrinsics.ndim == 2
     counts = [len(x) for x in (intrinsics, extrinsics) if x.ndim == 3]
     if len(set(counts)) > 1:
@@ -50,6 +108,7 @@ def camera_views(
     num_views = counts[0] if counts else 1
     intrinsics = intrinsics.expand(num_views, 3, 3)
     extrinsics = extrinsics.expand(num_views, 4, 4)
+
     _check_intrinsics(intrinsics.detach())
     _check_poses(extrinsics.detach())
     if convention == 'opengl':
@@ -61,6 +120,10 @@ def opencv_from_opengl(pose: Tensor) -> Tensor:
     """A camera-to-world pose (..., 4, 4) with OpenCV axes, of one with OpenGL's: y and z turned.
 
     Its own inverse.
+
+    Example:
+        >>> opencv_from_opengl(torch.eye(4)).diagonal()
+        tensor([ 1., -1., -1.,  1.])
     """
     return pose * pose.new_tensor([1.0, -1.0, -1.0, 1.0])
 
@@ -73,7 +136,7 @@ def feature_views(
     Args:
         features: name → (C, h, w) of the single view, or (V, C, h, w).
         num_views: V.
-        single: whether the maps have no leading dimension.
+        single: whether the maps may lack the leading dimension.
 
     Raises:
         ValueError: no maps, a wrong shape or type, or a value that is not finite; each names the
@@ -82,21 +145,13 @@ def feature_views(
     if not isinstance(features, Mapping) or not features:
         raise ValueError('features must be a mapping of at least one name to a feature map')
     views = {}
-    for name, maps in features.items():
-        if single and maps.ndim == 3:
-            maps = maps[None]
-        if maps.ndim != 4 or not maps.is_floating_point():
-            lead = '' if single else 'V, '
-            raise ValueError(
-                f'features[{name!r}] must be floating point ({lead}C, h, w), got {maps.dtype} '
-                f'{tuple(maps.shape)}'
-            )
-        if len(maps) != num_views:
-            raise ValueError(f'features[{name!r}] holds {len(maps)} views, the cameras {num_views}')
-        if min(maps.shape[1:]) < 1:
-            raise ValueError(f'features[{name!r}] is empty: {tuple(maps.shape)}')
-        _check_finite(f'features[{name!r}]', maps.detach())
-        views[name] = maps
+    for key, maps in features.items():
+        name = f'features[{key!r}]'
+        maps = maps[None] if single and maps.ndim == 3 else maps
+        expect_shape(name, maps, 'V C h w', V=num_views)
+        _check_map(name, maps)
+        _check_finite(name, maps.detach())
+        views[key] = maps
     return views
 
 
@@ -108,32 +163,10 @@ def depth_views(depth: Tensor | None, num_views: int, single: bool) -> Tensor | 
     """
     if depth is None:
         return None
-    if single and depth.ndim == 2:
-        depth = depth[None]
-    if depth.ndim != 3 or len(depth) != num_views or not depth.is_floating_point():
-        raise ValueError(
-            f'depth must be floating point metres ({num_views}, h, w), got {depth.dtype} '
-            f'{tuple(depth.shape)}'
-        )
-    if min(depth.shape[1:]) < 1:
-        raise ValueError(f'depth is empty: {tuple(depth.shape)}')
+    depth = depth[None] if single and depth.ndim == 2 else depth
+    expect_shape('depth', depth, 'V h w', V=num_views)
+    _check_map('depth', depth)
     return depth
-
-
-def own_depth_camera(
-    depth: Tensor | None, depth_intrinsics: Tensor | None, extrinsics: Tensor
-) -> Camera | None:
-    """Views of the depth maps (V, h, w) with intrinsics of their own, or None without any.
-
-    Raises:
-        ValueError: intrinsics without depth maps, or as ``camera_views``.
-    """
-    if depth_intrinsics is None:
-        return None
-    if depth is None:
-        raise ValueError('depth_intrinsics are given without depth')
-    size = tuple(depth.shape[-2:])
-    return camera_views(depth_intrinsics.detach(), extrinsics.detach(), size)[0]
 
 
 def check_points(points: Tensor) -> Tensor:
@@ -142,10 +175,9 @@ def check_points(points: Tensor) -> Tensor:
     Raises:
         ValueError: another shape or type.
     """
-    if points.ndim != 2 or points.shape[1] != 3 or not points.is_floating_point():
-        raise ValueError(
-            f'points must be floating point (N, 3), got {points.dtype} {tuple(points.shape)}'
-        )
+    expect_shape('points', points, 'N 3')
+    if not points.is_floating_point():
+        raise ValueError(f'points must be floating point, got {points.dtype}')
     return points if points.dtype == torch.float64 else points.float()
 
 
@@ -169,6 +201,13 @@ def _check_poses(poses: Tensor) -> None:
 def _name_views(name: str, fault: str, wrong: Tensor) -> None:
     if wrong.any():
         raise ValueError(f'{name} {fault}: view {wrong.nonzero()[:, 0].tolist()}')
+
+
+def _check_map(name: str, maps: Tensor) -> None:
+    if not maps.is_floating_point():
+        raise ValueError(f'{name} must be floating point, got {maps.dtype}')
+    if min(maps.shape[1:]) < 1:
+        raise ValueError(f'{name} is empty: {tuple(maps.shape)}')
 
 
 def _check_finite(name: str, maps: Tensor) -> None:

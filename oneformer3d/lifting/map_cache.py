@@ -1,4 +1,4 @@
-"""Feature maps of images, kept so that no image is looked at twice.
+"""Feature maps of images, kept so that each image goes through the extractor once.
 
 Enters: maps {name: (C, h, w)} of an image, and what names it. Leaves: the same maps, from memory or
 as the arrays that a feature store takes. Which stores, their owner decides: nothing is imported
@@ -31,36 +31,59 @@ class MapStore(Protocol):
 
 
 class MapCache:
-    """Feature maps of images in memory; the least recently used go first.
+    """Feature maps of images in memory up to a number of bytes; the least recently used go first.
 
     Args:
         max_bytes: kept at most; an image whose maps alone exceed it is not kept.
         dtype: floating point type they are kept in; None keeps theirs.
+
+    Example:
+        >>> cache = MapCache(1 << 20, torch.float16)
+        >>> cache.put('image', cache.stored({'feat': torch.zeros(8, 4, 4)}))
+        >>> cache.get('image')['feat'].dtype, len(cache), cache.num_bytes
+        (torch.float16, 1, 256)
     """
 
     def __init__(self, max_bytes: int, dtype: torch.dtype | None = None) -> None:
         self.max_bytes = max_bytes
         self.dtype = dtype
         self.num_bytes = 0
-        self._kept: OrderedDict[Any, Maps] = OrderedDict()
+        self._maps: OrderedDict[Any, Maps] = OrderedDict()
         self._owner: object = None
-        self._versions: int | None = None
+        self._version: int | None = None
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._maps)
 
-    def belong_to(self, owner: object) -> None:
-        """Empty the cache unless it holds maps of this owner with these parameters."""
-        versions = _versions(owner)
-        same = owner == self._owner if callable(owner) else owner is self._owner
-        if not same or versions != self._versions:
-            self.clear()
-        self._owner, self._versions = owner, versions
+    def get(self, name: Any) -> Maps | None:
+        """Maps of an image, or None."""
+        if name in self._maps:
+            self._maps.move_to_end(name)
+        return self._maps.get(name)
+
+    def put(self, name: Any, maps: Maps) -> None:
+        """Keep maps, dropping others as needed."""
+        size = _num_bytes(maps)
+        if size > self.max_bytes:
+            return
+        if name in self._maps:
+            self.num_bytes -= _num_bytes(self._maps.pop(name))
+        self._maps[name] = maps
+        self.num_bytes += size
+        while self.num_bytes > self.max_bytes:
+            self.num_bytes -= _num_bytes(self._maps.popitem(last=False)[1])
 
     def clear(self) -> None:
         """Forget everything."""
-        self._kept.clear()
+        self._maps.clear()
         self.num_bytes = 0
+
+    def bind(self, owner: object) -> None:
+        """Empty the cache unless it holds maps of this extractor with these weights."""
+        version = weights_version(owner) if isinstance(owner, nn.Module) else None
+        if owner != self._owner or version != self._version:
+            self.clear()
+        self._owner, self._version = owner, version
 
     def stored(self, maps: Mapping[str, Tensor]) -> Maps:
         """Maps as they are kept: on the CPU, in the cache's type, of their own memory."""
@@ -68,35 +91,14 @@ class MapCache:
             name: x.detach().to('cpu', self.dtype or x.dtype, copy=True) for name, x in maps.items()
         }
 
-    def get(self, name: Any) -> Maps | None:
-        """Maps of an image, or None."""
-        if name in self._kept:
-            self._kept.move_to_end(name)
-        return self._kept.get(name)
 
-    def put(self, name: Any, maps: Maps) -> None:
-        """Keep maps, dropping others as needed."""
-        size = _num_bytes(maps)
-        if size > self.max_bytes:
-            return
-        self.num_bytes += size
-        if name in self._kept:
-            self.num_bytes -= _num_bytes(self._kept.pop(name))
-        self._kept[name] = maps
-        while self.num_bytes > self.max_bytes:
-            self.num_bytes -= _num_bytes(self._kept.popitem(last=False)[1])
+def weights_version(module: nn.Module) -> int:
+    """A number that grows whenever an optimiser or loaded weights write to a module.
 
-
-def _num_bytes(maps: Maps) -> int:
-    return sum(x.numel() * x.element_size() for x in maps.values())
-
-
-def _versions(owner: object) -> int | None:
-    """A number that changes whenever an optimiser or loaded weights write to a module."""
-    owner = getattr(owner, '__self__', owner)
-    if not isinstance(owner, nn.Module):
-        return None
-    return sum(x._version for x in [*owner.parameters(), *owner.buffers()])
+    Autograd counts the writes to every tensor in ``_version``. Comparing the weights themselves
+    would cost more than the maps that are kept save.
+    """
+    return sum(x._version for x in [*module.parameters(), *module.buffers()])
 
 
 def image_digest(image: Tensor) -> str:
@@ -109,7 +111,7 @@ def image_digest(image: Tensor) -> str:
 def to_arrays(maps: Maps) -> dict[str, Any]:
     """Maps under the names a feature store takes: ``feat``, ``feat1``, …, and their own names."""
     arrays: dict[str, Any] = {
-        'feat' + (str(i) if i else ''): x.contiguous().numpy() for i, x in enumerate(maps.values())
+        _array(i): x.contiguous().numpy() for i, x in enumerate(maps.values())
     }
     names = torch.tensor(list('\n'.join(maps).encode()), dtype=torch.uint8)
     return arrays | {'names': names.numpy()}
@@ -120,7 +122,12 @@ def from_arrays(arrays: Mapping[str, Any]) -> Maps:
     if 'names' not in arrays:
         return {'feat': torch.from_numpy(arrays['feat'])}
     names = bytes(arrays['names'].tolist()).decode().split('\n')
-    return {
-        name: torch.from_numpy(arrays['feat' + (str(i) if i else '')])
-        for i, name in enumerate(names)
-    }
+    return {name: torch.from_numpy(arrays[_array(i)]) for i, name in enumerate(names)}
+
+
+def _array(index: int) -> str:
+    return f'feat{index}' if index else 'feat'
+
+
+def _num_bytes(maps: Maps) -> int:
+    return sum(x.numel() * x.element_size() for x in maps.values())

@@ -29,11 +29,19 @@ def estimate_normals(points: Tensor, voxel_size: float = 0.1) -> Tensor:
 
     Raises:
         ValueError: a voxel size that is not positive, or too small for the cloud's extent.
+
+    Example:
+        >>> v, u = torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing='ij')
+        >>> wall = torch.stack((u, torch.zeros(4, 4), v), dim=-1).reshape(-1, 3)
+        >>> estimate_normals(wall, voxel_size=1.0)[0].abs()
+        tensor([0., 1., 0.])
     """
     if voxel_size <= 0:
         raise ValueError(f'voxel_size must be positive, got {voxel_size}')
     if len(points) == 0:
         return points.new_zeros(0, 3)
+
+    # one integer key per voxel, and each point's voxel
     local = points.double()
     local = local - local.mean(0)
     cell = (local / voxel_size).floor()
@@ -42,23 +50,26 @@ def estimate_normals(points: Tensor, voxel_size: float = 0.1) -> Tensor:
     if size[0] * size[1] * size[2] > _LARGEST_KEY:
         raise ValueError(f'voxel_size {voxel_size} m is too small for a cloud of {size} voxels')
     key = (cell[:, 0] * size[1] + cell[:, 1]) * size[2] + cell[:, 2]
-    keys, voxel = key.unique(return_inverse=True)
+    keys, voxel = key.unique(return_inverse=True)  # (M,), (N,)
 
+    # count, Σp and Σppᵀ of each voxel, then of its 27 neighbours
     x, y, z = local.unbind(1)
     moments = torch.stack((torch.ones_like(x), x, y, z, x * x, x * y, x * z, y * y, y * z, z * z))
-    of_voxel = moments.new_zeros(10, len(keys)).index_add_(1, voxel, moments)
+    of_voxel = moments.new_zeros(10, len(keys)).index_add(1, voxel, moments)  # (10, M)
     around = torch.zeros_like(of_voxel)
     for step in _steps(size):
         wanted = keys + step
         found = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
         around += of_voxel[:, found] * (keys[found] == wanted)
 
+    # Σ = E[ppᵀ] − E[p]E[p]ᵀ, symmetric
     count, mean, square = around[0], around[1:4] / around[0], around[4:] / around[0]
     rows, columns = torch.triu_indices(3, 3)
     upper = square - mean[rows] * mean[columns]
     covariance = upper.new_zeros(len(keys), 3, 3)
     covariance[:, rows, columns] = upper.T
     covariance[:, columns, rows] = upper.T
+
     spread, axes = torch.linalg.eigh(covariance)
     known = (count >= 3) & (spread[:, 1] > _LINE * spread[:, 2]) & (spread[:, 2] > 0)
     return (axes[:, :, 0] * known[:, None])[voxel].to(points.dtype)

@@ -1,20 +1,72 @@
-"""Aggregation of sparse pairs: only points with views, and no place for views that do not see.
+"""Lifting by pairs: read each pair's feature, combine those of a point, chunk by chunk.
 
-Enters: one feature (P, C) and confidence (P,) for each pair of a point and a view that sees it.
-Leaves: (N, C). A room's point is seen by a quarter of the views, so a table (N, V, C) would mostly
-hold nothing; points are grouped by their number of views instead, and each group is a full
-(n, k, C) table without padding. Any ``ViewAggregator`` works on it, with the same values.
+Enters: P pairs of a point and a view that sees it, what reads their features (P, C), a
+``ViewAggregator``. Leaves: (N, C). A room's point is visible in a quarter of the views, so a table
+(N, V, C) would mostly hold nothing; points are grouped by their number of views instead, and each
+group is a full (n, k, C) table without padding. Any aggregator works on it, with the same values.
 """
 
+from collections.abc import Callable
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .aggregation import ViewAggregator
 from .camera import invert_pose, transform_points
+from .chunks import join
+from .confidence import DECAY, pair_agreement, pair_confidence
 from .pairs import PixelPairs
+from .sampling import bag_chunks, bag_starts
+from .shapes import expect_shape
 
-DECAY = 10.0  # metres over which the confidence in a view falls to 1/e
+
+def lift_pairs(
+    read: Callable[[PixelPairs], Tensor],
+    aggregator: ViewAggregator,
+    pairs: PixelPairs,
+    confidence: Tensor,
+    points: Tensor,
+    *,
+    max_points: int | None = None,
+    max_pairs: int | None = None,
+    with_agreement: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Read and combine the pairs of each point, a chunk of points at a time.
+
+    Chunks change nothing, since points do not influence each other.
+
+    Args:
+        read: some of the pairs → their features (P', C).
+        aggregator: of the views of a point.
+        pairs: of all points, sorted by point.
+        confidence: (P,) not negative.
+        points: (N, 3) metres.
+        max_points: of a chunk; None takes all.
+        max_pairs: of a chunk, where it has more than one point; None takes all.
+        with_agreement: also measure how far the views of a point agree.
+
+    Returns:
+        (N, C), the aggregator's token for points without pairs, and ``pair_agreement`` (N,) or
+        None.
+    """
+    num_points = len(points)
+    starts = bag_starts(pairs.point, num_points)
+    limits = bag_chunks(starts, max_pairs or max(1, len(pairs)), max_points or max(1, num_points))
+    agreement: list[Tensor] = []
+
+    def chunk(begin: int, end: int, first: int, last: int) -> Tensor:
+        some = pairs.select(slice(first, last))
+        features, weights = read(some), confidence[first:last]
+        point, count = some.point - begin, end - begin
+        if with_agreement:
+            agreement.append(pair_agreement(features, point, count, weights))
+        return aggregate_pairs(
+            aggregator, features, point, count, weights, some.view, points[begin:end]
+        )
+
+    empty_cloud = [(0, 0, 0, 0)]
+    features = join((chunk(*limit) for limit in limits or empty_cloud), num_points)
+    return features, torch.cat(agreement) if with_agreement else None
 
 
 def aggregate_pairs(
@@ -26,7 +78,6 @@ def aggregate_pairs(
     view: Tensor | None = None,
     points: Tensor | None = None,
     max_views: int | None = None,
-    chunk_size: int | None = None,
 ) -> Tensor:
     """Combine the pairs of each point.
 
@@ -42,43 +93,74 @@ def aggregate_pairs(
         view: (P,) int64 number of the view; None numbers the pairs of a point.
         points: (N, 3) metres.
         max_views: only the best views of a point; None takes all.
-        chunk_size: points at a time, which bounds memory where no gradient is needed.
 
     Returns:
         (N, C); the aggregator's token for points without pairs.
 
     Raises:
         ValueError: shapes that do not fit, or points out of range.
+
+    Example:
+        >>> from .aggregation import build_aggregator
+        >>> features = torch.tensor([[1.0], [3.0], [8.0]])
+        >>> aggregate_pairs(build_aggregator('max', 1), features, torch.tensor([0, 0, 1]), 2)
+        tensor([[3.],
+                [8.]])
     """
     num_pairs = len(features)
     for name, value in (('point', point), ('confidence', confidence), ('view', view)):
-        if value is not None and tuple(value.shape) != (num_pairs,):
-            raise ValueError(f'{name} must be ({num_pairs},), got {tuple(value.shape)}')
+        if value is not None:
+            expect_shape(name, value, 'P', P=num_pairs)
     if num_pairs and not 0 <= int(point.min()) <= int(point.max()) < num_points:
         raise ValueError(f'pairs name points outside 0…{num_points - 1}')
     if confidence is None:
         confidence = features.new_ones(num_pairs)
+
+    # points with the same number of views k make one table (n, k, C)
     order = strongest_pairs(point, confidence, max_views)
     counts = torch.bincount(point[order], minlength=num_points)
     starts = counts.cumsum(0) - counts
     rows_of_groups, groups = [], []
     for count in torch.unique(counts).tolist():
         rows = (counts == count).nonzero()[:, 0]
-        for piece in rows.split(chunk_size or max(1, len(rows))):
-            pairs = order[starts[piece][:, None] + torch.arange(count, device=order.device)]
-            rows_of_groups.append(piece)
-            groups.append(
-                aggregator(
-                    features[pairs],
-                    confidence[pairs],
-                    points=None if points is None else points[piece],
-                    view_ids=None if view is None else view[pairs],
-                )
-            )
+        pairs = order[starts[rows][:, None] + torch.arange(count, device=order.device)]  # (n, k)
+        combined = aggregator(
+            features[pairs],
+            confidence[pairs],
+            points=None if points is None else points[rows],
+            view_ids=None if view is None else view[pairs],
+        )
+        rows_of_groups.append(rows)
+        groups.append(combined)
+
     if not groups:
         return features.new_zeros(0, features.shape[1])
-    rows = torch.cat(rows_of_groups)
-    return torch.cat(groups)[torch.argsort(rows)]
+    return torch.cat(groups)[torch.argsort(torch.cat(rows_of_groups))]
+
+
+def best_pairs(
+    points: Tensor,
+    pairs: PixelPairs,
+    world_from_cam: Tensor,
+    normals: Tensor | None = None,
+    decay: float = DECAY,
+    two_sided: bool = False,
+    max_views: int | None = None,
+) -> tuple[PixelPairs, Tensor]:
+    """The pairs whose features are read, those of a point best first, and their confidence (P',).
+
+    Args:
+        points: (N, 3) metres.
+        pairs: of these points.
+        world_from_cam: (V, 4, 4).
+        normals: (N, 3) unit, see ``pair_confidence``, as are decay and two_sided.
+        decay: metres.
+        two_sided: normals without a side.
+        max_views: of a point; None takes all.
+    """
+    confidence = pair_confidence(points, pairs, world_from_cam, normals, decay, two_sided)
+    order = strongest_pairs(pairs.point, confidence, max_views)
+    return pairs.select(order), confidence[order]
 
 
 def strongest_pairs(point: Tensor, confidence: Tensor, max_views: int | None = None) -> Tensor:
@@ -100,63 +182,12 @@ def strongest_pairs(point: Tensor, confidence: Tensor, max_views: int | None = N
     order = order[torch.argsort(point[order], stable=True)]
     if max_views is None or len(order) == 0:
         return order
+
+    # rank of a pair among those of its point
     counts = torch.bincount(point)
     rank = torch.arange(len(order), device=order.device)
     rank = rank - (counts.cumsum(0) - counts)[point[order]]
     return order[rank < max_views]
-
-
-def pair_confidence(
-    points: Tensor,
-    pairs: PixelPairs,
-    world_from_cam: Tensor,
-    normals: Tensor | None = None,
-    decay: float = DECAY,
-    two_sided: bool = False,
-) -> Tensor:
-    """``exp(−distance / decay)`` of each pair, times the cosine of incidence with normals.
-
-    Args:
-        points: (N, 3) metres.
-        pairs: P pairs.
-        world_from_cam: (V, 4, 4).
-        normals: (N, 3) unit vectors, or None; a zero one is not known and takes nothing away.
-        decay: metres.
-        two_sided: normals without a side, as ``estimate_normals`` gives them.
-
-    Returns:
-        (P,) in 0…1.
-    """
-    if decay <= 0:
-        raise ValueError(f'decay must be positive, got {decay}')
-    to_camera = world_from_cam[pairs.view, :3, 3] - points[pairs.point]
-    distance = to_camera.norm(dim=1)
-    confidence = torch.exp(-distance / decay)
-    if normals is None:
-        return confidence
-    normals = normals[pairs.point]
-    cosine = (to_camera * normals).sum(1) / distance.clamp(min=1e-6)
-    cosine = cosine.abs() if two_sided else cosine.clamp(min=0.0)
-    return confidence * torch.where((normals == 0).all(1), 1.0, cosine.clamp(max=1.0))
-
-
-def pair_agreement(features: Tensor, point: Tensor, num_points: int, weights: Tensor) -> Tensor:
-    """``view_agreement`` of pairs: length of the weighted mean of a point's unit features.
-
-    Args:
-        features: (P, C).
-        point: (P,) int64 row of the point.
-        num_points: N.
-        weights: (P,) not negative.
-
-    Returns:
-        (N,) in [0, 1], 0 for points without a pair.
-    """
-    unit = F.normalize(features, dim=1) * weights[:, None]
-    total = weights.new_zeros(num_points).index_add(0, point, weights)
-    mean = unit.new_zeros(num_points, unit.shape[1]).index_add(0, point, unit)
-    length = torch.linalg.vector_norm(mean, dim=1)
-    return (length / torch.where(total > 0, total, 1.0)).clamp(max=1)
 
 
 def original_coordinates(points: Tensor, augmented_from_original: Tensor | None) -> Tensor:

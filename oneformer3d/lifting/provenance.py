@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .inputs import camera_views, check_points, depth_views, own_depth_camera
+from .inputs import check_points, checked_views
 from .pairs import zbuffer_views
+from .shapes import expect_shape
 from .visibility import (
     Visibility,
     check_one_depth,
@@ -130,15 +131,12 @@ def trace_sources(
         ValueError: shapes that do not fit, or cameras that cannot project.
     """
     points = check_points(points)
-    camera, single = camera_views(intrinsics, extrinsics, image_shape)
-    camera = camera.to(points.device, points.dtype)
-    num_views = camera.batch_shape[0]
-    depth = depth_views(depth, num_views, single)
+    views = checked_views(intrinsics, extrinsics, image_shape, depth, depth_intrinsics)
+    camera, depth = views.camera.to(points.device, points.dtype), views.depth
     check_one_depth(depth, visibility)
     if visibility.occlusion == 'zbuffer':
         cloud = points if cloud is None else check_points(cloud)
         depth = zbuffer_views(cloud, camera, visibility)
-    own_camera = own_depth_camera(depth, depth_intrinsics, extrinsics)
     uv, z = camera.project(points)
     u, v = uv.unbind(-1)
 
@@ -148,9 +146,9 @@ def trace_sources(
     faults = []
     if depth is not None:
         on_depth, size, beside = (u, v), camera.image_size, ~inside
-        if own_camera is not None:
-            on_depth = own_camera.to(points.device, points.dtype).project(points)[0].unbind(-1)
-            size = own_camera.image_size
+        if views.depth_camera is not None:
+            depth_camera = views.depth_camera.to(points.device, points.dtype)
+            on_depth, size = depth_camera.project(points)[0].unbind(-1), depth_camera.image_size
             beside = ~in_frustum(*on_depth, z, size, visibility.near)
         found = nearest_pixel(depth, *on_depth, size).to(z.dtype)
         present = (found > 0) & (found < torch.inf) & ~beside
@@ -166,10 +164,8 @@ def trace_sources(
     faults += [(Reason.OUTSIDE, ~inside), (Reason.BEHIND, ~(z > visibility.near))]
     faults += [(Reason.NOT_FINITE, ~points.isfinite().all(-1).expand_as(z))]
     weight = torch.ones_like(z) if weights is None else weights.to(z)
-    if single and weight.ndim == 1:
-        weight = weight[None]
-    if weight.shape != z.shape:
-        raise ValueError(f'weights must be {tuple(z.shape)}, got {tuple(weight.shape)}')
+    weight = weight[None] if views.single and weight.ndim == 1 else weight
+    expect_shape('weights', weight, 'V N', V=len(views), N=len(points))
     for value, fault in [(Reason.NO_WEIGHT, ~(weight > 0)), *faults]:
         reason = reason.masked_fill(fault, int(value))
 

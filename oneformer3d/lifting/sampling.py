@@ -10,14 +10,18 @@ the border, it holds the border's value. Values are float32 (float64 for float64
 the maps are stored. Differentiable in the maps, the pixels and the weights.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .camera import check_image_size
-from .chunks import DEFAULT_BYTE_BUDGET, check_byte_budget, join, num_rows, ranges
+from .camera import check_image_size, resize_coordinate
+from .chunks import DEFAULT_BYTE_BUDGET, bag_ranges, check_byte_budget, join, num_rows, ranges
 from .pairs import PixelPairs
+from .shapes import expect_shape
 
+REDUCE = ('mean', 'sum', None)
 # Bytes that one pair takes while its four corners and their weights are worked out; measured.
 _BYTES_PER_PAIR = 288
 # Left for the pairs when a copy of the maps takes the whole budget.
@@ -60,21 +64,29 @@ def gather_pairs(
 
     Raises:
         ValueError: shapes that do not fit, pairs that are not sorted or out of range.
+
+    Example:
+        >>> maps = torch.tensor([1.0, 3.0]).reshape(2, 1, 1, 1)  # two views of one cell each
+        >>> pairs = PixelPairs(
+        ...     torch.tensor([0, 0, 2]), torch.tensor([0, 1, 1]), torch.zeros(3, 2), torch.ones(3)
+        ... )
+        >>> gather_pairs(maps, pairs, (6, 8), num_points=3)
+        (tensor([[2.],
+                [0.],
+                [3.]]), tensor([2., 0., 1.]))
     """
     check_image_size(image_size)
     check_byte_budget(byte_budget)
-    if feature_maps.ndim != 4 or not feature_maps.is_floating_point():
-        raise ValueError(
-            f'feature_maps must be floating point (V, C, h, w), got {feature_maps.dtype} '
-            f'{tuple(feature_maps.shape)}'
-        )
-    if reduce not in ('mean', 'sum', None):
-        raise ValueError(f"reduce must be 'mean', 'sum' or None, got {reduce!r}")
+    num_views = expect_shape('feature_maps', feature_maps, 'V C h w')[0]
+    if not feature_maps.is_floating_point():
+        raise ValueError(f'feature_maps must be floating point, got {feature_maps.dtype}')
+    if reduce not in REDUCE:
+        raise ValueError(f'reduce must be one of {REDUCE}, got {reduce!r}')
     if reduce is not None and num_points is None:
         raise ValueError('num_points is needed to reduce over the views of each point')
-    if weights is not None and tuple(weights.shape) != (len(pairs),):
-        raise ValueError(f'weights must be ({len(pairs)},), got {tuple(weights.shape)}')
-    _check_pairs(pairs, feature_maps.shape[0], num_points if reduce else None)
+    if weights is not None:
+        expect_shape('weights', weights, 'P', P=len(pairs))
+    _check_pairs(pairs, num_views, num_points if reduce else None)
 
     dtype = _accumulation_type(feature_maps)
     weights = None if weights is None else weights.to(dtype)
@@ -105,7 +117,7 @@ def sample_map(
     padding_mode: str = 'border',
     byte_budget: int = DEFAULT_BYTE_BUDGET,
 ) -> Tensor:
-    """Sample each map at each of its pixels, seen or not: the dense twin of ``gather_pairs``.
+    """Sample each map at each of its pixels, visible or not: the dense twin of ``gather_pairs``.
 
     Args:
         feature_map: (..., C, h, w), any floating point type and stride.
@@ -118,33 +130,50 @@ def sample_map(
 
     Returns:
         (..., N, C) float32, or float64 for float64 maps.
+
+    Example:
+        >>> columns = torch.arange(4.0).expand(1, 3, 4)  # a quarter of the image's resolution
+        >>> sample_map(columns, torch.tensor([[1.5, 0.0], [7.5, 0.0]]), (12, 16))
+        tensor([[0.0000],
+                [1.5000]])
     """
     height, width = check_image_size(image_size)
-    if feature_map.ndim < 3 or feature_map.shape[:-3] != uv.shape[:-2] or uv.shape[-1] != 2:
+    expect_shape('feature_map', feature_map, '... C h w')
+    expect_shape('uv', uv, '... N 2')
+    lead, (num_channels, *_) = feature_map.shape[:-3], feature_map.shape[-3:]
+    if uv.shape[:-2] != lead:
         raise ValueError(
-            f'expected maps (..., C, h, w) and pixels (..., N, 2) of the same leading dimensions, '
-            f'got {tuple(feature_map.shape)} and {tuple(uv.shape)}'
+            f'uv must have the leading dimensions of the maps {tuple(lead)}, got {tuple(uv.shape)}'
         )
-    lead, num_channels = feature_map.shape[:-3], feature_map.shape[-3]
     dtype = _accumulation_type(feature_map)
     maps = feature_map.reshape(lead.numel(), *feature_map.shape[-3:]).to(dtype)
     pixels = uv.reshape(lead.numel(), uv.shape[-2], 2)
-    scale = pixels.new_tensor([2.0 / width, 2.0 / height])
-    row_bytes = max(1, len(maps)) * (2 * num_channels * maps.element_size() + 48)
-    size = num_rows(row_bytes, byte_budget, uv.device)
+    num_pixels = pixels.shape[1]
     if maps.numel() == 0 or pixels.numel() == 0:
-        return maps.new_zeros(*lead, uv.shape[-2], num_channels)
+        return maps.new_zeros(*lead, num_pixels, num_channels)
+
+    scale = pixels.new_tensor([2.0 / width, 2.0 / height])
+    row_bytes = len(maps) * (2 * num_channels * maps.element_size() + 48)
+    size = num_rows(row_bytes, byte_budget, uv.device)
 
     def sampled(begin: int, end: int) -> Tensor:
-        piece = pixels[:, begin:end]
-        piece = torch.where(torch.isfinite(piece), piece, 0.0)
-        grid = ((piece + 0.5) * scale - 1).to(dtype)[:, None]
+        chunk = pixels[:, begin:end]
+        chunk = torch.where(torch.isfinite(chunk), chunk, 0.0)
+        # x = 2 (u + ½)/W − 1, as ``pixel_to_grid_coords``
+        grid = ((chunk + 0.5) * scale - 1).to(dtype)[:, None]  # (B, 1, n, 2)
         rows = F.grid_sample(maps, grid, mode, padding_mode, align_corners=False)
-        return rows[:, :, 0].transpose(1, 2)
+        return rows[:, :, 0].transpose(1, 2)  # (B, n, C)
 
-    num_pixels = pixels.shape[1]
-    rows = join((sampled(*piece) for piece in ranges(num_pixels, size)), num_pixels, dim=1)
+    rows = join((sampled(*limits) for limits in ranges(num_pixels, size)), num_pixels, dim=1)
     return rows.reshape(*lead, num_pixels, num_channels)
+
+
+def read_pairs(
+    feature_maps: Sequence[Tensor], pairs: PixelPairs, image_size: tuple[int, int]
+) -> Tensor:
+    """Each pair's own sample of every map (V, C, h, w), side by side: (P, ΣC)."""
+    rows = [gather_pairs(x, pairs, image_size, reduce=None)[0] for x in feature_maps]
+    return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
 
 def _weighted_sums(
@@ -159,16 +188,16 @@ def _weighted_sums(
     num_views, num_channels, height, width = feature_maps.shape
     num_bags = len(starts) - 1
     dtype = _accumulation_type(feature_maps)
-    table = feature_maps.permute(0, 2, 3, 1)
+    table = feature_maps.permute(0, 2, 3, 1)  # (V, h, w, C)
     copied = table.dtype != dtype or not table.is_contiguous()
-    table = table.to(dtype).reshape(-1, num_channels)
+    table = table.to(dtype).reshape(-1, num_channels)  # (V·h·w, C)
     if len(table) == 0 or num_bags == 0 or num_channels == 0:
         return table.new_zeros(num_bags, num_channels)
     if copied:
         copied_bytes = table.numel() * table.element_size()
         byte_budget = max(byte_budget - copied_bytes, min(byte_budget, _LEAST_BYTES))
 
-    # Half for the pairs of a piece, half for its rows, which are copied into the result.
+    # Half for the pairs of a chunk, half for its rows, which are copied into the result.
     max_pairs = num_rows(2 * _BYTES_PER_PAIR, byte_budget, table.device)
     max_bags = num_rows(2 * num_channels * table.element_size(), byte_budget, table.device)
 
@@ -188,7 +217,8 @@ def _weighted_sums(
             include_last_offset=True,
         )
 
-    return join((bags(*piece) for piece in bag_pieces(starts, max_pairs, max_bags)), num_bags)
+    chunks = bag_chunks(starts, max_pairs, max_bags)
+    return join((bags(*limits) for limits in chunks), num_bags)
 
 
 def _corners(
@@ -203,6 +233,7 @@ def _corners(
     u, v = uv.unbind(-1)
     column, right = _cell_and_share(u, width, image_width)
     row, below = _cell_and_share(v, height, image_height)
+
     index_type = torch.int32 if num_views * height * width <= _INT32_MAX else torch.int64
     column, row = column.to(index_type), row.to(index_type)
     base = (view.to(index_type) * height + row) * width + column
@@ -210,7 +241,8 @@ def _corners(
     step_right, step_below = min(1, width - 1), min(1, height - 1) * width
     corners = torch.stack(
         (base, base + step_right, base + step_below, base + (step_right + step_below)), dim=1
-    )
+    )  # (P, 4)
+
     left, above = 1 - right, 1 - below
     weights = torch.stack((above * left, above * right, below * left, below * right), dim=1)
     return corners, weights
@@ -219,26 +251,21 @@ def _corners(
 def _cell_and_share(pixel: Tensor, num_cells: int, num_pixels: int) -> tuple[Tensor, Tensor]:
     """Cell centre before a pixel coordinate, and the share of the one after it."""
     pixel = torch.where(torch.isfinite(pixel), pixel, 0.0)
-    x = ((pixel + 0.5) * (num_cells / num_pixels) - 0.5).clamp(0, num_cells - 1)
+    x = resize_coordinate(pixel, num_pixels, num_cells).clamp(0, num_cells - 1)
     cell = x.detach().floor().clamp(max=max(0, num_cells - 2))
     return cell, x - cell
 
 
-def bag_pieces(starts: Tensor, max_pairs: int, max_bags: int) -> list[tuple[int, int, int, int]]:
+def bag_chunks(starts: Tensor, max_pairs: int, max_bags: int) -> list[tuple[int, int, int, int]]:
     """Consecutive bags [begin, end) with their pairs [first, last), each within both limits.
 
     A single bag may be larger than ``max_pairs``.
     """
-    ends = starts.cpu()
-    num_bags = len(ends) - 1
-    pieces, begin = [], 0
-    while begin < num_bags:
-        limit = ends[begin] + max_pairs
-        end = int(torch.searchsorted(ends, limit, right=True)) - 1
-        end = min(max(end, begin + 1), begin + max_bags, num_bags)
-        pieces.append((begin, end, int(ends[begin]), int(ends[end])))
-        begin = end
-    return pieces
+    starts = starts.cpu()
+    return [
+        (begin, end, int(starts[begin]), int(starts[end]))
+        for begin, end in bag_ranges(starts[1:], max_pairs, max_bags)
+    ]
 
 
 def bag_starts(point: Tensor, num_points: int) -> Tensor:

@@ -10,6 +10,7 @@ from .camera import Camera
 from .chunks import DEFAULT_BYTE_BUDGET
 from .pairs import project_visible
 from .sampling import sample_map
+from .shapes import expect_shape
 from .visibility import Visibility
 
 
@@ -38,10 +39,18 @@ def build_uv_index(
     Returns:
         uv (N, 2) pixels (x, y), with the centre of the top-left pixel at (0, 0), and valid (N,)
         bool. Pixels of points that are not valid are finite and mean nothing.
+
+    Example:
+        >>> import torch
+        >>> K = torch.tensor([[100.0, 0, 31.5], [0, 100, 23.5], [0, 0, 1]])
+        >>> points = torch.tensor([[0.0, 0, 1], [0.1, 0, 1], [0, 0, -1]])
+        >>> uv, valid = build_uv_index(points, K, torch.eye(4), (48, 64))
+        >>> uv[valid]
+        tensor([[31.5000, 23.5000],
+                [41.5000, 23.5000]])
     """
-    for name, tensor, ndim in (('points', points, 2), ('intrinsics', intrinsics, 2)):
-        if tensor.ndim != ndim:
-            raise ValueError(f'{name} must have {ndim} dimensions, got {tuple(tensor.shape)}')
+    expect_shape('points', points, 'N 3')
+    expect_shape('intrinsics', intrinsics, '3 3')
     return build_uv_index_batch(
         points,
         intrinsics,
@@ -86,21 +95,26 @@ def build_uv_index_batch(
 
     Returns:
         uv (..., N, 2) and valid (..., N) with the cameras' leading dimensions.
+
+    Example:
+        >>> import torch
+        >>> K = torch.tensor([[100.0, 0, 31.5], [0, 100, 23.5], [0, 0, 1]])
+        >>> poses = torch.eye(4).repeat(2, 1, 1)
+        >>> poses[1, 0, 3] = 0.5  # half a metre to the right
+        >>> uv, valid = build_uv_index_batch(torch.tensor([[0.0, 0, 1]]), K, poses, (48, 64))
+        >>> valid.tolist()
+        [[True], [False]]
     """
     camera = Camera(intrinsics, extrinsics, image_size)
     num_lead = len(camera.batch_shape)
     if num_lead == points.ndim - 1:
-        points = points.unsqueeze(-3)
+        points = points.unsqueeze(-3)  # (..., 1, N, 3)
     elif num_lead != points.ndim - 2:
         raise ValueError(
             f'points {tuple(points.shape)} do not fit cameras {tuple(camera.batch_shape)}'
         )
     uv, _, valid = project_visible(
-        points,
-        camera,
-        depth,
-        visibility=visibility,
-        byte_budget=byte_budget,
+        points, camera, depth, visibility=visibility, byte_budget=byte_budget
     )
     return uv, valid
 
@@ -122,6 +136,13 @@ def sample_img_feat(
     Returns:
         (N, C) or (B, N, C), float32 (float64 for float64 maps). Pixels outside the image read
         its border: mask them with ``valid``.
+
+    Example:
+        >>> import torch
+        >>> columns = torch.arange(4.0).expand(1, 3, 4)  # a quarter of the image's resolution
+        >>> sample_img_feat(columns, torch.tensor([[1.5, 0.0], [7.5, 0.0]]), (12, 16))
+        tensor([[0.0000],
+                [1.5000]])
     """
     if feat_map.ndim == 4 and uv.ndim == 2:
         if feat_map.shape[0] != 1:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from oneformer3d.lifting.aggregation import build_aggregator
-from oneformer3d.lifting.pair_aggregation import DECAY
+from oneformer3d.lifting.confidence import DECAY
 from oneformer3d.registry import MODELS
 from oneformer3d.structures import PointEncoder, PointFeatures, views_of
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from oneformer3d.backbones.fpn import FeaturePyramid, ImageMaps
 from oneformer3d.clip.weights import weights_digest
-from oneformer3d.lifting.map_cache import Key, MapCache
+from oneformer3d.lifting.map_cache import Key, MapCache, weights_version
 from oneformer3d.store import FeatureStore, FeatureStoreWriter, StoreStamp
 from oneformer3d.structures import PosedViews
 
@@ -62,7 +62,7 @@ class FrozenMaps:
             return ImageMaps((self._compute(images),), covered)
 
         # what has been computed before, with the weights of now
-        self.memory.belong_to(self.pyramid)
+        self.memory.bind(self.pyramid)
         keys = [(views.scene_id, frame) for frame in views.frames]
         store = None if self.store is None else self._to_read(covered)
         found = {key: self._get(key, covered, store) for key in keys}
@@ -131,7 +131,7 @@ class FrozenMaps:
 
     def _location(self, covered: tuple[int, int]) -> tuple[Path, StoreStamp]:
         """Folder and stamp of the store; what is open of other weights is closed."""
-        version = sum(x._version for x in self.pyramid.state_dict().values())
+        version = weights_version(self.pyramid)
         if version != self._version:
             self.close()
             self._version, self._digest = version, weights_digest(self.pyramid)

@@ -10,44 +10,39 @@ Maps of a frozen pyramid do not change, so they are computed once and kept (``fr
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from oneformer3d.backbones.fpn import FeaturePyramid, ImageMaps
 from oneformer3d.lifting.aggregation import ViewAggregator
+from oneformer3d.lifting.camera import resize_pixels
+from oneformer3d.lifting.confidence import DECAY
 from oneformer3d.lifting.normals import estimate_normals
-from oneformer3d.lifting.pair_aggregation import (
-    DECAY,
-    aggregate_pairs,
-    original_coordinates,
-    pair_agreement,
-    pair_confidence,
-    strongest_pairs,
-)
+from oneformer3d.lifting.pair_aggregation import best_pairs, lift_pairs, original_coordinates
 from oneformer3d.lifting.pairs import PixelPairs
-from oneformer3d.lifting.sampling import gather_pairs
+from oneformer3d.lifting.sampling import read_pairs
 from oneformer3d.structures import PosedViews
+
+MapsOf = Callable[[PosedViews], ImageMaps]
 
 
 @dataclass(frozen=True)
 class LiftedPoints:
-    """What points see.
+    """What the views show at points.
 
     Attributes:
-        features: (sum N, C), the aggregator's token where not seen.
-        seen: (sum N,) bool.
+        features: (sum N, C), the aggregator's token where not visible.
+        visible: (sum N,) bool, in some view.
         agreement: (sum N,) in [0, 1], how far the views of a point show the same (see
-            ``view_agreement``), 0 where not seen; None unless asked for.
+            ``view_agreement``), 0 where not visible; None unless requested.
     """
 
     features: Tensor
-    seen: Tensor
+    visible: Tensor
     agreement: Tensor | None = None
-
-
-MapsOf = Callable[[PosedViews], ImageMaps]
 
 
 def lift_views(
@@ -73,80 +68,71 @@ def lift_views(
         chunk_size: points at a time where no gradient is needed.
         normal_voxel: metres of the voxels that normals are estimated from, and the confidence
             then also falls with the viewing angle; None leaves the angle out.
-        with_agreement: also tell how far the views of a point agree.
+        with_agreement: also measure how far the views of a point agree.
 
     Raises:
         ValueError: views of other points, or without images.
     """
     if len(points) != len(views):
         raise ValueError(f'{len(points)} point clouds but {len(views)} views')
-    features, seen, agreement = [], [], []
-    for i, (sample, sample_views) in enumerate(zip(points, views)):
+    lifted = []
+    for i, (sample, seen_by) in enumerate(zip(points, views)):
         num_points = len(sample)
-        valid = torch.zeros(num_points, dtype=torch.bool, device=sample.device)
-        if sample_views is None or len(sample_views.pairs) == 0:
-            features.append(aggregator.no_view.expand(num_points, -1))
-            seen.append(valid)
-            agreement.append(sample.new_zeros(num_points))
+        visible = torch.zeros(num_points, dtype=torch.bool, device=sample.device)
+        if seen_by is None or len(seen_by.pairs) == 0:
+            token = aggregator.no_view.expand(num_points, -1)
+            lifted.append(LiftedPoints(token, visible, sample.new_zeros(num_points)))
             continue
-        if sample_views.num_points != num_points:
-            raise ValueError(
-                f'sample {i}: views of {sample_views.num_points} points, got {num_points}'
-            )
-        maps = maps_of(sample_views)
-        xyz = original_coordinates(sample[:, :3], sample_views.augmented_from_original)
-        pairs, confidence = trusted_pairs(xyz, sample_views, max_views, decay, normal_voxel)
-        size = num_points if torch.is_grad_enabled() else chunk_size or num_points
-        pieces = []
-        for begin in range(0, num_points, size):
-            end = min(begin + size, num_points)
-            limits = torch.tensor([begin, end], device=sample.device)
-            first, last = torch.searchsorted(pairs.point, limits).tolist()
-            some = pairs.select(slice(first, last))
-            rows, weights = read_maps(maps, some, sample_views), confidence[first:last]
-            point, count = some.point - begin, end - begin
-            pieces.append(
-                aggregate_pairs(aggregator, rows, point, count, weights, some.view, xyz[begin:end])
-            )
-            if with_agreement:
-                agreement.append(pair_agreement(rows, point, count, weights))
-        features.append(torch.cat(pieces))
-        seen.append(valid.index_fill(0, pairs.point, True))
-    agreed = torch.cat(agreement) if with_agreement else None
-    return LiftedPoints(torch.cat(features), torch.cat(seen), agreed)
+        if seen_by.num_points != num_points:
+            raise ValueError(f'sample {i}: views of {seen_by.num_points} points, got {num_points}')
+
+        # views stand where the scan was, before augmentation moved the points
+        xyz = original_coordinates(sample[:, :3], seen_by.augmented_from_original)
+        pairs, confidence = reliable_pairs(xyz, seen_by, max_views, decay, normal_voxel)
+        features, agreement = lift_pairs(
+            partial(read_maps, maps_of(seen_by), views=seen_by),
+            aggregator,
+            pairs,
+            confidence,
+            xyz,
+            max_points=None if torch.is_grad_enabled() else chunk_size,
+            with_agreement=with_agreement,
+        )
+        visible = visible.index_fill(0, pairs.point, True)
+        lifted.append(LiftedPoints(features, visible, agreement))
+
+    return LiftedPoints(
+        torch.cat([x.features for x in lifted]),
+        torch.cat([x.visible for x in lifted]),
+        torch.cat([x.agreement for x in lifted]) if with_agreement else None,
+    )
 
 
-def trusted_pairs(
+def reliable_pairs(
     xyz: Tensor,
     views: PosedViews,
     max_views: int | None = None,
     decay: float = DECAY,
     normal_voxel: float | None = None,
 ) -> tuple[PixelPairs, Tensor]:
-    """The pairs whose features are read, sorted by point, the best first, and their confidence.
-
-    Args:
-        xyz: (N, 3) metres, before augmentation.
-        views: with pairs of these points.
-        max_views: only the best views of a point.
-        decay: metres.
-        normal_voxel: as in ``lift_views``.
-    """
+    """``best_pairs`` of points (N, 3) before augmentation; other arguments as in ``lift_views``."""
     normals = None if normal_voxel is None else estimate_normals(xyz, normal_voxel)
-    confidence = pair_confidence(
-        xyz, views.pairs, views.world_from_cam, normals, decay, two_sided=True
+    return best_pairs(
+        xyz,
+        views.pairs,
+        views.world_from_cam,
+        normals,
+        decay,
+        two_sided=True,
+        max_views=max_views,
     )
-    order = strongest_pairs(views.pairs.point, confidence, max_views)
-    return views.pairs.select(order), confidence[order]
 
 
 def read_maps(maps: ImageMaps, pairs: PixelPairs, views: PosedViews) -> Tensor:
-    """Features (P, ΣC) of the pairs, all maps side by side; zeros where pixels are hidden."""
+    """Features (P, ΣC) of the pairs, all maps side by side; zeros where pixels are masked."""
     if views.pixels_masked:
         return maps.maps[0].new_zeros(len(pairs), maps.num_channels)
-    pairs = image_pixels(pairs, views)
-    rows = [gather_pairs(x, pairs, maps.covered, reduce=None)[0] for x in maps.maps]
-    return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+    return read_pairs(maps.maps, image_pixels(pairs, views), maps.covered)
 
 
 def image_pixels(pairs: PixelPairs, views: PosedViews) -> PixelPairs:
@@ -156,8 +142,7 @@ def image_pixels(pairs: PixelPairs, views: PosedViews) -> PixelPairs:
     size = tuple(views.images.shape[-2:])
     if size == tuple(views.image_size):
         return pairs
-    scale = pairs.uv.new_tensor([size[1] / views.image_size[1], size[0] / views.image_size[0]])
-    return PixelPairs(pairs.point, pairs.view, (pairs.uv + 0.5) * scale - 0.5, pairs.depth_z)
+    return replace(pairs, uv=resize_pixels(pairs.uv, views.image_size, size))
 
 
 class PyramidMaps:

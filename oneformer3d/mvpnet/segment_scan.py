@@ -18,7 +18,7 @@ from oneformer3d.lifting.provenance import Provenance, trace_sources
 from oneformer3d.lifting.visibility import Visibility
 from oneformer3d.structures import PosedViews
 
-from .lift_views import trusted_pairs
+from .lift_views import reliable_pairs
 from .segmentor import FeatureLiftingSegmentation
 
 OCCLUSION = ('zbuffer', 'none')
@@ -169,7 +169,7 @@ def _sources(
     model: FeatureLiftingSegmentation,
 ) -> Provenance:
     """Sources of the points ``rows``; views that see a point but are not read have no weight."""
-    pairs, confidence = trusted_pairs(
+    pairs, confidence = reliable_pairs(
         xyz, views, model.max_views, model.distance_decay, model.normal_voxel
     )
     weights = xyz.new_zeros(views.num_views, len(xyz))

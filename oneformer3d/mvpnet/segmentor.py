@@ -24,7 +24,7 @@ from oneformer3d.backbones.neighbourhoods import shuffled_rank
 from oneformer3d.backbones.pointnet2 import Point3DProcessor
 from oneformer3d.data.samples.preprocessor import SceneDataPreprocessor
 from oneformer3d.lifting.aggregation import ViewAggregator, build_aggregator
-from oneformer3d.lifting.pair_aggregation import DECAY
+from oneformer3d.lifting.confidence import DECAY
 from oneformer3d.registry import MODELS
 from oneformer3d.structures import PosedViews, point_labels, views_of
 
@@ -190,7 +190,7 @@ class FeatureLiftingSegmentation(BaseModel):
         target = torch.cat([label.to(logits.device) for label in labels])
         losses = {'loss_semantic': masked_cross_entropy(logits, target, self.num_classes)}
         if lifted is not None:
-            losses['coverage'] = lifted.seen.float().mean()
+            losses['coverage'] = lifted.visible.float().mean()
         return losses
 
     @torch.no_grad()

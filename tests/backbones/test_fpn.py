@@ -5,7 +5,7 @@ import torch
 
 from oneformer3d.backbones import fpn
 from oneformer3d.backbones.fpn import FeaturePyramid, build_fpn_backbone
-from oneformer3d.lifting.multiscale import extract_multiscale_features
+from oneformer3d.lifting.lift import extract_multiscale_features
 from oneformer3d.lifting.sampling import sample_map
 
 STRIDES = {'feat_1/4': 4, 'feat_1/8': 8, 'feat_1/16': 16, 'feat_1/32': 32}

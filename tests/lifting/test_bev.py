@@ -207,8 +207,8 @@ def test_nothing_and_bad_input():
         ('needs images', lambda: lifting.create_bev_features(*arguments, lambda x: x)),
         ('must return a tensor', lambda: lifting.create_bev_features(
             *arguments, lambda x: 1.0, images=features)),
-        ('depth must be', lambda: lifting.create_bev_features(*arguments, depth[:1])),
-        ('bev must be', lambda: lifting.read_at_points(torch.zeros(2, 6, 5), depth[0, :, :3])),
+        ('depth: expected', lambda: lifting.create_bev_features(*arguments, depth[:1])),
+        ('bev: expected', lambda: lifting.read_at_points(torch.zeros(2, 6, 5), depth[0, :, :3])),
         ('must be positive', lambda: BEVFeatureLifting(resolution=0.0)),
         ('must be positive', lambda: BEVFeatureLifting(size=(0, 3))),
         ('reduce must be', lambda: BEVFeatureLifting(reduce='median')),

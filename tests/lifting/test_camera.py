@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from oneformer3d.lifting import invert_pose, is_valid_pose, project, resize_intrinsics, unproject
+from oneformer3d.lifting import (
+    invert_pose,
+    is_valid_pose,
+    project,
+    resize_intrinsics,
+    resize_pixels,
+    unproject,
+)
+from tests.helpers.lifting_scenes import make_camera, room_points
 
 K = torch.tensor([[500.0, 0.0, 319.5], [0.0, 510.0, 239.5], [0.0, 0.0, 1.0]], dtype=torch.float64)
 
@@ -130,15 +138,22 @@ def test_valid_poses():
 
 
 def test_wrong_shapes_are_named():
-    with pytest.raises(ValueError, match='points must end in'):
+    with pytest.raises(ValueError, match='points: expected'):
         project(torch.zeros(4, 2), torch.eye(3), torch.eye(4))
-    with pytest.raises(ValueError, match='intrinsics must end in'):
+    with pytest.raises(ValueError, match='intrinsics: expected'):
         project(torch.zeros(4, 3), torch.eye(4), torch.eye(4))
-    with pytest.raises(ValueError, match='pose must end in'):
+    with pytest.raises(ValueError, match='world_from_cam: expected'):
         project(torch.zeros(4, 3), torch.eye(3), torch.eye(3))
     with pytest.raises(ValueError, match='depth must be floating point'):
         unproject(torch.zeros(4, 3, dtype=torch.int32), torch.eye(3), torch.eye(4))
-    with pytest.raises(ValueError, match='one pose'):
+    with pytest.raises(ValueError, match='pose: expected'):
         is_valid_pose(torch.eye(3))
     with pytest.raises(ValueError, match='must be positive'):
         resize_intrinsics(torch.eye(3), (0, 4), (2, 2))
+
+
+def test_pixels_are_resized_as_the_camera_is():
+    camera, points = make_camera(2), room_points(30)
+    expected = camera.resize((20, 90)).project(points)[0]
+    found = resize_pixels(camera.project(points)[0], camera.image_size, (20, 90))
+    torch.testing.assert_close(found, expected)

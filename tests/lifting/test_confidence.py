@@ -136,7 +136,7 @@ def test_bad_confidence_input_is_named():
         ("'border' needs", {'terms': ['border'], 'image_shape': IMAGE}),
         ("'edge' needs .*depth", {'terms': ['edge'], 'intrinsics': pose[:, :3, :3]}),
         ('decay', {'decay': 0.0}),
-        ('normals must be', {'normals': torch.ones(4, 3)}),
+        ('normals: expected', {'normals': torch.ones(4, 3)}),
         ('singular', {'extrinsics': pose * torch.tensor([0.0, 0, 0, 1])[:, None]}),
     ):
         with pytest.raises(ValueError, match=message):
@@ -227,9 +227,9 @@ def test_view_agreement_of_known_directions():
     weights = torch.tensor([[1.0, 1], [1, 0], [3, 1], [1, 1]])
     assert view_agreement(features, weights).tolist() == pytest.approx([1, 1, 0.5, 0])
     assert view_agreement(features[:, :0]).tolist() == [0, 0, 0, 0]
-    with pytest.raises(ValueError, match=r'expected \(N, V, C\)'):
+    with pytest.raises(ValueError, match=r'features: expected \(N, V, C\)'):
         view_agreement(features[0])
-    with pytest.raises(ValueError, match='weights must be'):
+    with pytest.raises(ValueError, match='weights: expected'):
         view_agreement(features, weights[:2])
 
 

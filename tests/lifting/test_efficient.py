@@ -45,6 +45,7 @@ class _Model(nn.Module):
         self.extractor = _Extractor()
         self.aggregator = build_aggregator(aggregator, 16)
         self.head = nn.Linear(19, 5)
+        self.max_views, self.distance_decay, self.normal_voxel = None, 10.0, None
         self.num_calls = 0
 
     def extract_maps(self, images):

@@ -328,20 +328,20 @@ def test_bad_input_is_named():
         (r'not finite: view \[0\]', {'extrinsics': changed(pose, -math.inf, 0, 0, 3)}),
         (r'\(0, 0, 0, 1\)', {'extrinsics': changed(pose, 1.0, 0, 3, 0)}),
         ('2 intrinsics but 3 extrinsics', {'extrinsics': pose[[0, 1, 1]]}),
-        (r'intrinsics must be \(3, 3\)', {'intrinsics': pose}),
-        (r'extrinsics must be \(4, 4\)', {'extrinsics': pose[:, :3]}),
-        ("'feat_1/1'.* holds 3 views, the cameras 2", {'features': _random_features(3)}),
+        (r'intrinsics: expected \(V, 3, 3\)', {'intrinsics': pose}),
+        (r'extrinsics: expected \(V, 4, 4\)', {'extrinsics': pose[:, :3]}),
+        (r"'feat_1/1'.* with V=2, got \(3, ", {'features': _random_features(3)}),
         ('at least one name', {'features': {}}),
         ('at least one name', {'features': features['odd']}),
-        (r'must be floating point \(V, C, h, w\)', {'features': {'a': features['odd'][0]}}),
+        (r'expected \(V, C, h, w\) with V=2', {'features': {'a': features['odd'][0]}}),
         ('int64', {'features': {'a': features['odd'].long()}}),
         (r"'odd'.*not finite: view \[1\]", {'features': poisoned}),
         (r'empty: \(2, 0, 3, 4\)', {'features': {'a': torch.zeros(2, 0, 3, 4)}}),
-        (r'points must be floating point \(N, 3\)', {'points': points[:, :2]}),
-        (r'points must be floating point \(N, 3\)', {'points': points.long()}),
+        (r'points: expected \(N, 3\)', {'points': points[:, :2]}),
+        ('points must be floating point', {'points': points.long()}),
         (r'image_size must be', {'image_shape': (0, 64)}),
-        (r'depth must be .* \(2, h, w\)', {'depth': torch.ones(3, 48, 64)}),
-        (r'depth must be .*int64', {'depth': torch.ones(2, 48, 64).long()}),
+        (r'depth: expected \(V, h, w\) with V=2', {'depth': torch.ones(3, 48, 64)}),
+        ('depth must be floating point, got .*int64', {'depth': torch.ones(2, 48, 64).long()}),
         ('mode must be one of', {'mode': 'trilinear'}),
         ('padding_mode must be one of', {'padding_mode': 'wrap'}),
         (
@@ -361,7 +361,7 @@ def test_bad_input_is_named():
     for message, change in cases:
         with pytest.raises(ValueError, match=message):
             lift_features_to_points(**{**good, **change})
-    with pytest.raises(ValueError, match=r'weights must be \(2, 10\)'):
+    with pytest.raises(ValueError, match=r'weights: expected \(V, N\) with V=2, N=10'):
         lift_mean_features(**good, weights=torch.ones(10))
 
 
@@ -394,7 +394,7 @@ def test_pixels_to_grid_coordinates():
     v, u = torch.meshgrid(torch.arange(5.0), torch.arange(7.0), indexing='ij')
     grid = pixel_to_grid_coords(torch.stack((u, v), -1).double(), (5, 7))
     torch.testing.assert_close(F.grid_sample(image, grid[None], align_corners=False), image)
-    with pytest.raises(ValueError, match='end in 2'):
+    with pytest.raises(ValueError, match=r'pixel_coords: expected \(\.\.\., 2\)'):
         pixel_to_grid_coords(torch.zeros(4, 3), (5, 7))
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from oneformer3d.lifting.aggregation import AGGREGATORS, build_aggregator
-from oneformer3d.lifting.confidence import view_agreement
+from oneformer3d.lifting.confidence import pair_agreement, pair_confidence, view_agreement
 from oneformer3d.lifting.pair_aggregation import (
     aggregate_pairs,
+    best_pairs,
+    lift_pairs,
     original_coordinates,
-    pair_agreement,
-    pair_confidence,
     select_points,
     strongest_pairs,
 )
@@ -33,8 +33,8 @@ def sparse(num_points: int = 12):
 
 
 @pytest.mark.parametrize('name', NAMES)
-@pytest.mark.parametrize('chunk_size', [None, 2])
-def test_pairs_equal_table(name, chunk_size):
+@pytest.mark.parametrize('max_points', [1, 2])
+def test_pairs_equal_table(name, max_points):
     aggregator = build_aggregator({'type': name, **SETTINGS.get(name, {})}, C).eval()
     (features, confidence, mask, points), (rows, point, view, weights) = sparse()
     expected = aggregator(features, confidence, mask, points)
@@ -47,9 +47,24 @@ def test_pairs_equal_table(name, chunk_size):
         weights[shuffled],
         view[shuffled],
         points,
-        chunk_size=chunk_size,
     )
     torch.testing.assert_close(result, expected, atol=1e-6, rtol=1e-4)
+
+    # the same in chunks, each pair's row found by the number that its pixel holds
+    pairs = PixelPairs(point, view, torch.arange(len(rows))[:, None].expand(-1, 2), weights)
+    for limits in ({}, {'max_points': max_points}, {'max_pairs': 3}):
+        found, agreement = lift_pairs(
+            lambda some: rows[some.uv[:, 0]],
+            aggregator,
+            pairs,
+            weights,
+            points,
+            with_agreement=True,
+            **limits,
+        )
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
+        whole = view_agreement(features, confidence * mask)
+        torch.testing.assert_close(agreement, whole)
 
 
 def test_best_views_come_first():
@@ -93,7 +108,7 @@ def test_bad_pairs():
     aggregator = build_aggregator('mean', C)
     with pytest.raises(ValueError, match=r'outside 0…1'):
         aggregate_pairs(aggregator, torch.zeros(1, C), torch.tensor([2]), 2)
-    with pytest.raises(ValueError, match=r'confidence must be \(1,\)'):
+    with pytest.raises(ValueError, match=r'confidence: expected \(P,\) with P=1'):
         aggregate_pairs(aggregator, torch.zeros(1, C), torch.tensor([0]), 2, torch.ones(2))
 
 
@@ -149,3 +164,14 @@ def test_augmentation_is_undone():
     augmented = points @ moved[:3, :3].T + moved[:3, 3]
     torch.testing.assert_close(original_coordinates(augmented, moved), points)
     assert original_coordinates(points, None) is points
+
+
+def test_the_best_pairs_come_first():
+    points = torch.zeros(2, 3)
+    pose = torch.eye(4).repeat(3, 1, 1)
+    pose[:, 2, 3] = torch.tensor([3.0, 1.0, 2.0])
+    pairs = pairs_of([0, 0, 0, 1], [0, 1, 2, 0])
+    best, confidence = best_pairs(points, pairs, pose, max_views=2)
+    assert best.point.tolist() == [0, 0, 1]
+    assert best.view.tolist() == [1, 2, 0]
+    torch.testing.assert_close(confidence, torch.exp(-torch.tensor([1.0, 2.0, 3.0]) / 10))

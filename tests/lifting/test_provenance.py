@@ -107,5 +107,5 @@ def test_empty_and_bad_input():
             torch.ones(2, 4, 4),
             visibility=Visibility(occlusion='zbuffer'),
         )
-    with pytest.raises(ValueError, match='weights must be'):
+    with pytest.raises(ValueError, match='weights: expected'):
         trace_sources(room_points(3), *arguments, weights=torch.ones(3))

@@ -247,10 +247,10 @@ def test_wrong_input_is_named():
     pairs = _random_pairs()
     maps = torch.randn(3, 4, 7, 9)
     cases = [
-        ('feature_maps must be', dict(feature_maps=maps[0], num_points=40)),
+        ('feature_maps: expected', dict(feature_maps=maps[0], num_points=40)),
         ('reduce must be', dict(num_points=40, reduce='max')),
         ('num_points is needed', dict()),
-        ('weights must be', dict(num_points=40, weights=torch.ones(3))),
+        ('weights: expected', dict(num_points=40, weights=torch.ones(3))),
         ('name view', dict(feature_maps=maps[:2], num_points=40)),
         ('name point', dict(num_points=10)),
         ('byte_budget', dict(num_points=40, byte_budget=0)),

@@ -49,7 +49,7 @@ def test_lifted_equal_dense_tables(name):
     seen = visible.any(0)
     assert seen.any()
     assert not seen.all()
-    assert lifted.seen.equal(seen)
+    assert lifted.visible.equal(seen)
     expected = (table * weight[..., None]).sum(0) / weight.sum(0)[:, None]
     torch.testing.assert_close(lifted.features[seen], expected[seen], atol=1e-5, rtol=1e-4)
     assert (lifted.features[~seen] == aggregator.no_view).all()
@@ -91,9 +91,9 @@ def test_samples_do_not_meet(pyramid):
     for i, part in enumerate(batch.features.split([100, 60, 40, 30])):
         alone = lift_views(maps_of, aggregator, clouds[i : i + 1], views[i : i + 1])
         torch.testing.assert_close(part, alone.features, atol=1e-5, rtol=1e-4)
-    assert not batch.seen[100:160].any()
+    assert not batch.visible[100:160].any()
     assert (batch.features[100:160] == aggregator.no_view).all()
-    assert not batch.seen[200:].any()
+    assert not batch.visible[200:].any()
 
 
 def test_pieces_change_nothing(pyramid):
@@ -106,7 +106,7 @@ def test_pieces_change_nothing(pyramid):
             PyramidMaps(pyramid), aggregator, [points], [views], max_views=2, chunk_size=7
         )
     torch.testing.assert_close(pieces.features, whole.features, atol=1e-6, rtol=1e-5)
-    assert pieces.seen.equal(whole.seen)
+    assert pieces.visible.equal(whole.visible)
 
 
 def test_augmentation_changes_nothing(pyramid):

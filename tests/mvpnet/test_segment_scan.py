@@ -160,7 +160,7 @@ def test_bad_options(model):
     pc_data, images, cameras = scan()
     with pytest.raises(ValueError, match='occlusion'):
         segment_scan(pc_data, images, cameras, model, occlusion='maybe')
-    with pytest.raises(ValueError, match='depth must be'):
+    with pytest.raises(ValueError, match='depth: expected'):
         segment_scan(pc_data, images, cameras, model, depth=torch.zeros(2, 30, 40))
     for rows in (torch.tensor([200]), torch.tensor([-1]), torch.tensor([0.5])):
         with pytest.raises(ValueError, match='trace'):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from oneformer3d.lifting import Camera
+from oneformer3d.lifting.camera import resize_coordinate
 
 from ..rendering.rays import Rays, pixel_rays
 from .scene import FieldScene, ViewContent, check_labels
@@ -260,7 +261,7 @@ class FlatMaps:
             image_size: (R, 2) H and W of each pixel's image.
         """
         size = self.sizes[row]  # (R, 2)
-        yx = (uv.flip(-1) + 0.5) * size / image_size - 0.5
+        yx = resize_coordinate(uv.flip(-1), image_size, size)
         yx = torch.minimum(yx.clamp(min=0), (size - 1).to(yx.dtype))
         low = yx.floor().long()
         high = torch.minimum(low + 1, size - 1)
