@@ -2,6 +2,15 @@
 
 Enters: posed RGB-D images of a scene, with labels or features where there are any. Leaves: a field
 that answers at world points and along rays. Knows cameras and the feature store, not the segmentor.
+
+Six rooms, in the order a reader and a ray pass them:
+
+    scene/      the images, labels and features of one scene, drawn as batches of pixels
+    networks/   a position to density, and by heads to colour, classes, features and language
+    rendering/  pixels to rays, rays to samples, samples to what the pixel shows
+    losses/     what is rendered against what was observed
+    fitting/    batches, rendering and losses in a loop, and the checkpoint it leaves
+    asking/     points and views of a fitted field: labels, text, pictures, measures
 """
 
 from .asking.query import query_lerf_with_text, query_nerf_at_points, relevancy
