@@ -1,9 +1,9 @@
 # first stage of MVPNet: the image network on the rooms' semantic pictures; tested by the votes of
 # the views at the points
 _base_ = [
-    './_base_/datasets/synthetic.py',
+    './_base_/datasets/synthetic_images.py',
     './_base_/models/mvpnet_synthetic.py',
-    './_base_/schedules/demo.py',
+    './_base_/schedules/mvpnet.py',
 ]
 model = dict(
     _delete_=True,
@@ -13,24 +13,14 @@ model = dict(
     num_classes=_base_.num_semantic_classes,
     vote='soft',
 )
-
 train_pipeline = [
     dict(type='LoadViewImages', num_views=6, select='random', flip=0.5),
     dict(type='PackViewImages'),
 ]
-test_pipeline = [
-    dict(type='LoadScenePoints'),
-    dict(type='LoadSceneAnnotations'),
-    dict(type='LoadPosedViews', num_views=None),
-    *_base_.test_pipeline[2:],
-]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
 val_evaluator = dict(tasks=('semantic',))
 test_evaluator = val_evaluator
 
 max_epochs = 12
-optim_wrapper = dict(optimizer=dict(_delete_=True, type='Adam', lr=1e-3))
 param_scheduler = dict(end=max_epochs)
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)

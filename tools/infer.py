@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from oneformer3d.engine.cli import run_tool
+from oneformer3d.engine.cli import add_folder_arguments, folder_options, load_config, run_tool
 
 UPS = ('x', 'y', 'z', '-x', '-y', '-z')
 
@@ -25,6 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--config', required=True, help='config the model was trained with')
     parser.add_argument('--checkpoint', required=True, help='trained weights')
     parser.add_argument('--out', required=True, help='folder for the results')
+    add_folder_arguments(parser)
     parser.add_argument('--device', help='cpu, cuda, ... (default: a GPU where there is one)')
     parser.add_argument(
         '--score-thr', type=float, default=0.3, help='least instance score (default: %(default)s)'
@@ -83,7 +84,7 @@ def main() -> None:
 
     show_progress('load model', 0, 1)
     inferencer = OneFormer3DInferencer(
-        args.config,
+        load_config(args.config, folder_options(args)),
         args.checkpoint,
         args.device,
         score_thr=args.score_thr,

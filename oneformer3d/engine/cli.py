@@ -6,9 +6,10 @@ Enters: parsed arguments. Leaves: a checked mmengine ``Config``; a process exit 
 import inspect
 import os
 import sys
-from argparse import Namespace
-from collections.abc import Callable
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -16,6 +17,7 @@ from mmengine.runner import Runner
 
 TRACEBACK_VARIABLE = 'ONEFORMER3D_TRACEBACK'
 USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError)
+FOLDERS = ('data_root', 'clip_store')  # options that are set wherever a config has them
 
 
 def run_tool(main: Callable[[], None], errors: tuple[type[Exception], ...] = USER_ERRORS) -> None:
@@ -44,23 +46,81 @@ def one_line(error: Exception) -> str:
     return f'error: {text} (set {TRACEBACK_VARIABLE}=1 for the traceback)'
 
 
-def load_config(path: str | Path, options: dict | None = None) -> Config:
+def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config and merge ``--cfg-options`` into it.
+
+    Two things differ from mmengine's own merging. A step of a list is addressed by its type:
+    ``test_dataloader.dataset.pipeline.LoadPosedViews.hide``. And ``data_root`` and ``clip_store``
+    are set wherever the config has them (datasets, pipelines, evaluators, model); options of
+    single places come after and win.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for an override of a top-level key that no runner knows.
+        ValueError: for an override of a top-level key that no runner knows, of a step that is not
+            there or not alone, or of a folder that the config does not use.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'{path}: no such config file')
     cfg = Config.fromfile(path)
-    if options:
-        known = set(cfg.keys()) | set(inspect.signature(Runner.__init__).parameters)
-        unknown = sorted({key.split('.')[0] for key in options} - known)
-        if unknown:
-            raise ValueError(f'{path}: --cfg-options names unknown keys {unknown}')
-        cfg.merge_from_dict(options)
+    single = dict(options or {})
+
+    for name in FOLDERS:
+        if name in single:
+            set_everywhere(cfg, name, single.pop(name))
+
+    known = set(cfg.keys()) | set(inspect.signature(Runner.__init__).parameters)
+    unknown = sorted({key.split('.')[0] for key in single} - known)
+    if unknown:
+        raise ValueError(f'{path}: --cfg-options names unknown keys {unknown}')
+    cfg.merge_from_dict({step_address(cfg, key): value for key, value in single.items()})
     return cfg
+
+
+def set_everywhere(cfg: Config, name: str, value: str) -> None:
+    """Set ``name`` wherever a config has it, at any depth; where it is None it stays so.
+
+    Raises:
+        ValueError: the config has it nowhere.
+    """
+    # What stands at the top is a variable of the files: set, too, but nobody reads it there.
+    if not sum(_replace(node, name, value) for node in cfg.values()):
+        raise ValueError(f'{cfg.filename}: has no {name} to set')
+    if name in cfg:
+        cfg[name] = value
+
+
+def _replace(node: Any, name: str, value: str) -> int:
+    """Set ``name`` in the dictionaries within a node; how many had it."""
+    if isinstance(node, Mapping):
+        found = isinstance(node.get(name), str)
+        if found:
+            node[name] = value
+        return found + sum(_replace(child, name, value) for child in node.values())
+    if isinstance(node, list | tuple):
+        return sum(_replace(child, name, value) for child in node)
+    return 0
+
+
+def step_address(cfg: Config, key: str) -> str:
+    """A dotted key whose steps of lists are named by their type → the same with their numbers.
+
+    Raises:
+        ValueError: no such step, or several.
+    """
+    node: Any = cfg
+    parts = key.split('.')
+    for position, part in enumerate(parts):
+        if isinstance(node, list | tuple) and not part.isdigit():
+            types = [step.get('type') for step in node if isinstance(step, Mapping)]
+            if types.count(part) != 1:
+                raise ValueError(f'{key}: expected one step {part} among {types}')
+            parts[position] = str(types.index(part))
+            node = node[types.index(part)]
+        elif isinstance(node, list | tuple):
+            node = node[int(part)] if int(part) < len(node) else None
+        else:
+            node = node.get(part) if isinstance(node, Mapping | Config) else None
+    return '.'.join(parts)
 
 
 def set_work_dir(cfg: Config, args: Namespace) -> None:
@@ -80,19 +140,21 @@ def set_allow_pickle(cfg: Config) -> None:
                 dataset.allow_pickle = True
 
 
-def add_common_arguments(parser) -> None:
+def add_common_arguments(parser: ArgumentParser) -> None:
     """Arguments that training and testing share (mmdet3d's names)."""
     from mmengine.config import DictAction
 
     from .launch import LAUNCHERS
 
     parser.add_argument('--work-dir', help='where logs, checkpoints and results go')
+    add_folder_arguments(parser)
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
         metavar='KEY=VALUE',
-        help='override settings, e.g. train_cfg.max_epochs=3 model.decoder.num_layers=2',
+        help='override settings, e.g. train_cfg.max_epochs=3 model.decoder.num_layers=2 '
+        'test_dataloader.dataset.pipeline.LoadPosedViews.hide=pixels',
     )
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='job launcher')
     parser.add_argument(
@@ -103,10 +165,22 @@ def add_common_arguments(parser) -> None:
     parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help='set by torchrun')
 
 
+def add_folder_arguments(parser: ArgumentParser) -> None:
+    """Arguments for the folders that a config reads."""
+    parser.add_argument('--data-root', help="the data's folder, everywhere in the config")
+    parser.add_argument('--clip-store', help='the feature store, everywhere in the config')
+
+
+def folder_options(args: Namespace) -> dict[str, str]:
+    """Those of the folders that were given, as options of ``load_config``."""
+    given = {name: getattr(args, name) for name in FOLDERS}
+    return {name: folder for name, folder in given.items() if folder is not None}
+
+
 def prepare(args: Namespace) -> Config:
     """Config of a training or test run from the common arguments."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, {**folder_options(args), **(args.cfg_options or {})})
     cfg.launcher = args.launcher
     set_work_dir(cfg, args)
     if args.allow_pickle:

@@ -48,6 +48,49 @@ def test_config_errors(tmp_path):
     assert cfg.resume
 
 
+CONFIG = """
+data_root, clip_store = 'rooms', 'maps'
+load = dict(type='LoadPosedViews', clip_store=clip_store, hide=None)
+other = dict(type='Other', clip_store=None)
+dataset = dict(type='Rooms', data_root=data_root, pipeline=[dict(type='Other'), load, other])
+train_dataloader = dict(dataset=dict(type='Concat', datasets=[dataset, dataset]))
+test_dataloader = dict(dataset=dataset)
+model = dict(encoder=dict(clip_store=clip_store), num_layers=1)
+"""
+
+
+def test_folders_are_set_everywhere(tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(CONFIG)
+    one_place = {'test_dataloader.dataset.data_root': 'single'}
+    cfg = load_config(path, {**one_place, 'data_root': 'all', 'clip_store': 'store'})
+    for dataset in cfg.train_dataloader.dataset.datasets:
+        assert dataset.data_root == 'all'
+        assert dataset.pipeline[1].clip_store == 'store'
+        assert dataset.pipeline[2].clip_store is None
+    assert cfg.test_dataloader.dataset.data_root == 'single'
+    assert cfg.test_dataloader.dataset.pipeline[1].clip_store == 'store'
+    assert cfg.model.encoder.clip_store == 'store'
+    assert (cfg.data_root, cfg.clip_store) == ('all', 'store')
+
+    path.write_text("clip_store = 'unused'\nmodel = dict(a=1)\n")
+    with pytest.raises(ValueError, match=r'config\.py: has no clip_store to set'):
+        load_config(path, {'clip_store': 'store'})
+
+
+def test_steps_are_named_by_their_type(tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(CONFIG)
+    pipeline = 'test_dataloader.dataset.pipeline'
+    options = {f'{pipeline}.LoadPosedViews.hide': 'pixels', f'{pipeline}.0.type': 'Else'}
+    cfg = load_config(path, options)
+    assert cfg.test_dataloader.dataset.pipeline[1].hide == 'pixels'
+    assert cfg.test_dataloader.dataset.pipeline[0].type == 'Else'
+    for name in ('Absent', 'Other'):  # none, and two
+        with pytest.raises(ValueError, match=f'expected one step {name} among'):
+            load_config(path, {f'{pipeline}.{name}.hide': 'pixels'})
+
+
 @pytest.mark.parametrize(
     ('argument', 'in_config', 'expected'),
     [('cli', 'config', 'cli'), (None, 'config', 'config'), (None, None, 'work_dirs/leaf')],

@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from oneformer3d.data.infos import read_infos
+from oneformer3d.engine.cli import load_config
 from oneformer3d.extraction.run import extract_features
 from oneformer3d.extraction.settings import make_settings
 from oneformer3d.inference.inferencer import OneFormer3DInferencer
@@ -36,14 +37,7 @@ def files(tiny_rooms, tmp_path_factory):
             }
         )
     )
-    cfg = Config.fromfile(CONFIG)
-    cfg.merge_from_dict(
-        {
-            'model.encoder.clip_store': str(store),
-            'test_dataloader.dataset.pipeline.2.clip_store': str(store),
-            'test_dataloader.dataset.data_root': str(tiny_rooms),
-        }
-    )
+    cfg = load_config(CONFIG, {'clip_store': str(store), 'data_root': str(tiny_rooms)})
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmdet3d'):
         model = MODELS.build(cfg.model)

@@ -13,7 +13,7 @@ STAGE_3D = 'configs/mvpnet_synthetic.py'
 def options(root, **more):
     loaders = {f'{split}_dataloader' for split in ('train', 'val', 'test')}
     return {
-        **{f'{loader}.dataset.data_root': str(root) for loader in loaders},
+        'data_root': str(root),
         **{f'{loader}.num_workers': 0 for loader in loaders},
         **{f'{loader}.persistent_workers': False for loader in loaders},
         'train_dataloader.dataset.indices': 2,
@@ -38,7 +38,7 @@ def test_two_stages(tiny_rooms, tmp_path):
     small = {
         'model.point_processor.npoint': [64, 32, 16],
         'model.num_train_points': 500,
-        'train_dataloader.dataset.pipeline.2.num_views': 2,
+        'train_dataloader.dataset.pipeline.LoadPosedViews.num_views': 2,
         # a rate of zero shows what the second stage started from
         'optim_wrapper.paramwise_cfg.custom_keys.backbone_2d.lr_mult': 0.0,
     }
@@ -48,7 +48,7 @@ def test_two_stages(tiny_rooms, tmp_path):
         STAGE_2D,
         options=options(tiny_rooms, **small),
         pretrain_options=options(
-            tiny_rooms, **{'train_dataloader.dataset.pipeline.0.num_views': 2}
+            tiny_rooms, **{'train_dataloader.dataset.pipeline.LoadViewImages.num_views': 2}
         ),
     )
     assert checkpoint.parent == tmp_path / 'stage_3d'

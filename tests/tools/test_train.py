@@ -9,8 +9,8 @@ import torch
 
 CONFIG = 'configs/oneformer3d_synthetic.py'
 SMALL_MODEL = (
-    'model.num_channels=8',
-    'model.backbone.num_planes=[8,16]',
+    'model.encoder.num_channels=8',
+    'model.encoder.backbone.num_planes=[8,16]',
     'model.decoder.in_channels=8',
     'model.decoder.d_model=16',
     'model.decoder.num_heads=2',
@@ -21,11 +21,10 @@ SMALL_MODEL = (
 
 
 def arguments(root: Path, work_dir: Path, *options: str, config: str | Path = CONFIG) -> list[str]:
-    loaders = [f'{split}_dataloader.dataset.data_root={root}' for split in ('train', 'val', 'test')]
     quick = ['train_dataloader.num_workers=0', 'val_dataloader.num_workers=0']
     quick += ['test_dataloader.num_workers=0', 'default_hooks.logger.interval=1']
-    command = ['tools/train.py', str(config), '--work-dir', str(work_dir)]
-    return [*command, '--cfg-options', *loaders, *SMALL_MODEL, *quick, *options]
+    command = ['tools/train.py', str(config), '--work-dir', str(work_dir), '--data-root', str(root)]
+    return [*command, '--cfg-options', *SMALL_MODEL, *quick, *options]
 
 
 def weights(work_dir: Path, epoch: int) -> dict[str, torch.Tensor]:
@@ -87,11 +86,11 @@ def test_two_processes_equal_one(run_tool, tiny_rooms, tmp_path):
         'optim_wrapper.optimizer.lr=0.1',
         'optim_wrapper.clip_grad=None',
         'default_hooks.freeze_norms.type=FreezeNorms',
-        'train_dataloader.dataset.pipeline.2.prob_x=0',
-        'train_dataloader.dataset.pipeline.2.prob_y=0',
-        'train_dataloader.dataset.pipeline.3.rot_range=[0,0]',
-        'train_dataloader.dataset.pipeline.3.scale_ratio_range=[1,1]',
-        'train_dataloader.dataset.pipeline.3.translation_std=[0,0,0]',
+        'train_dataloader.dataset.pipeline.RandomFlipBEV.prob_x=0',
+        'train_dataloader.dataset.pipeline.RandomFlipBEV.prob_y=0',
+        'train_dataloader.dataset.pipeline.RandomRotScaleTrans.rot_range=[0,0]',
+        'train_dataloader.dataset.pipeline.RandomRotScaleTrans.scale_ratio_range=[1,1]',
+        'train_dataloader.dataset.pipeline.RandomRotScaleTrans.translation_std=[0,0,0]',
     )
     whole = (*options, 'train_dataloader.batch_size=4')
     halves = (*options, 'train_dataloader.batch_size=2')
@@ -138,7 +137,7 @@ def test_resume_from_another_model_is_one_line(run_tool, tiny_rooms, tmp_path):
     torch.save({'state_dict': {'layer.weight': torch.zeros(1)}, 'meta': {}}, tmp_path / 'other.pth')
     result = run_tool(
         'tools/test.py', CONFIG, tmp_path / 'other.pth', '--work-dir', tmp_path / 'test',
-        '--cfg-options', f'test_dataloader.dataset.data_root={tiny_rooms}', status=2,
+        '--data-root', tiny_rooms, status=2,
     )  # fmt: skip
     (line,) = [line for line in result.stderr.splitlines() if line.startswith('error:')]
     assert 'other.pth' in line

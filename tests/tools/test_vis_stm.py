@@ -34,19 +34,17 @@ def prepared(tiny_rooms, tmp_path_factory):
     store = str(folder / 'store')
     dataset = 'test_dataloader.dataset'
     options = [
-        f'{dataset}.data_root={tiny_rooms}',
+        f'data_root={tiny_rooms}',
         f'{dataset}.ann_file=oneformer3d_infos_train.json',
-        f'{dataset}.pipeline.2.clip_store={store}',
-        f'model.decoder.pyramid.clip_store={store}',
+        f'clip_store={store}',
         'model.test_cfg.npoint_thr=0',
     ]
-    from mmengine.config import Config
     from mmengine.registry import DefaultScope
 
+    from oneformer3d.engine.cli import load_config
     from oneformer3d.registry import MODELS
 
-    cfg = Config.fromfile('configs/stm_synthetic.py')
-    cfg.merge_from_dict(dict(o.split('=', 1) for o in options[:-1]))
+    cfg = load_config('configs/stm_synthetic.py', dict(o.split('=', 1) for o in options[:-1]))
     with DefaultScope.overwrite_default_scope('mmdet3d'):
         model = MODELS.build(cfg.model)
     decoder = model.decoder

@@ -181,7 +181,7 @@ def _build_model(config: Path | None, voxel_size: float | None) -> OneFormer3D:
     else:
         raise FileNotFoundError(f'--config: no file {config}')
     if voxel_size is not None:
-        settings['voxel_size'] = voxel_size
+        settings.get('encoder', settings)['voxel_size'] = voxel_size
     model = MODELS.build(settings)
     if not isinstance(model, OneFormer3D) or not isinstance(model.encoder, VoxelEncoder):
         raise ValueError('--config: expected a OneFormer3D with an encoder of voxels alone')

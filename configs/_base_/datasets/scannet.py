@@ -1,64 +1,34 @@
 # python tools/create_data.py scannet --root DOWNLOAD --out data/scannet
+_base_ = ['./indoor.py']
+
 data_root = 'data/scannet'
 class_table = 'scannet'
-voxel_size = 0.02
 
-train_pipeline = [
-    dict(type='LoadScenePoints'),
-    dict(type='LoadSceneAnnotations'),
-    dict(type='RandomFlipBEV', prob_x=0.5, prob_y=0.5),
-    dict(
-        type='RandomRotScaleTrans',
-        rot_range=(-3.14, 3.14),
-        scale_ratio_range=(0.8, 1.2),
-        translation_std=(0.1, 0.1, 0.1),
-    ),
-    dict(type='NormalizeColor', mean=127.5, std=127.5),
-    dict(
-        type='ElasticDistortion',
-        voxel_size=voxel_size,
-        granularity=(6, 20),
-        magnitude=(40, 160),
-        prob=0.5,
-    ),
-    dict(type='PackSceneInputs'),
-]
-test_pipeline = [
-    dict(type='LoadScenePoints'),
-    dict(type='LoadSceneAnnotations'),
-    dict(type='NormalizeColor', mean=127.5, std=127.5),
-    dict(type='PackSceneInputs'),
-]
+move = dict(
+    type='RandomRotScaleTrans',
+    rot_range=(-3.14, 3.14),
+    scale_ratio_range=(0.8, 1.2),
+    translation_std=(0.1, 0.1, 0.1),
+)
+distort = dict(
+    type='ElasticDistortion',
+    voxel_size=0.02,
+    granularity=(6, 20),
+    magnitude=(40, 160),
+    prob=0.5,
+)
+train_steps = [_base_.flip, move, _base_.normalize, distort, _base_.pack]
+test_steps = [_base_.normalize, _base_.pack]
+train_pipeline = [*_base_.load_scene, *train_steps]
+test_pipeline = [*_base_.load_scene, *test_steps]
 
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=6,
-    persistent_workers=False,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    worker_init_fn=dict(type='seed_worker_from_torch'),
-    dataset=dict(
-        type='IndoorSegDataset',
-        data_root=data_root,
-        ann_file='oneformer3d_infos_train.json',
-        class_table=class_table,
-        pipeline=train_pipeline,
-    ),
-)
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=1,
-    persistent_workers=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='IndoorSegDataset',
-        data_root=data_root,
-        ann_file='oneformer3d_infos_val.json',
-        class_table=class_table,
-        pipeline=test_pipeline,
-        test_mode=True,
-    ),
-)
+scans = dict(data_root=data_root, class_table=class_table)
+train_dataloader = dict(batch_size=4, num_workers=6, dataset=dict(scans, pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(scans, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-val_evaluator = dict(type='UnifiedSegMetric')
-test_evaluator = val_evaluator
+# for the datasets with views; these add where the features lie
+train_views = dict(
+    type='LoadPosedViews', num_views=16, select='random', view_dropout=0.1, image_dropout=0.2
+)
+test_views = dict(type='LoadPosedViews', num_views=40)

@@ -2,26 +2,12 @@
 # --output_dir data/scannet200/clip_feat (see its --help)
 _base_ = ['./scannet200.py']
 
-clip_store = 'data/scannet200/clip_feat'
-# LoadPosedViews stands third in both pipelines, e.g. to test with the pixels hidden:
-#   --cfg-options test_dataloader.dataset.pipeline.2.hide=pixels
-train_pipeline = [
-    *_base_.train_pipeline[:2],
-    dict(
-        type='LoadPosedViews',
-        clip_store=clip_store,
-        num_views=16,
-        select='random',
-        view_dropout=0.1,
-        image_dropout=0.2,
-    ),
-    *_base_.train_pipeline[2:],
-]
-test_pipeline = [
-    *_base_.test_pipeline[:2],
-    dict(type='LoadPosedViews', clip_store=clip_store, num_views=40),
-    *_base_.test_pipeline[2:],
-]
+clip_store = f'{_base_.data_root}/clip_feat'
+train_views = dict(_base_.train_views, clip_store=clip_store)
+test_views = dict(_base_.test_views, clip_store=clip_store)
+train_pipeline = [*_base_.load_scene, train_views, *_base_.train_steps]
+test_pipeline = [*_base_.load_scene, test_views, *_base_.test_steps]
+
 # persistent workers keep which points the views see
 train_dataloader = dict(persistent_workers=True, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(persistent_workers=True, dataset=dict(pipeline=test_pipeline))

@@ -1,34 +1,13 @@
 # the scannet200 model with image features fused into its point features
-_base_ = ['./oneformer3d_scannet200.py']
+_base_ = ['./oneformer3d_scannet200.py', './bifusion.py']
 
 model = dict(
-    _delete_=True,
-    type='OneFormer3D',
-    data_preprocessor=_base_.model.data_preprocessor,
     encoder=dict(
-        type='BiFusionEncoder',
-        encoder_3d=dict(
-            type='BackboneEncoder',
-            backbone=_base_.model.backbone,
-            voxel_size=_base_.model.voxel_size,
-        ),
-        point_channels=_base_.model.backbone.out_channels,
-        mode='concat',
-        clip_store='data/scannet200/clip_feat',
-        # of ViT-B/16 after the pixel shuffle; the header of a store that is there decides
-        clip_channels=192,
-        use_tiny_sa_3d=True,
-        use_tiny_sa_2d=False,
-        train_without_views=True,
-        point_semantic=dict(
-            num_classes=_base_.model.criterion.num_semantic_classes, loss_weight=1.0
-        ),
-        clip_cons=dict(type='ClipConsCriterion', loss_weight=0.2, view_weight=0.05),
+        _delete_=True,
+        **_base_.bifusion,
+        encoder_3d=_base_.model.encoder,
+        point_channels=_base_.num_channels,
+        point_semantic=dict(num_classes=_base_.num_semantic_classes, loss_weight=1.0),
     ),
-    decoder=dict(**_base_.model.decoder, side_channels=96),
-    criterion=_base_.model.criterion,
-    num_semantic_classes=_base_.model.criterion.num_semantic_classes,
-    stuff_classes=_base_.model.test_cfg.stuff_classes,
-    query_thr=_base_.model.query_thr,
-    test_cfg={k: v for k, v in _base_.model.test_cfg.items() if k != 'stuff_classes'},
+    decoder=dict(side_channels=_base_.side_channels),
 )

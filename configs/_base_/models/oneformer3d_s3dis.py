@@ -1,27 +1,29 @@
-# settings of the published S3DIS model: its checkpoint loads strictly
+# the S3DIS model: voxels instead of superpoints, learned queries; the published checkpoint loads
+# strictly (its settings: ../../published/)
+_base_ = ['./oneformer3d.py']
+
+num_classes = 13
+num_channels = 64
 model = dict(
-    type='S3DISOneFormer3D',
-    data_preprocessor=dict(
-        type='Det3DDataPreprocessor',
-    ),
-    in_channels=6,
-    num_channels=64,
-    voxel_size=0.05,
-    num_classes=13,
-    min_spatial_shape=128,
-    backbone=dict(
-        type='SpConvUNet',
-        num_planes=[64, 128, 192, 256, 320],
-        return_blocks=True,
+    data_preprocessor=dict(_delete_=True, type='Det3DDataPreprocessor'),
+    use_superpoints=False,
+    encoder=dict(
+        type='SpConvUNetEncoder',
+        backbone=dict(type='SpConvUNet', num_planes=[64, 128, 192, 256, 320], return_blocks=True),
+        in_channels=6,
+        num_channels=num_channels,
+        voxel_size=0.05,
+        min_spatial_shape=128,
     ),
     decoder=dict(
+        _delete_=True,
         type='QueryDecoder',
         num_layers=3,
-        num_classes=13,
+        num_classes=num_classes,
         num_instance_queries=400,
-        num_semantic_queries=13,
-        num_instance_classes=13,
-        in_channels=64,
+        num_semantic_queries=num_classes,
+        num_instance_classes=num_classes,
+        in_channels=num_channels,
         d_model=256,
         num_heads=8,
         hidden_dim=1024,
@@ -34,51 +36,26 @@ model = dict(
     ),
     criterion=dict(
         type='S3DISUnifiedCriterion',
-        num_semantic_classes=13,
-        sem_criterion=dict(
-            type='S3DISSemanticCriterion',
-            loss_weight=5.0,
-        ),
+        num_semantic_classes=num_classes,
+        sem_criterion=dict(type='S3DISSemanticCriterion', loss_weight=5.0),
         inst_criterion=dict(
-            type='InstanceCriterion',
             matcher=dict(
+                _delete_=True,
                 type='HungarianMatcher',
-                costs=[
-                    dict(
-                        type='QueryClassificationCost',
-                        weight=0.5,
-                    ),
-                    dict(
-                        type='MaskBCECost',
-                        weight=1.0,
-                    ),
-                    dict(
-                        type='MaskDiceCost',
-                        weight=1.0,
-                    ),
-                ],
+                costs=_base_.model.criterion.inst_criterion.matcher.costs,
             ),
-            loss_weight=[0.5, 1.0, 1.0, 0.5],
-            num_classes=13,
+            num_classes=num_classes,
             non_object_weight=0.05,
             fix_dice_loss_weight=True,
-            iter_matcher=True,
-            fix_mean_loss=True,
         ),
     ),
-    train_cfg=dict(),
+    num_semantic_classes=num_classes,
+    stuff_classes=[0, 1, 2, 3, 4, 5, 6, 12],
     test_cfg=dict(
         topk_insts=450,
-        inst_score_thr=0.0,
         pan_score_thr=0.4,
         npoint_thr=300,
-        obj_normalization=True,
         obj_normalization_thr=0.01,
         sp_score_thr=0.15,
-        nms=True,
-        matrix_nms_kernel='linear',
-        num_sem_cls=13,
-        stuff_cls=[0, 1, 2, 3, 4, 5, 6, 12],
-        thing_cls=[7, 8, 9, 10, 11],
     ),
 )

@@ -1,85 +1,32 @@
-# settings of the published ScanNet model: its checkpoint loads strictly
+# the ScanNet model; the published checkpoint loads strictly (its settings: ../../published/)
+_base_ = ['./oneformer3d.py']
+
+num_semantic_classes = 20
+num_instance_classes = 18
+num_channels = 32
 model = dict(
-    type='ScanNetOneFormer3D',
-    data_preprocessor=dict(
-        type='Det3DDataPreprocessor_',
-    ),
-    in_channels=6,
-    num_channels=32,
-    voxel_size=0.02,
-    num_classes=18,
-    min_spatial_shape=128,
-    query_thr=0.5,
-    backbone=dict(
-        type='SpConvUNet',
-        num_planes=[32, 64, 96, 128, 160],
-        return_blocks=True,
+    encoder=dict(
+        type='SpConvUNetEncoder',
+        backbone=dict(type='SpConvUNet', num_planes=[32, 64, 96, 128, 160], return_blocks=True),
+        in_channels=6,
+        num_channels=num_channels,
+        voxel_size=0.02,
+        min_spatial_shape=128,
     ),
     decoder=dict(
-        type='ScanNetQueryDecoder',
         num_layers=6,
-        num_instance_queries=0,
-        num_semantic_queries=0,
-        num_instance_classes=18,
-        num_semantic_classes=20,
-        num_semantic_linears=1,
-        in_channels=32,
+        num_instance_classes=num_instance_classes,
+        num_semantic_classes=num_semantic_classes,
+        in_channels=num_channels,
         d_model=256,
-        num_heads=8,
         hidden_dim=1024,
-        dropout=0.0,
-        activation_fn='gelu',
-        iter_pred=True,
-        attn_mask=True,
-        fix_attention=True,
-        objectness_flag=False,
     ),
     criterion=dict(
-        type='ScanNetUnifiedCriterion',
-        num_semantic_classes=20,
-        sem_criterion=dict(
-            type='ScanNetSemanticCriterion',
-            ignore_index=20,
-            loss_weight=0.2,
-        ),
-        inst_criterion=dict(
-            type='InstanceCriterion',
-            matcher=dict(
-                type='SparseMatcher',
-                costs=[
-                    dict(
-                        type='QueryClassificationCost',
-                        weight=0.5,
-                    ),
-                    dict(
-                        type='MaskBCECost',
-                        weight=1.0,
-                    ),
-                    dict(
-                        type='MaskDiceCost',
-                        weight=1.0,
-                    ),
-                ],
-                topk=1,
-            ),
-            loss_weight=[0.5, 1.0, 1.0, 0.5],
-            num_classes=18,
-            non_object_weight=0.1,
-            fix_dice_loss_weight=True,
-            iter_matcher=True,
-            fix_mean_loss=True,
-        ),
+        num_semantic_classes=num_semantic_classes,
+        sem_criterion=dict(ignore_index=num_semantic_classes, loss_weight=0.2),
+        inst_criterion=dict(num_classes=num_instance_classes, fix_dice_loss_weight=True),
     ),
-    train_cfg=dict(),
-    test_cfg=dict(
-        topk_insts=600,
-        inst_score_thr=0.0,
-        pan_score_thr=0.5,
-        npoint_thr=100,
-        obj_normalization=True,
-        sp_score_thr=0.4,
-        nms=True,
-        matrix_nms_kernel='linear',
-        stuff_classes=[0, 1],
-    ),
+    num_semantic_classes=num_semantic_classes,
+    stuff_classes=[0, 1],
+    test_cfg=dict(topk_insts=600, pan_score_thr=0.5, npoint_thr=100),
 )

@@ -1,87 +1,31 @@
-# settings of the published ScanNet200 model: its checkpoint loads strictly
+# the ScanNet200 model: ScanNet's with more classes, on the colours of a Res16UNet34C; the published
+# checkpoint loads strictly (its settings: ../../published/)
+_base_ = ['./oneformer3d_scannet.py']
+
+num_semantic_classes = 200
+num_instance_classes = 198
+num_channels = 96
 model = dict(
-    type='ScanNet200OneFormer3D',
-    data_preprocessor=dict(
-        type='Det3DDataPreprocessor_',
-    ),
-    voxel_size=0.02,
-    num_classes=198,
-    query_thr=0.5,
-    backbone=dict(
-        type='Res16UNet34C',
-        in_channels=3,
-        out_channels=96,
-        config=dict(
-            dilations=[1, 1, 1, 1],
-            conv1_kernel_size=5,
-            bn_momentum=0.02,
+    encoder=dict(
+        _delete_=True,
+        type='BackboneEncoder',
+        backbone=dict(
+            type='Res16UNet34C',
+            in_channels=3,
+            out_channels=num_channels,
+            config=dict(dilations=[1, 1, 1, 1], conv1_kernel_size=5, bn_momentum=0.02),
         ),
+        voxel_size=0.02,
     ),
     decoder=dict(
-        type='ScanNetQueryDecoder',
-        num_layers=6,
-        num_instance_queries=0,
-        num_semantic_queries=0,
-        num_instance_classes=198,
-        num_semantic_classes=200,
-        num_semantic_linears=1,
-        in_channels=96,
-        d_model=256,
-        num_heads=8,
-        hidden_dim=1024,
-        dropout=0.0,
-        activation_fn='gelu',
-        iter_pred=True,
-        attn_mask=True,
-        fix_attention=True,
-        objectness_flag=False,
+        num_instance_classes=num_instance_classes,
+        num_semantic_classes=num_semantic_classes,
+        in_channels=num_channels,
     ),
     criterion=dict(
-        type='ScanNetUnifiedCriterion',
-        num_semantic_classes=200,
-        sem_criterion=dict(
-            type='ScanNetSemanticCriterion',
-            ignore_index=200,
-            loss_weight=0.5,
-        ),
-        inst_criterion=dict(
-            type='InstanceCriterion',
-            matcher=dict(
-                type='SparseMatcher',
-                costs=[
-                    dict(
-                        type='QueryClassificationCost',
-                        weight=0.5,
-                    ),
-                    dict(
-                        type='MaskBCECost',
-                        weight=1.0,
-                    ),
-                    dict(
-                        type='MaskDiceCost',
-                        weight=1.0,
-                    ),
-                ],
-                topk=1,
-            ),
-            loss_weight=[0.5, 1.0, 1.0, 0.5],
-            num_classes=198,
-            non_object_weight=0.1,
-            fix_dice_loss_weight=True,
-            iter_matcher=True,
-            fix_mean_loss=True,
-        ),
+        num_semantic_classes=num_semantic_classes,
+        sem_criterion=dict(ignore_index=num_semantic_classes, loss_weight=0.5),
+        inst_criterion=dict(num_classes=num_instance_classes),
     ),
-    train_cfg=dict(),
-    test_cfg=dict(
-        topk_insts=600,
-        inst_score_thr=0.0,
-        pan_score_thr=0.5,
-        npoint_thr=100,
-        obj_normalization=True,
-        sp_score_thr=0.4,
-        nms=True,
-        matrix_nms_kernel='linear',
-        stuff_classes=[0, 1],
-    ),
+    num_semantic_classes=num_semantic_classes,
 )

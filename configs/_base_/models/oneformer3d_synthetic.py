@@ -1,71 +1,32 @@
 # a small model for rooms at 5 cm: trains on two CPU cores in minutes
+_base_ = ['./oneformer3d.py']
+
 num_semantic_classes = 16
 num_instance_classes = 13
+num_channels = 16
 model = dict(
-    type='ScanNetOneFormer3D',
-    data_preprocessor=dict(type='Det3DDataPreprocessor_'),
-    in_channels=6,
-    num_channels=16,
-    voxel_size=0.05,
-    num_classes=num_instance_classes,
-    min_spatial_shape=128,
-    query_thr=0.5,
-    backbone=dict(type='SpConvUNet', num_planes=[16, 32, 48, 64, 80], return_blocks=True),
+    encoder=dict(
+        type='SpConvUNetEncoder',
+        backbone=dict(type='SpConvUNet', num_planes=[16, 32, 48, 64, 80], return_blocks=True),
+        in_channels=6,
+        num_channels=num_channels,
+        voxel_size=0.05,
+        min_spatial_shape=128,
+    ),
     decoder=dict(
-        type='ScanNetQueryDecoder',
         num_layers=3,
-        num_instance_queries=0,
-        num_semantic_queries=0,
         num_instance_classes=num_instance_classes,
         num_semantic_classes=num_semantic_classes,
-        num_semantic_linears=1,
-        in_channels=16,
+        in_channels=num_channels,
         d_model=128,
-        num_heads=8,
         hidden_dim=256,
-        dropout=0.0,
-        activation_fn='gelu',
-        iter_pred=True,
-        attn_mask=True,
-        fix_attention=True,
-        objectness_flag=False,
     ),
     criterion=dict(
-        type='ScanNetUnifiedCriterion',
         num_semantic_classes=num_semantic_classes,
-        sem_criterion=dict(
-            type='ScanNetSemanticCriterion',
-            ignore_index=num_semantic_classes,
-            loss_weight=0.5,
-        ),
-        inst_criterion=dict(
-            type='InstanceCriterion',
-            matcher=dict(
-                type='SparseMatcher',
-                costs=[
-                    dict(type='QueryClassificationCost', weight=0.5),
-                    dict(type='MaskBCECost', weight=1.0),
-                    dict(type='MaskDiceCost', weight=1.0),
-                ],
-                topk=1,
-            ),
-            loss_weight=[0.5, 1.0, 1.0, 0.5],
-            num_classes=num_instance_classes,
-            non_object_weight=0.1,
-            iter_matcher=True,
-            fix_mean_loss=True,
-        ),
+        sem_criterion=dict(ignore_index=num_semantic_classes, loss_weight=0.5),
+        inst_criterion=dict(num_classes=num_instance_classes),
     ),
-    train_cfg=dict(),
-    test_cfg=dict(
-        topk_insts=200,
-        inst_score_thr=0.0,
-        pan_score_thr=0.3,
-        npoint_thr=10,
-        obj_normalization=True,
-        sp_score_thr=0.4,
-        nms=True,
-        matrix_nms_kernel='linear',
-        stuff_classes=[0, 1, 2],
-    ),
+    num_semantic_classes=num_semantic_classes,
+    stuff_classes=[0, 1, 2],
+    test_cfg=dict(topk_insts=200, pan_score_thr=0.3, npoint_thr=10),
 )
