@@ -32,7 +32,8 @@ def test_each_stage_is_a_tool(stages):
         assert (REPOSITORY / command.split()[0]).is_file()
     assert 'train_cfg.max_epochs=20' in commands['points']
     assert 'load_from={@work_dirs/demo/points/last_checkpoint}' in commands['fused']
-    assert 'train_dataloader.dataset.data_root=data/synthetic' in commands['fused']
+    assert '--data-root data/synthetic' in commands['fused']
+    assert '--clip-store work_dirs/demo/clip_feat' in commands['test_fused']
 
 
 def test_arguments_change_the_composition(stages):
