@@ -40,6 +40,8 @@ def parse_args(argv: list[str] | None = None) -> tuple[Path, dict[str, Any]]:
         allow_abbrev=False,
     )
     parser.add_argument('--config', type=Path, default=DEFAULTS, help='YAML (%(default)s)')
+
+    # every setting is an argument too, under its name and with dashes
     for name, kinds in setting_types().items():
         options = [f'--{name}'] + ([f'--{name.replace("_", "-")}'] if '_' in name else [])
         if bool in kinds:
@@ -50,6 +52,8 @@ def parse_args(argv: list[str] | None = None) -> tuple[Path, dict[str, Any]]:
             parser.add_argument(*options, dest=name, nargs='+', type=as_item)
         else:
             parser.add_argument(*options, dest=name, type=kinds[0])
+
+    # only what was given on the command line wins over the file
     given = vars(parser.parse_args(argv))
     config = given.pop('config')
     for name in ('input_size', 'layers'):

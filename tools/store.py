@@ -1,4 +1,4 @@
-"""Look after feature stores: check, count, merge and export them.
+"""Look after feature stores: check, count, merge, export and import them.
 
 python tools/store.py verify STORE
 python tools/store.py stats STORE [--json]
@@ -84,15 +84,18 @@ def run_stats(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps({'stamp': store.stamp.to_dict(), **stats}, indent=1))
         return
+
     for name, value in store.stamp.to_dict().items():
         print(f'{name:16} {value}')
     print(f'{"records":16} {stats["records"]}, {megabytes(stats["record_bytes"])}')
     for name, counts in sorted(stats['shapes'].items()):
         for shape, count in counts.items():
             print(f'{"  " + name:16} {shape} × {count}')
+
     for shard in stats['shards']:
         size = megabytes(shard['file_bytes'])
         print(f'{shard["name"]:22} {shard["records"]} records, {size}')
+
     print(f'{"scenes":16} {len(stats["scenes"])}')
     for scene, count in list(stats['scenes'].items())[:SHOWN]:
         print(f'  {scene:20} {count} frames')

@@ -262,6 +262,8 @@ class _Run:
                 todo.append(batch)
             else:
                 self._advance(len(batch))
+
+        # decode ahead, encode here, write behind
         decode = partial(
             decode_frame,
             size=self.encoder.input_size,
@@ -273,6 +275,7 @@ class _Run:
                 self._encode(decoded, writer)
                 self._advance(len(decoded))
             start = time.perf_counter()
+
         report.wait_write_seconds += time.perf_counter() - start  # the last batches
         report.write_seconds = writer.seconds
         sink.finish()

@@ -95,6 +95,7 @@ class ExtractionSettings:
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f'{name}: expected one of {known}, got {getattr(self, name)!r}')
+
         for name, least in (
             ('frames_per_scene', 0),
             ('rate_points', 0),
@@ -103,6 +104,7 @@ class ExtractionSettings:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f'{name}: expected {least} or more, got {getattr(self, name)}')
+
         if self.scenes_file is None and self.data_root is None:
             raise ValueError('give a scenes_file or a data_root')
         if self.store == 'npz' and self.writes_points and self.store_path == Path(self.output_dir):

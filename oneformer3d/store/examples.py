@@ -3,6 +3,8 @@
 Enters: nothing. Leaves: a stamp, and a temporary store with a map (4, 3, 5) per frame.
 """
 
+import atexit
+import shutil
 import tempfile
 
 import numpy as np
@@ -28,7 +30,7 @@ def example_store(num_frames: int = 2) -> str:
     """Write a store with frames ``room/00000``, ``room/00001``, …
 
     Returns:
-        Its folder, a temporary one.
+        Its folder, which is removed when the program ends.
 
     Example:
         >>> from oneformer3d.store import FeatureStore
@@ -36,6 +38,8 @@ def example_store(num_frames: int = 2) -> str:
         ['room/00000', 'room/00001']
     """
     folder = tempfile.mkdtemp(prefix='feature_store_')
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
     with FeatureStoreWriter(folder, STAMP) as writer:
         for number in range(num_frames):
             feat = np.full((4, 3, 5), number, np.float16)

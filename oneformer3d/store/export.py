@@ -53,8 +53,9 @@ def export_npz(path: str | os.PathLike, out: str | os.PathLike, on_record: OnRec
         >>> np.load(f'{out}/room/00000.npz')['feat'].shape
         (4, 3, 5)
     """
-    num_new = 0
     store = _open_for_export(path, out, 'npz')
+    num_new = 0
+
     with folder_lock(Path(out), 'export.lock'):
         for key, arrays in store.items():
             scene, frame = split_key(key)
@@ -71,7 +72,7 @@ def export_npz(path: str | os.PathLike, out: str | os.PathLike, on_record: OnRec
 
 
 def export_h5(path: str | os.PathLike, out: str | os.PathLike, on_record: OnRecord = None) -> int:
-    """Write one HDF5 file with everything; written anew each time, in place of the one before.
+    """Write one HDF5 file with everything; each time anew, in place of the one before.
 
     Args, Raises: as ``export_npz``.
 
@@ -87,9 +88,11 @@ def export_h5(path: str | os.PathLike, out: str | os.PathLike, on_record: OnReco
         >>> h5py.File(f'{out}/features.r0000.h5')['room/00000/feat'].shape
         (4, 3, 5)
     """
-    num_new = 0
     store = _open_for_export(path, out, 'h5')
     target = Path(out) / H5_NAME
+    num_new = 0
+
+    # the file of before stays readable until the new one takes its name
     with folder_lock(Path(out), 'export.lock'), ExitStack() as stack:
         before = stack.enter_context(_open_h5(target)) if target.is_file() else {}
         temporary = stack.enter_context(atomic_path(target))
@@ -136,6 +139,7 @@ def import_store(
         frames = _npz_frames(Path(path))
     else:
         frames = (one for name in manifest.shards for one in _h5_frames(Path(path) / name))
+
     num_new = 0
     stamp = replace(manifest.stamp, schema_version=SCHEMA_VERSION)
     with FeatureStoreWriter(out, stamp) as writer:
@@ -164,6 +168,7 @@ def read_npz(path: str | os.PathLike) -> Arrays:
             arrays = {name: content[name] for name in content.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f'{path}: damaged: {error}') from error
+
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise ValueError(f'{path}: damaged: not all of its members are arrays')
     return arrays

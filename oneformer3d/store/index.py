@@ -73,7 +73,13 @@ class StoreIndex:
 
 
 def check_shard_stamp(shard: ShardFile, manifest: Manifest) -> None:
-    """Raise StampMismatchError unless the shard states the manifest's stamp."""
+    """Raise StampMismatchError unless the shard states the manifest's stamp.
+
+    Example:
+        >>> from oneformer3d.store.examples import example_store
+        >>> store = StoreIndex(example_store())
+        >>> check_shard_stamp(shard_file(store.folder / 'features.r0000.lmdb'), store.manifest())
+    """
     if shard.read(STAMP_KEY) != manifest.stamp.to_bytes():
         raise StampMismatchError(
             f'{shard.path}: the stamp inside is not the one in the manifest; '

@@ -39,10 +39,12 @@ class WriterLock:
         """
         with _BOOK:
             name = str(self._shard)
+
             # Within a process the system grants the lock twice, and closing the second
-            # descriptor would give it back: so this process keeps its own book.
+            # descriptor would give it back: so this process keeps a book.
             if _HELD.get(name) == os.getpid():
                 raise self._locked(f'process {os.getpid()} (this one)')
+
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -50,6 +52,8 @@ class WriterLock:
                 holder = os.pread(descriptor, 256, 0).decode('utf-8', errors='replace').strip()
                 os.close(descriptor)
                 raise self._locked(holder or 'a process that is just starting') from error
+
+            # who is refused shall be able to name this process
             try:
                 words = f'process {os.getpid()} on {socket.gethostname()}'
                 os.ftruncate(descriptor, 0)
@@ -57,6 +61,7 @@ class WriterLock:
             except OSError:
                 os.close(descriptor)
                 raise
+
             self._descriptor = descriptor
             _HELD[name] = os.getpid()
 
@@ -75,6 +80,7 @@ class WriterLock:
                 return f'process {os.getpid()} (this one)'
             if not self._path.exists():
                 return None
+
             with self._path.open('rb') as file:
                 query = struct.pack('hhqqi', fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
                 kind, *_, pid = struct.unpack('hhqqi', fcntl.fcntl(file, fcntl.F_GETLK, query))

@@ -179,7 +179,14 @@ class WatchedManifest:
 
 @contextmanager
 def folder_lock(folder: Path, name: str) -> Iterator[None]:
-    """Wait until no other process has the lock, the file ``name`` in a folder, then hold it."""
+    """Wait until no other process has the lock, the file ``name`` in a folder, then hold it.
+
+    Example:
+        >>> import tempfile
+        >>> with folder_lock(Path(tempfile.mkdtemp()), 'manifest.lock'):
+        ...     print('alone here')
+        alone here
+    """
     descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX)

@@ -33,7 +33,14 @@ _BEING_FORKED: list['ShardFile'] = []
 
 
 def shard_file(path: str | os.PathLike) -> 'ShardFile':
-    """The one object of this process for a shard."""
+    """The one object of this process for a shard.
+
+    Example:
+        >>> from oneformer3d.store.examples import example_store
+        >>> shard = shard_file(f'{example_store()}/features.r0000.lmdb')
+        >>> shard.num_records(), list(shard.keys())
+        (2, [b'room/00000', b'room/00001'])
+    """
     name = os.path.realpath(path)
     with _LOCK:
         if name not in _TABLE:
@@ -46,6 +53,13 @@ def structural_problems(path: str | os.PathLike) -> list[str]:
 
     Returns:
         One sentence per fault; empty if the file may be opened.
+
+    Example:
+        >>> from oneformer3d.store.examples import example_store
+        >>> structural_problems(f'{example_store()}/features.r0000.lmdb')
+        []
+        >>> structural_problems('/dev/null') != []
+        True
     """
     try:
         return lmdb_verify.verify(os.fspath(path), subdir=False)
@@ -105,6 +119,7 @@ class ShardFile:
                 more = cursor.set_range(last)
                 if more and cursor.key() == last:
                     more = cursor.next()
+
                 while more and len(found) < chunk:
                     found.append(take(cursor))
                     last = bytes(cursor.key())
@@ -189,6 +204,7 @@ class ShardFile:
             self._close()  # forked without Python's knowledge
             self._map_bytes = None
         writing = self._map_bytes is not None
+
         try:
             status = self.path.stat()
         except FileNotFoundError:
@@ -196,10 +212,13 @@ class ShardFile:
         if status is None and not writing:
             self._close()
             raise FileNotFoundError(f'{self.path}: no such shard')
+
         if self._env is not None and (
             status is None or (status.st_dev, status.st_ino) != self._identity
         ):
             self._close()  # replaced by another file of the same name
+
+        # a file that shrinks under an open handle would kill the process that reads it
         if self._env is None:
             self._open(writing)
         elif status.st_size < self._needed_bytes:
@@ -210,19 +229,23 @@ class ShardFile:
         return self._env
 
     def _open(self, writing: bool) -> None:
+        # Values span many pages, and py-lmdb touches them one by one: readahead fetches a run of
+        # pages at the first touch, where each would wait for the disk.
         options = dict(subdir=False, sync=True, metasync=True, writemap=False, readahead=True)
         if writing:
             environment = lmdb.open(str(self.path), map_size=self._map_bytes, **options)
         else:
-            # A map of 0 is LMDB for: as large as the file says.
+            # a map of 0 is LMDB for: as large as the file says
             environment = lmdb.open(
                 str(self.path), map_size=0, readonly=True, lock=False, create=False, **options
             )
+
         try:
             self._inspect(environment)
         except (OSError, ValueError):
             environment.close()
             raise
+
         self._env, self._pid = environment, os.getpid()
         if writing:
             environment.reader_check()  # forget readers that were killed
@@ -233,13 +256,14 @@ class ShardFile:
         needed = (environment.info()['last_pgno'] + 1) * environment.stat()['psize']
         status = self.path.stat()
         if status.st_size < needed:
-            # Free pages at the end need not have been written; only the slow walk can tell.
+            # free pages at the end need not have been written; only the slow walk can tell
             problems = structural_problems(self.path)
             if problems:
                 raise ValueError(
                     f'{self.path}: truncated: {status.st_size} bytes, {needed} needed '
                     f'({problems[0]})'
                 )
+
         self._needed_bytes = min(needed, status.st_size)
         self._identity = (status.st_dev, status.st_ino)
 
@@ -258,9 +282,12 @@ class ShardFile:
 def _before_fork() -> None:
     with _LOCK:
         shards = list(_TABLE.values())
+
+    # transactions end first: whoever writes holds its write lock, and then may need the other one
     for shard in shards:
         shard.write_lock.acquire()
         _BEING_FORKED.append(shard)
+
     _LOCK.acquire()
     for shard in shards:
         shard._close()

@@ -36,7 +36,7 @@ class StoreStamp:
         dtype: numpy name of the map's type, e.g. ``float16``.
         preprocessing: resize, crop, mean and std in words.
         channels: C of the stored map.
-        grid: (h, w) of the stored map, None where it varies (then each record tells its own).
+        grid: (h, w) of the stored map, None where it varies; then each array has its own.
         postprocessing: what happened to the map afterwards, e.g. ``pixel_shuffle2``.
         schema_version: of the records. It says nothing about the features, so stores of all
             versions that can be read go together.

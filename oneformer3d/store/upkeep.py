@@ -56,6 +56,7 @@ def verify_store(path: str | os.PathLike, on_record: Callable[[], None] | None =
         problems += faults
         if faults:
             continue
+
         shard = shard_file(folder / name)
         try:
             check_shard_stamp(shard, manifest)

@@ -30,13 +30,21 @@ def arrays_of_version_1(record: bytes) -> dict[str, np.ndarray]:
 
     Raises:
         ValueError: the structure is damaged.
+
+    Example:
+        >>> head, array = b'O3DF' + bytes([1, 0, 1, 0]) + bytes(4), bytes([1, 0, 2, 0])
+        >>> header = bytes([1]) + b'x' + b'i2' + bytes([1]) + bytes([2, 0, 0, 0])
+        >>> arrays_of_version_1((head + header).ljust(32, bytes(1)) + array.ljust(16, bytes(1)))
+        {'x': array([1, 2], dtype=int16)}
     """
     headers, position = _read_headers(record)
     buffer = bytearray(record)
+
     arrays = {}
     for name, code, shape in headers:
         if code not in _DTYPES or not _ARRAY_NAME.fullmatch(name):
             raise ValueError('the header is damaged')
+
         dtype = np.dtype(f'<{code}')
         end = _aligned(position + prod(shape) * dtype.itemsize)
         if end > len(record):
@@ -56,11 +64,13 @@ def _read_headers(record: bytes) -> tuple[list[tuple[str, str, tuple[int, ...]]]
             text = struct.Struct(f'<{name_length}s2sB')
             name, code, ndim = text.unpack_from(record, position + 1)
             position += 1 + text.size
+
             shape = struct.unpack_from(f'<{ndim}I', record, position)
             position += 4 * ndim
             headers.append((name.decode('ascii'), code.decode('ascii'), shape))
     except (struct.error, UnicodeDecodeError) as error:
         raise ValueError('the header is damaged') from error
+
     return headers, _aligned(position)
 
 

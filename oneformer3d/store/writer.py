@@ -36,12 +36,16 @@ class StoreFullError(OSError):
 
 @dataclass(frozen=True)
 class BatchCommit:
-    """A batch is committed when one of these is reached (looked at on every ``put``).
+    """A batch is committed when one of these is reached (tested on every ``put``).
 
     Attributes:
         records: number of records.
         num_bytes: bytes of all records.
         seconds: age of the oldest record.
+
+    Example:
+        >>> BatchCommit(records=16)
+        BatchCommit(records=16, num_bytes=67108864, seconds=30.0)
     """
 
     records: int = 64
@@ -263,9 +267,11 @@ class FeatureStoreWriter:
         code = getattr(error, 'code', 0)
         if code <= 0:  # LMDB's own: about the file, not the system
             return ValueError(f'{self._shard.path}: cannot be written: {error}')
+
         status = os.statvfs(self.path)
         free = status.f_bavail * status.f_frsize
         waiting = f'{len(self._pending)} records ({self._pending_bytes} bytes) wait'
+
         full = code in (errno.ENOSPC, errno.EDQUOT) or (
             code == errno.EIO and free < self._pending_bytes + _SPARE_BYTES
         )

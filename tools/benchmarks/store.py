@@ -53,12 +53,15 @@ def run(args: argparse.Namespace) -> dict:
             raise ValueError(f'--{name} must be at least 1, got {getattr(args, name)}')
     if min(args.grid) < 1:
         raise ValueError(f'--grid must be at least 1 × 1, got {args.grid}')
+
+    # sides take turns, so that what else the machine does falls on all
     frames = make_frames(args)
     taken: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     turns = [side for _ in range(args.rounds) for side in SIDES]
     for side in tqdm(turns, desc='store', delay=1):
         with tempfile.TemporaryDirectory(dir=args.folder, prefix='store_bench_') as folder:
             taken[side].append(measure(SIDES[side](Path(folder), frames, args.batch), args.seed))
+
     result: dict = {
         side: {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
         for side, rounds in taken.items()
@@ -68,6 +71,7 @@ def run(args: argparse.Namespace) -> dict:
         for side in SIDES
         if side != 'lmdb'
     }
+
     result['checksum_ms'] = checksum_ms(frames)
     result['arguments'] = {**vars(args), 'folder': str(args.folder or tempfile.gettempdir())}
     result['arguments'].pop('out', None)
@@ -95,15 +99,18 @@ def measure(side: 'Side', seed: int) -> dict[str, float]:
     names = list(side.frames)
     generator.shuffle(names)
     write_ms = milliseconds(lambda: side.write(names), len(names))
+
     generator.shuffle(names)
     num_bytes = forget_pages(side.folder)
     side.open()
     cold_ms = milliseconds(lambda: [side.read(name) for name in names], len(names))
     warm_ms = milliseconds(lambda: [side.read(name) for name in names], len(names))
+
     found, expected = side.read(names[0]), side.frames[names[0]]
     if not all(np.array_equal(found[name], array) for name, array in expected.items()):
         raise ValueError(f'{type(side).__name__} gave back other numbers than it was given')
     side.close()
+
     return {
         'write_ms': write_ms,
         'cold_ms': cold_ms,
@@ -154,6 +161,7 @@ class LmdbSide(Side):
             channels=feat.shape[0],
             grid=feat.shape[1:],
         )
+
         limits = BatchCommit(records=self.batch, num_bytes=1 << 40, seconds=3600)
         with FeatureStoreWriter(self.folder, stamp, batch_commit=limits) as writer:
             for name in names:
@@ -278,6 +286,7 @@ def print_table(result: dict) -> None:
         f'{arguments["records"]} frames of float16 {shape} + float32 ({GLOBAL_DIM},), '
         f'durable every {arguments["batch"]}, median of {arguments["rounds"]}'
     )
+
     print(f'{"":6}{"write":>18}{"read, cold":>18}{"read, warm":>18}{"MB":>9}')
     for side in SIDES:
         line = f'{side:6}'
