@@ -10,6 +10,13 @@ import torch
 from mmengine.logging import print_log
 
 
+def pick_device(name: str) -> torch.device:
+    """The device of a name; 'auto' is a GPU where there is one."""
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    return torch.device(name)
+
+
 def multiplies_bfloat16(device: torch.device | str) -> bool:
     """Whether matrix products in bfloat16 are faster than in float32 on this device."""
     device = torch.device(device)

@@ -26,11 +26,8 @@ from tqdm import tqdm
 
 from oneformer3d.data.synthetic.generate import generate_dataset
 from oneformer3d.data.synthetic.settings import RoomSettings
-from oneformer3d.fields.asking.evaluate import (
-    evaluate_points,
-    evaluate_views,
-    nearest_view_baseline,
-)
+from oneformer3d.fields.asking.baseline import nearest_view_baseline
+from oneformer3d.fields.asking.evaluate import evaluate_points, evaluate_views
 from oneformer3d.fields.fitting.fitted import FittedField
 from oneformer3d.fields.fitting.loop import fit_field
 from oneformer3d.fields.fitting.settings import FitSettings, make_fit_settings

@@ -1,9 +1,9 @@
 """How well text finds things in a fitted field, at the scan's own labelled points.
 
 Enters: a field of language (or of features in the text space), labelled points, one vector per
-class name. Leaves: plain numbers. The field never saw a label.
+class name. Leaves: plain numbers. The field was taught no label.
 
-Letters: N points, C classes, I instances, D width of the text space.
+Letters: N points, C classes, I instances, D width of the text space, K negative phrases.
 """
 
 from collections.abc import Sequence
@@ -34,40 +34,43 @@ def evaluate_text(
         class_vectors: (C, D) of the names.
         negatives: (K, D) of phrases that are nothing in particular.
         sizes: patch sizes that are searched, metres.
-        max_points: a seeded choice of so many is asked.
+        max_points: at most so many are queried, a seeded choice.
 
     Returns:
         'retrieval': share of the classes that have instances whose name ranks one of them above
         all instances of other classes, by mean relevancy; 'retrieval_chance': of drawing blindly;
         'objects': share of the instances whose own name is more relevant than every other class's;
-        'objects_top3': is among the first three; 'points_accuracy': share of points whose best
-        name is right. Empty without labels.
+        'objects_top3': is among the first three; 'num_objects'; 'points_accuracy': share of points
+        whose best name is right. Empty without labels.
     """
     if points.semantic is None or points.instance is None:
         return {}
     generator = torch.Generator().manual_seed(fitted.settings.seed)
     chosen = torch.randperm(len(points.xyz), generator=generator)[:max_points]
-    xyz, semantic, instance = (
-        values[chosen] for values in (points.xyz, points.semantic, points.instance)
+    semantic, instance = points.semantic[chosen], points.instance[chosen]
+    result = query_lerf_with_text(
+        fitted, points.xyz[chosen], class_vectors, negatives=negatives, sizes=sizes
     )
-    result = query_lerf_with_text(fitted, xyz, class_vectors, negatives=negatives, sizes=sizes)
-    seen = result['relevancy_matrix'].amax(-1) > 0
-    known = seen & (semantic != IGNORE)
-    best = result['relevancy_matrix'].argmax(-1)
-    report = {'points_accuracy': float((best == semantic)[known].float().mean())}
-    scores, truth = _instance_scores(result['relevancy_matrix'], semantic, instance, seen)
+    relevancy = result['relevancy_matrix']  # (N, C)
+
+    # points that no view observed have no relevancy at all
+    observed = relevancy.amax(-1) > 0
+    known = observed & (semantic != IGNORE)
+    correct = (relevancy.argmax(-1) == semantic)[known]
+    report = {'points_accuracy': float(correct.float().mean())}
+    scores, truth = _instance_scores(relevancy, semantic, instance, observed)
     if not len(truth):
         return report
+
+    # each name looks for its objects
     present = truth.unique()
     found = [truth[scores[:, label].argmax()] == label for label in present]
+    chance = [(truth == label).float().mean() for label in present]
     # a name competes with those of the classes that are there
-    order = scores[:, present].argsort(dim=-1, descending=True)
-    ranked = present[order]
+    ranked = present[scores[:, present].argsort(dim=-1, descending=True)]  # (I, C')
     return report | {
         'retrieval': float(torch.stack(found).float().mean()),
-        'retrieval_chance': float(
-            torch.stack([(truth == label).float().mean() for label in present]).mean()
-        ),
+        'retrieval_chance': float(torch.stack(chance).mean()),
         'objects': float((ranked[:, 0] == truth).float().mean()),
         'objects_top3': float((ranked[:, :3] == truth[:, None]).any(-1).float().mean()),
         'num_objects': float(len(truth)),
@@ -75,12 +78,12 @@ def evaluate_text(
 
 
 def _instance_scores(
-    relevancy: Tensor, semantic: Tensor, instance: Tensor, seen: Tensor
+    relevancy: Tensor, semantic: Tensor, instance: Tensor, observed: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Mean relevancies (I, C) and class (I,) of the instances that were seen well enough."""
+    """Mean relevancies (I, C) and class (I,) of the instances that were observed well enough."""
     rows, truth = [], []
     for name in instance[instance >= 0].unique():
-        members = (instance == name) & seen
+        members = (instance == name) & observed
         if int(members.sum()) >= _MIN_POINTS:
             rows.append(relevancy[members].mean(0))
             truth.append(semantic[members].mode().values)

@@ -3,7 +3,7 @@
 Enters: a ``FittedField`` and cameras. Leaves: PNG, GIF and PLY files. Colours of features are
 fitted once per field, with fixed signs, and are the same in every picture.
 
-Letters: H × W pixels, N points, P phrases.
+Letters: V views, H × W pixels, N points.
 """
 
 import math
@@ -24,7 +24,7 @@ from oneformer3d.visualization.palette import class_colors, instance_colors
 
 from ..fitting.fitted import FittedField
 from .evaluate import render_view
-from .query import field_at_points, relevancy
+from .query import TextQuery, field_at_points, relevancy
 
 _PCA_POINTS = 5000
 _FRAME_MILLISECONDS = 80
@@ -37,9 +37,7 @@ def draw_views(
     cameras: Sequence[Camera],
     names: Sequence[str],
     out: str | Path,
-    text: Tensor | None = None,
-    negatives: Tensor | None = None,
-    phrases: Sequence[str] = (),
+    text: TextQuery | None = None,
 ) -> list[Path]:
     """Draw ``<name>.<what>.png`` of views.
 
@@ -48,51 +46,43 @@ def draw_views(
         cameras: single cameras, each of the size of its picture.
         names: of the files.
         out: folder.
-        text: (P, D) unit vectors of phrases.
-        negatives: (K, D) of phrases that are nothing in particular.
-        phrases: P names of the pictures of relevancy.
+        text: phrases whose relevancy is drawn, too.
 
     Returns:
         The files.
     """
-    written = []
-    ways = painters(fitted, text, negatives, phrases)
     heads = None if text is None else list(fitted.field.head_nets)
+    painters = make_painters(fitted, text)
+    written = []
     for camera, name in zip(cameras, names, strict=True):
-        shown = render_view(fitted, camera, heads)
-        for way, paint in ways.items():
-            path = Path(out) / f'{name}.{way}.png'
-            write_png(path, paint(shown))
+        maps = render_view(fitted, camera, heads)
+        for what, paint in painters.items():
+            path = Path(out) / f'{name}.{what}.png'
+            write_png(path, paint(maps))
             written.append(path)
     return written
 
 
-def painters(
-    fitted: FittedField,
-    text: Tensor | None = None,
-    negatives: Tensor | None = None,
-    phrases: Sequence[str] = (),
-) -> dict[str, Painter]:
+def make_painters(fitted: FittedField, text: TextQuery | None = None) -> dict[str, Painter]:
     """Name → function from rendered maps to a picture (H, W, 3) uint8, for what the field has."""
     heads = fitted.field.head_nets
-    ways: dict[str, Painter] = {'rgb': _paint_rgb, 'depth': _paint_depth}
-    if 'semantics' in heads and fitted.class_names:
-        ways['semantics'] = lambda shown: _paint_classes(shown, fitted.palette)
-    if 'features' in heads:
-        colors = feature_colors_of(fitted)
-        ways['features'] = lambda shown: _on_map(shown['features'], colors)
-    if 'instances' in heads:
-        vectors = feature_colors_of(fitted, 'instances')
-        ways['instances'] = lambda shown: _on_map(shown['instances'], vectors)
+    painters: dict[str, Painter] = {'rgb': _paint_rgb, 'depth': _paint_depth}
+    if 'semantics' in heads and fitted.palette is not None:
+        painters['semantics'] = lambda maps: _paint_classes(maps, fitted.palette)
+    for name in ('features', 'instances'):
+        if name in heads:
+            painters[name] = _component_painter(name, feature_colors_of(fitted, name))
+
     if text is not None:
         source = 'language' if 'language' in heads else 'features'
-        for column, phrase in enumerate(phrases):
-            ways[f'text-{slug(phrase)}'] = _relevancy_painter(source, text[column], negatives)
-    return ways
+        for phrase, vector in zip(text.phrases, text.vectors):
+            painter = _relevancy_painter(source, vector[None], text.negatives)
+            painters[f'text-{slug(phrase)}'] = painter
+    return painters
 
 
 def feature_colors_of(fitted: FittedField, head: str = 'features') -> PcaColors:
-    """Colours of a head's values, fitted to a seeded sample of the surfaces that views saw."""
+    """Colours of a head's values, fitted to a seeded sample of the surfaces that views observed."""
     points = surface_points(fitted)
     generator = torch.Generator().manual_seed(fitted.settings.seed)
     chosen = points[torch.randperm(len(points), generator=generator)[:_PCA_POINTS]]
@@ -101,13 +91,12 @@ def feature_colors_of(fitted: FittedField, head: str = 'features') -> PcaColors:
 
 def surface_points(fitted: FittedField) -> Tensor:
     """World points (N, 3) of the small depth maps that the views left behind."""
-    seen = fitted.observations
-    if seen is None:
-        raise ValueError('the field does not know what its views saw')
-    points = torch.stack(
-        [seen.camera[view].unproject(depth) for view, depth in enumerate(seen.depth)]
-    )
-    points = points[seen.depth > 0]
+    observations = fitted.observations
+    if observations is None:
+        raise ValueError('the field does not know what its views observed')
+    depth = observations.depth  # (V, h, w)
+    points = torch.stack([observations.camera[v].unproject(d) for v, d in enumerate(depth)])
+    points = points[depth > 0]  # (N, 3)
     box = fitted.field.scene_box.to('cpu')
     return points[box.contains(box.to_unit(points))]
 
@@ -116,13 +105,15 @@ def turntable_cameras(
     fitted: FittedField, num_frames: int = 36, size: tuple[int, int] = (120, 160)
 ) -> list[Camera]:
     """Cameras in the middle of the learnt views that turn once around the vertical."""
-    poses = fitted.observations.camera.world_from_cam
+    poses = fitted.observations.camera.world_from_cam  # (V, 4, 4)
+    # cameras look along z, their y points down
     up = -poses[:, :3, 1].mean(0)
     up = up / up.norm()
     forward = poses[0, :3, 2] - (poses[0, :3, 2] @ up) * up
     forward = forward / forward.norm().clamp(min=1e-6)
     side = torch.linalg.cross(forward, up)
     tilt = float((poses[:, :3, 2] @ up).mean().clamp(-0.5, 0.5))
+
     focal = 0.6 * size[1]
     intrinsics = torch.tensor(
         [[focal, 0, (size[1] - 1) / 2], [0, focal, (size[0] - 1) / 2], [0, 0, 1]]
@@ -134,6 +125,7 @@ def turntable_cameras(
         axis = level * math.sqrt(1 - tilt**2) + up * tilt
         right = torch.linalg.cross(axis, up)
         right = right / right.norm()
+
         pose = torch.eye(4)
         pose[:3, :3] = torch.stack((right, torch.linalg.cross(axis, right), axis), dim=1)
         pose[:3, 3] = poses[:, :3, 3].mean(0)
@@ -156,19 +148,21 @@ def write_turntable(
         fitted: the field.
         num_frames: of the turn.
         size: (H, W).
-        way: of ``painters``, or 'all' for all side by side.
+        way: of ``make_painters``, or 'all' for all side by side.
         on_frame: called after each.
     """
-    ways = painters(fitted)
-    if way != 'all' and way not in ways:
-        raise ValueError(f'no picture {way!r}, expected one of {list(ways)} or all')
-    chosen = ways.values() if way == 'all' else [ways[way]]
+    painters = make_painters(fitted)
+    if way != 'all' and way not in painters:
+        raise ValueError(f'no picture {way!r}, expected one of {list(painters)} or all')
+    chosen = painters.values() if way == 'all' else [painters[way]]
+
     frames = []
     for camera in turntable_cameras(fitted, num_frames, size):
-        shown = render_view(fitted, camera)
-        frames.append(Image.fromarray(np.concatenate([paint(shown) for paint in chosen], axis=1)))
+        maps = render_view(fitted, camera)
+        frames.append(Image.fromarray(np.concatenate([paint(maps) for paint in chosen], axis=1)))
         if on_frame is not None:
             on_frame()
+
     with atomic_path(path) as temporary:
         frames[0].save(
             temporary,
@@ -199,37 +193,38 @@ def write_labelled_cloud(
 
 def slug(phrase: str) -> str:
     """A phrase as a part of a file name."""
-    kept = ''.join(letter if letter.isalnum() else '-' for letter in phrase.lower())
-    return '-'.join(part for part in kept.split('-') if part)[:40] or 'text'
+    letters = ''.join(letter if letter.isalnum() else '-' for letter in phrase.lower())
+    return '-'.join(word for word in letters.split('-') if word)[:40] or 'text'
 
 
-def _paint_rgb(shown: dict[str, Tensor]) -> np.ndarray:
-    return (shown['rgb'].clamp(0, 1) * 255).round().byte().numpy()
+def _paint_rgb(maps: dict[str, Tensor]) -> np.ndarray:
+    return (maps['rgb'].clamp(0, 1) * 255).round().byte().numpy()
 
 
-def _paint_depth(shown: dict[str, Tensor]) -> np.ndarray:
-    depth = shown['depth']
+def _paint_depth(maps: dict[str, Tensor]) -> np.ndarray:
+    depth = maps['depth']
     far = float(depth.flatten().sort().values[int(0.99 * (depth.numel() - 1))])
-    return _on_pixels(depth, lambda rows: similarity_colors(-rows, -max(far, 1e-3), 0.0))
+    return _colored(depth, lambda rows: similarity_colors(-rows, -max(far, 1e-3), 0.0))
 
 
-def _paint_classes(shown: dict[str, Tensor], palette: np.ndarray) -> np.ndarray:
-    labels = torch.where(shown['accumulation'] > 0.5, shown['semantics'].argmax(-1), -1)
-    return _on_pixels(labels, lambda rows: class_colors(rows, palette))
+def _paint_classes(maps: dict[str, Tensor], palette: np.ndarray) -> np.ndarray:
+    labels = torch.where(maps['accumulation'] > 0.5, maps['semantics'].argmax(-1), -1)
+    return _colored(labels, lambda rows: class_colors(rows, palette))
 
 
-def _relevancy_painter(source: str, positive: Tensor, negatives: Tensor) -> Painter:
-    def paint(shown: dict[str, Tensor]) -> np.ndarray:
-        found = relevancy(shown[source].flatten(0, 1), positive[None], negatives)[:, 0]
-        colors = similarity_colors(found.numpy(), *_RELEVANCY_RANGE)
-        return colors.reshape(*shown[source].shape[:2], 3)
+def _component_painter(name: str, colors: PcaColors) -> Painter:
+    return lambda maps: _colored(maps[name], colors)
+
+
+def _relevancy_painter(source: str, positives: Tensor, negatives: Tensor) -> Painter:
+    def paint(maps: dict[str, Tensor]) -> np.ndarray:
+        scores = relevancy(maps[source].flatten(0, 1), positives, negatives)[:, 0]  # (H·W,)
+        colors = similarity_colors(scores.numpy(), *_RELEVANCY_RANGE)
+        return colors.reshape(*maps[source].shape[:2], 3)
 
     return paint
 
 
-def _on_map(values: Tensor, colors: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _colored(values: Tensor, colors: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Values (H, W) or (H, W, D) → (H, W, 3) by the colours of their rows."""
     return colors(values.flatten(0, 1).numpy()).reshape(*values.shape[:2], 3)
-
-
-def _on_pixels(values: Tensor, colors: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    return colors(values.flatten().numpy()).reshape(*values.shape, 3)

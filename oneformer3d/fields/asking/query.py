@@ -8,6 +8,7 @@ Letters: N points, C classes, D width of a feature, P positive and K negative ph
 """
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,15 @@ LANGUAGE_SIZES = tuple(1.5 * (k + 1) / 30 for k in range(30))
 _BYTES_PER_VALUE = 4 * 4  # of a float32 and what is computed on the way
 
 EncodeText = Callable[[Sequence[str]], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class TextQuery:
+    """P phrases with their unit vectors (P, D), and vectors (K, D) of nothing in particular."""
+
+    phrases: tuple[str, ...]
+    vectors: Tensor
+    negatives: Tensor
 
 
 def query_nerf_at_points(

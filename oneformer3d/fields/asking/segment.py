@@ -1,8 +1,9 @@
-"""Between a field and the segmentor: label a scan by a field, and hand labels over either way.
+"""Between a field and the segmentor: a scan labelled by a field, and labels to train on.
 
-- ``segment_scan_with_field``: images of a scan in, its points labelled.
-- ``write_pseudo_labels``: a field's labels as label files that the segmentor is trained with.
-- ``read_prior``: the segmentor's classes of points as what a field starts from.
+Enters: a scan's points with images and cameras, or a field. Leaves: labelled points
+(``segment_scan_with_field``), or label files that the segmentor is trained with
+(``write_pseudo_labels``). The other way round, a segmentor's classes of points go into a fit as a
+``fitting.prior.PointPrior``.
 
 Letters: N points, C classes, V views.
 """
@@ -20,15 +21,14 @@ from oneformer3d.data.class_tables import ClassTable
 from oneformer3d.files.atomic import atomic_write_bytes
 from oneformer3d.files.names import validate_scene_name
 from oneformer3d.lifting import invert_pose
-from oneformer3d.lifting.shapes import expect_shape
 
 from ..fitting.fitted import FittedField
 from ..fitting.loop import fit_field
-from ..fitting.loss import PointPrior
+from ..fitting.prior import prior_of_labels
 from ..fitting.settings import FitSettings
 from ..networks.field import Field
 from ..scene.arrays import scene_from_arrays
-from ..scene.labelled_points import IGNORE, read_arrays, read_labelled_points
+from ..scene.labelled_points import IGNORE
 from ..scene.scene import FieldScene
 from .query import query_classes, query_nerf_at_points
 
@@ -79,7 +79,7 @@ def segment_scan_with_field(
     if nerf_model is None:
         labels = pc_data.get('labels')
         scene = _scene(images, camera_params, convention, labels, num_classes)
-        prior = _prior_of_labels(points, labels, len(scene.class_names))
+        prior = prior_of_labels(points, labels, len(scene.class_names))
         if prior is None and not scene.class_names:
             raise ValueError("no labels to learn from: neither 'semantics' of images nor 'labels'")
         settings = settings or FitSettings(holdout_every=0, labels='none')
@@ -153,45 +153,6 @@ def write_pseudo_labels(
     }
 
 
-def read_prior(path: str | Path, num_classes: int, certainty: float = 0.9) -> PointPrior:
-    """Read classes of points as a prior.
-
-    Args:
-        path: ``.npz`` with points and 'logits' or 'probabilities' (N, C), or any file of labelled
-            points (``labelled_points.read_labelled_points``), whose class then gets ``certainty``.
-        num_classes: C.
-        certainty: probability of a class that is only named.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: another number of classes; names the file.
-    """
-    path = Path(path)
-    if path.suffix == '.npz' and path.is_file():
-        prior = _read_probabilities(path, num_classes)
-        if prior is not None:
-            return prior
-
-    points = read_labelled_points(path)
-    known = points.semantic != IGNORE
-    labels = points.semantic[known]
-    if len(labels) and int(labels.max()) >= num_classes:
-        raise ValueError(f'{path}: class {int(labels.max())} of {num_classes} classes')
-    return PointPrior(points.xyz[known], _smoothed(labels, num_classes, certainty))
-
-
-def _read_probabilities(path: Path, num_classes: int) -> PointPrior | None:
-    """The prior of a file with 'logits' or 'probabilities' of its points, None of another."""
-    arrays = read_arrays(path)
-    name = next((name for name in ('logits', 'probabilities') if name in arrays), None)
-    if name is None or 'points' not in arrays:
-        return None
-    values = torch.from_numpy(arrays[name].astype(np.float32))
-    expect_shape(f'{path}: {name}', values, 'N C', C=num_classes)
-    points = torch.from_numpy(arrays['points'][:, :3].astype(np.float32))
-    return PointPrior(points, values.softmax(-1) if name == 'logits' else values)
-
-
 def _scene(
     images: Sequence[Tensor | Mapping[str, Tensor]],
     camera_params: Sequence[tuple[Tensor, Tensor]],
@@ -224,22 +185,3 @@ def _scene(
         class_names=tuple(map(str, range(num_classes))),
         name='scan',
     )
-
-
-def _prior_of_labels(points: Tensor, labels: Tensor | None, num_classes: int) -> PointPrior | None:
-    if labels is None:
-        return None
-    labels = torch.as_tensor(labels).long()
-    known = labels != IGNORE
-    if not known.any():
-        return None
-    if not 0 <= int(labels[known].min()) <= int(labels[known].max()) < num_classes:
-        raise ValueError(f'labels of points must be within 0…{num_classes - 1}, or {IGNORE}')
-    return PointPrior(points[known], _smoothed(labels[known], num_classes, 1.0))
-
-
-def _smoothed(labels: Tensor, num_classes: int, certainty: float) -> Tensor:
-    """Probabilities (N, C): ``certainty`` for the label, the rest spread over the others."""
-    rest = (1 - certainty) / max(num_classes - 1, 1)
-    spread = torch.full((len(labels), num_classes), rest)
-    return spread.scatter(1, labels[:, None], certainty)

@@ -27,7 +27,7 @@ from ..scene.batches import RayPool
 from ..scene.extent import observe, occupancy_of, scene_box_of
 from ..scene.scene import FieldScene
 from .fitted import CHECKPOINT_NAME, FittedField, build_field, load_field, make_recipe, save_field
-from .loss import PointPrior
+from .prior import PointPrior
 from .settings import FitSettings
 from .step import FitRun, held_out_psnr
 

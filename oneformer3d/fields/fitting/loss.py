@@ -7,12 +7,9 @@ Letters: R rays, M pixels that teach at their surface, N points, C classes.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from oneformer3d.lifting.shapes import expect_shape
 
 from ..losses.ray_losses import masked_mean
 from ..losses.total import DEFAULT_WEIGHTS, total_loss
@@ -21,23 +18,12 @@ from ..rendering.rays import z_to_distance
 from ..rendering.render import render_rays
 from ..scene.batches import RayBatch
 from .fitted import FittedField
+from .prior import PointPrior
 from .sampling import bounded_rays, training_sampler
 
 _EPS = 1e-3
 # Heads that learn at surfaces; vectors of instances are compared in pairs, too many here.
 _SURFACE_HEADS = ('rgb', 'semantics', 'features', 'language')
-
-
-@dataclass(frozen=True, eq=False)
-class PointPrior:
-    """Class probabilities (N, C) that somebody else gives points (N, 3), such as a segmentor."""
-
-    points: Tensor
-    probabilities: Tensor
-
-    def __post_init__(self) -> None:
-        num_points, _ = expect_shape('points of a prior', self.points, 'N 3')
-        expect_shape('probabilities of a prior', self.probabilities, 'N C', N=num_points)
 
 
 def field_loss(

@@ -6,11 +6,13 @@ checked.
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any
+
+import yaml
 
 from oneformer3d.extraction.settings import read_yaml
 
@@ -165,6 +167,30 @@ class FitSettings:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a file."""
         return asdict(self)
+
+
+def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
+    """Make overrides of words such as ``steps=500`` and ``loss_weights.depth=0.2``.
+
+    Raises:
+        ValueError: a word that is not NAME=VALUE.
+    """
+    overrides: dict[str, Any] = {}
+    for item in items:
+        name, equals, text = item.partition('=')
+        if not equals:
+            raise ValueError(f'expected NAME=VALUE, got {item!r}')
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f'{item!r}: its value is not readable as YAML') from error
+
+        group, dot, key = name.partition('.')
+        if dot:
+            overrides.setdefault(group, {})[key] = value
+        else:
+            overrides[name] = value
+    return overrides
 
 
 def make_fit_settings(

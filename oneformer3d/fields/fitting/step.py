@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from ..rendering.render import render_rays
 from ..scene.batches import SEED_STRIDE, RayBatch
 from .fitted import FittedField
-from .loss import PointPrior, field_loss, heads_to_render
+from .loss import field_loss, heads_to_render
+from .prior import PointPrior
 from .sampling import bounded_rays, view_sampler
 from .settings import FitSettings
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from oneformer3d.data.class_tables import ClassTable
+from oneformer3d.data.scene_files import read_labels, read_points
 from oneformer3d.files.ply import read_ply
 
 IGNORE = 255  # a pixel or point of no class
@@ -40,19 +41,18 @@ def read_scan_points(root: Path, scene: str, table: ClassTable | None) -> Labell
     """The cloud of a scene in a data root with its labels, as far as they are there.
 
     Raises:
-        ValueError: a file of no whole points, or labels of another number; names it.
+        ValueError: broken points, or another number of labels; names the file.
     """
     path = root / 'points' / f'{scene}.bin'
     if not path.is_file():
         return None
-    values = np.fromfile(path, dtype=np.float32)
-    if values.size % 6:
-        raise ValueError(f'{path}: {values.size} numbers are no whole points of 6')
-    xyz = torch.from_numpy(values.reshape(-1, 6)[:, :3].copy())
+    xyz = torch.from_numpy(read_points(path)[:, :3].copy())
 
     raw, instance = (
-        _read_mask(root / folder / f'{scene}.bin', len(xyz))
-        for folder in ('semantic_mask', 'instance_mask')
+        read_labels(mask, len(xyz)) if mask.is_file() else None
+        for mask in (
+            root / folder / f'{scene}.bin' for folder in ('semantic_mask', 'instance_mask')
+        )
     )
     if table is None or raw is None:
         return LabelledPoints(xyz)
@@ -112,12 +112,3 @@ def thing_instances(instances: Tensor, semantics: Tensor, table: ClassTable) -> 
     """Instances of a data root, which count from 1, of the classes that have some; -1 elsewhere."""
     is_thing = torch.isin(semantics, torch.tensor(table.instance_classes, dtype=semantics.dtype))
     return torch.where(is_thing & (instances > 0), instances, -1)
-
-
-def _read_mask(path: Path, num_points: int) -> np.ndarray | None:
-    if not path.is_file():
-        return None
-    labels = np.fromfile(path, dtype=np.int64)
-    if len(labels) != num_points:
-        raise ValueError(f'{path}: {len(labels)} labels of {num_points} points')
-    return labels

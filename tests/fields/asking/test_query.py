@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from oneformer3d.data.class_tables import get_class_table
-from oneformer3d.fields.asking.evaluate import nearest_view_baseline, reproject
+from oneformer3d.fields.asking.baseline import nearest_view_baseline, reproject
 from oneformer3d.fields.asking.evaluate_text import evaluate_text
 from oneformer3d.fields.asking.pictures import (
     draw_views,
@@ -17,6 +17,7 @@ from oneformer3d.fields.asking.pictures import (
     write_turntable,
 )
 from oneformer3d.fields.asking.query import (
+    TextQuery,
     field_at_points,
     instances_at_points,
     query_features_at_points,
@@ -25,12 +26,12 @@ from oneformer3d.fields.asking.query import (
     relevancy,
 )
 from oneformer3d.fields.asking.segment import (
-    read_prior,
     segment_scan_with_field,
     world_from_cam,
     write_pseudo_labels,
 )
 from oneformer3d.fields.fitting.fitted import FittedField
+from oneformer3d.fields.fitting.prior import read_prior
 from oneformer3d.fields.networks.scene_box import SceneBox
 from oneformer3d.fields.rendering.rays import scene_normalisation
 from oneformer3d.fields.scene.extent import observe
@@ -252,7 +253,11 @@ def test_instances_are_clusters_within_a_class(known):
 def test_pictures_show_what_the_field_holds(known, tmp_path):
     scene = box_scene(6)
     files = draw_views(
-        known, [scene.camera[1]], ['view'], tmp_path, TEXT[:1], TEXT[3:], ['the long wall']
+        known,
+        [scene.camera[1]],
+        ['view'],
+        tmp_path,
+        TextQuery(('the long wall',), TEXT[:1], TEXT[3:]),
     )
     names = {path.name for path in files}
     assert names >= {'view.rgb.png', 'view.depth.png', 'view.semantics.png', 'view.features.png'}

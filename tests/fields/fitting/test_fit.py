@@ -5,15 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from oneformer3d.fields.asking.evaluate import (
-    evaluate_points,
-    evaluate_views,
-    nearest_view_baseline,
-)
+from oneformer3d.fields.asking.baseline import nearest_view_baseline
+from oneformer3d.fields.asking.evaluate import evaluate_points, evaluate_views
 from oneformer3d.fields.asking.query import query_nerf_at_points
 from oneformer3d.fields.fitting.fitted import add_feature_head, load_field
 from oneformer3d.fields.fitting.loop import fit_field, train_semantic_nerf
-from oneformer3d.fields.fitting.loss import PointPrior
+from oneformer3d.fields.fitting.prior import PointPrior
 from oneformer3d.fields.fitting.settings import FitSettings, make_fit_settings
 from oneformer3d.fields.fitting.step import rate_at
 from oneformer3d.fields.networks.mlp_field import SemanticNeRF

@@ -1,0 +1,119 @@
+"""From a folder of frames to a fitted field: what ``tools/fit_field.py`` runs.
+
+Enters: a ``FitJob``: folders, files and settings. Leaves: the scene and its ``FittedField``, whose
+checkpoint lies in the job's folder.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from oneformer3d.clip.encoder import ClipEncoder
+from oneformer3d.files.devices import pick_device
+
+from ..scene.folder import load_field_scene
+from ..scene.language import with_language, write_pyramids
+from ..scene.scene import FieldScene
+from .fitted import FittedField, add_feature_head, load_field
+from .loop import fit_field
+from .prior import read_prior
+from .settings import FitSettings
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """What to fit, and where.
+
+    Attributes:
+        folder: posed RGB-D frames, or ``<data root>/<scene>``.
+        out: folder of the field.
+        settings: of the fit.
+        store: feature store with the frames, for 'feature_field'.
+        weights, model: of the CLIP whose embeddings of crops 'lerf' learns.
+        prior: file with classes of points, see ``read_prior``.
+        start: a fitted field that gets one more head of features and stays as it is.
+        frame_step: take every so many-th frame.
+        resume: go on from a checkpoint in ``out``.
+        device: to fit on, 'auto' for a GPU where there is one.
+    """
+
+    folder: str | Path
+    out: str | Path
+    settings: FitSettings
+    store: str | Path | None = None
+    weights: str | Path | None = None
+    model: str = 'ViT-B-16'
+    prior: str | Path | None = None
+    start: str | Path | None = None
+    frame_step: int = 1
+    resume: bool = True
+    device: str = 'auto'
+
+
+def run_fit(job: FitJob) -> tuple[FieldScene, FittedField]:
+    """Fit a field to a folder of frames, with progress bars; interrupted, it can be run again.
+
+    Raises:
+        FileNotFoundError: no such folder or file.
+        ValueError: inputs that do not fit the method or each other.
+    """
+    settings = job.settings
+    device = pick_device(job.device)
+    scene = load_field_scene(
+        job.folder,
+        store=job.store,
+        labels=settings.labels,
+        class_table=settings.class_table,
+        frame_step=job.frame_step,
+        max_side=settings.max_side,
+    )
+    if settings.method == 'lerf':
+        scene = _embed_crops(scene, job, device)
+    prior = None if job.prior is None else read_prior(job.prior, len(scene.class_names))
+    start = None if job.start is None else _with_new_head(job.start, scene, settings)
+
+    with tqdm(total=settings.steps, desc=scene.name, unit='step') as bar:
+
+        def progress(step: int, values: Mapping[str, float]) -> None:
+            bar.update(step - bar.n)
+            shown = {k: values[k] for k in ('psnr', 'held_out_psnr') if k in values}
+            bar.set_postfix({k: f'{v:.2f}' for k, v in shown.items()}, refresh=False)
+
+        fitted = fit_field(
+            scene,
+            settings,
+            job.out,
+            resume=job.resume,
+            prior=prior,
+            start=start,
+            device=device,
+            on_step=progress,
+        )
+    return scene, fitted
+
+
+def _embed_crops(scene: FieldScene, job: FitJob, device: torch.device) -> FieldScene:
+    """The scene with CLIP embeddings of crops, made where they are not there yet."""
+    if job.weights is None:
+        raise ValueError('method lerf needs --weights of a CLIP')
+    # crops go in at the size that the model was trained with, not at one for dense maps
+    size = ClipEncoder(job.model, job.weights, mode='clip').visual.image_size
+    encoder = ClipEncoder(job.model, job.weights, mode='clip', input_size=size, device=device)
+    folder, scales = Path(job.out) / 'crops', job.settings.language_scales
+    with tqdm(total=len(scene), desc='CLIP of crops', unit='view') as bar:
+        store = write_pyramids(scene, encoder, folder, scales, on_view=bar.update)
+    return with_language(scene, store)
+
+
+def _with_new_head(path: str | Path, scene: FieldScene, settings: FitSettings) -> FittedField:
+    """A fitted field with one more head for the store's features."""
+    if scene.stamp is None:
+        raise ValueError('--start adds a head of features: give their --store')
+    fitted, _ = load_field(path)
+    if fitted.scene != scene.name:
+        raise ValueError(f'{path}: is a field of {fitted.scene}, not of {scene.name}')
+    options = settings.field_options.get('features', {})
+    return add_feature_head(fitted, 'features', scene.stamp.channels, scene.stamp, **options)
