@@ -1,9 +1,9 @@
-"""Draw where a predicted instance looks: its sampling points on the views that it read.
+"""Draw where a predicted instance samples: its points on the views that it read.
 
     python tools/vis_stm.py CONFIG CHECKPOINT --scene room5000_00 --instance 0 --out pictures/
 
 Writes SCENE.INSTANCE.LAYER.png, the views side by side, the one that sees most of the instance
-first: white dots are its visible points, boxes what the query looks around (its mask, and the
+first: white dots are its visible points, boxes what the query samples around (its mask, and the
 superpoint it came from), coloured points where it samples, one colour for every group of channels.
 """
 
@@ -18,7 +18,7 @@ from oneformer3d.engine.cli import load_config, run_tool
 from oneformer3d.files.images import read_image, write_png
 from oneformer3d.registry import DATASETS, MODELS
 from oneformer3d.segmentor.weights import load_checkpoint
-from oneformer3d.stm.looks import beside, draw_look, looks_of_query, query_of_mask
+from oneformer3d.stm.sampling_points import beside, draw_samples, query_of_mask, samples_of_query
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -67,24 +67,26 @@ def main(argv: list[str] | None = None) -> None:
         output = model(inputs, samples, mode='tensor')
     superpoints = samples[0].gt_pts_seg.sp_pts_mask
     query = query_of_mask(output['masks'][0], superpoints, mask)
-    looks = looks_of_query(model, inputs, samples, query, args.layer)
-    if not looks:
+    found = samples_of_query(model, inputs, samples, query, args.layer)
+    if not found:
         raise ValueError(f'{scene}: no view sees instance {args.instance}')
     views = inputs['views'][0]
     frames = {frame.name: frame for frame in dataset.get_data_info(index)['scene'].frames}
     pictures = []
-    for look in looks:
-        image = read_image(frames[look.frame].image_path, views.image_size, views.image_size)
-        seen = views.pairs.view == views.frames.index(look.frame)
+    for samples in found:
+        image = read_image(frames[samples.frame].image_path, views.image_size, views.image_size)
+        seen = views.pairs.view == views.frames.index(samples.frame)
         seen &= torch.as_tensor(mask)[views.pairs.point]
-        pictures.append(draw_look(image, look, views.pairs.uv[seen].numpy()))
+        pictures.append(draw_samples(image, samples, views.pairs.uv[seen].numpy()))
     layer = args.layer % len(model.decoder.view_layers)
     path = Path(args.out) / f'{scene}.{args.instance}.{layer}.png'
     path.parent.mkdir(parents=True, exist_ok=True)
     write_png(path, beside(pictures))
     name = dataset.metainfo['classes'][label]
     score = float(prediction.instance_scores[chosen])
-    print(f'{path}: {name}, score {score:.2f}, views {", ".join(look.frame for look in looks)}')
+    print(
+        f'{path}: {name}, score {score:.2f}, views {", ".join(samples.frame for samples in found)}'
+    )
 
 
 if __name__ == '__main__':

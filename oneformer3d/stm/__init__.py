@@ -10,4 +10,5 @@ pyramids      maps of the views → pyramid
 view_boxes    masks over superpoints → a box in every view
 view_mixing   the layer that lets the segmentor's queries read the views
 query_decoder the segmentor's decoder with such layers
+sampling_points  where a query samples, drawn on the views
 """

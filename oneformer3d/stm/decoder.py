@@ -66,13 +66,16 @@ class STMDecoder(nn.Module):
             raise ValueError('STMDecoder: expected at least one stage and one query')
         if query_dim % num_heads or query_dim % 8:
             raise ValueError(f'query_dim={query_dim}: expected a multiple of 8 and of {num_heads}')
+
         self.featmap_strides = tuple(featmap_strides)
         self.n_groups = n_groups
         self.temporal_points = temporal_points
         self.num_box_frames = temporal_points if per_frame_boxes else 1
+
         self.init_spatial = nn.Embedding(num_queries, query_dim)
         self.init_temporal = nn.Embedding(num_queries, query_dim)
         self.input_norm = nn.LayerNorm(query_dim, elementwise_affine=False)
+
         self.stages = nn.ModuleList(
             AMStage(
                 query_dim,
@@ -110,14 +113,18 @@ class STMDecoder(nn.Module):
             raise ValueError(
                 f'expected maps of strides {self.featmap_strides}, got {len(features)} maps'
             )
+
         shared = self.num_box_frames == 1
         table = level_table(features, self.featmap_strides, self.n_groups, shared)
+
+        # every query starts as the whole image
         batch_size = features[0].shape[0]
         box = whole_image(image_size).to(features[0])
         xyzr = box.expand(batch_size, len(self.init_spatial.weight), self.num_box_frames, 4)
-        check_frames(table.num_frames, self.temporal_points, xyzr)
+        check_frames(table.num_frames, self.temporal_points, xyzr)  # (B, N, T', 4)
         spatial = self.input_norm(self.init_spatial.weight).expand(batch_size, -1, -1)
         temporal = self.input_norm(self.init_temporal.weight).expand(batch_size, -1, -1)
+
         outputs = []
         for stage in self.stages:
             outputs.append(stage(table, spatial, temporal, xyzr))

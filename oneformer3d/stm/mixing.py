@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oneformer3d.lifting.shapes import expect_shape
+
 
 class AdaptiveMixing(nn.Module):
     """Mix channels and points with matrices M and S generated from the query.
@@ -55,18 +57,22 @@ class AdaptiveMixing(nn.Module):
                 f'AdaptiveMixing: {n_groups} groups do not divide in_dim={in_dim} and '
                 f'out_dim={out_dim}'
             )
+
         self.n_groups = n_groups
         self.query_dim = query_dim
         self.in_points = in_points
         self.out_points = out_points
         self.eff_in_dim = in_dim // n_groups
         self.eff_out_dim = out_dim // n_groups
+
+        # one linear layer makes M and S of every group
         self.m_parameters = self.eff_in_dim * self.eff_out_dim
         self.s_parameters = self.in_points * self.out_points
         self.total_parameters = self.m_parameters + self.s_parameters
         self.parameter_generator = nn.Sequential(
             nn.Linear(query_dim, n_groups * self.total_parameters)
         )
+
         self.out_proj = nn.Linear(self.eff_out_dim * out_points * n_groups, query_dim)
         self.act = nn.ReLU()
         self.init_weights()
@@ -84,7 +90,7 @@ class AdaptiveMixing(nn.Module):
         Args:
             x: (B, N, G, P, C).
             query: (B, N, Q).
-            mask: (B, N, G, P) bool, points that count; the others are as if they were not there.
+            mask: (B, N, G, P) bool, points that count; the others are left out.
                 A group without any gives zeros. None counts all.
 
         Returns:
@@ -93,22 +99,22 @@ class AdaptiveMixing(nn.Module):
         Raises:
             ValueError: shapes that do not fit.
         """
-        batch_size, num_queries = query.shape[:2]
-        expected = (batch_size, num_queries, self.n_groups, self.in_points, self.eff_in_dim)
-        if tuple(x.shape) != expected or query.shape[-1] != self.query_dim:
-            raise ValueError(
-                f'AdaptiveMixing: expected x {expected} and queries of {self.query_dim} channels, '
-                f'got {tuple(x.shape)} and {tuple(query.shape)}'
-            )
+        batch_size, num_queries, _ = expect_shape('query', query, 'B N Q', Q=self.query_dim)
+        sizes = {'G': self.n_groups, 'P': self.in_points, 'C': self.eff_in_dim}
+        expect_shape('x', x, 'B N G P C', B=batch_size, N=num_queries, **sizes)
+
         parameters = self.parameter_generator(query).unflatten(-1, (self.n_groups, -1))
         m, s = parameters.split([self.m_parameters, self.s_parameters], dim=-1)
-        m = m.unflatten(-1, (self.eff_in_dim, self.eff_out_dim))
-        s = s.unflatten(-1, (self.out_points, self.in_points))
+        m = m.unflatten(-1, (self.eff_in_dim, self.eff_out_dim))  # (B, N, G, C, C')
+        s = s.unflatten(-1, (self.out_points, self.in_points))  # (B, N, G, P', P)
+
+        # Y = relu(norm(X M)), Z = relu(norm(S Y))
         if mask is None:
             y = self.act(F.layer_norm(x @ m, (self.in_points, self.eff_out_dim)))
         else:
             y = self.act(_masked_norm(x @ m, mask[..., None].to(x.dtype)))
         z = self.act(F.layer_norm(s @ y, (self.out_points, self.eff_out_dim)))
+
         return query + self.out_proj(z.flatten(2))
 
 

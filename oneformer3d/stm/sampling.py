@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from oneformer3d.lifting.shapes import expect_shape
+
 _INT32_MAX = torch.iinfo(torch.int32).max
 
 
@@ -69,18 +71,16 @@ def make_sample_points(offset: Tensor, num_group: int, xyzr: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that do not fit.
     """
-    if offset.ndim != 3 or offset.shape[-1] != num_group * 3:
-        raise ValueError(
-            f'offset: expected (B, N, {num_group} * 3 = {num_group * 3}), got {tuple(offset.shape)}'
-        )
-    if tuple(xyzr.shape) != (*offset.shape[:2], 4):
-        raise ValueError(
-            f'xyzr: expected {(*offset.shape[:2], 4)} beside the offsets, got {tuple(xyzr.shape)}'
-        )
+    batch_size, num_queries, _ = expect_shape('offset', offset, 'B N O', O=num_group * 3)
+    expect_shape('xyzr', xyzr, 'B N 4', B=batch_size, N=num_queries)
     offset = offset.unflatten(-1, (1, num_group, 3))
-    box = xyzr[:, :, None, None]
+    box = xyzr[:, :, None, None]  # (B, N, 1, 1, 4)
+
+    # w, h = 2^(z - r/2), 2^(z + r/2)
     half_ratio = box[..., 3:4] * 0.5
     extent = torch.exp2(torch.cat((box[..., 2:3] - half_ratio, box[..., 2:3] + half_ratio), -1))
+
+    # xy = centre + offset (w, h),  level = z + offset
     xy = box[..., :2] + offset[..., :2] * extent
     return torch.cat((xy, box[..., 2:3] + offset[..., 2:3]), dim=-1)
 
@@ -154,6 +154,7 @@ def SAMPLE4D(  # noqa: N802
     _check_points(sample_points, 3, n_points)
     num_groups = sample_points.shape[-2] // n_points
     shared = sample_points.ndim == 5
+
     if isinstance(values, LevelTable):
         table = values
         if (table.num_groups, table.shared) != (num_groups, shared):
@@ -165,6 +166,7 @@ def SAMPLE4D(  # noqa: N802
     else:
         values, strides = _checked_levels(values, featmap_strides, num_levels)
         table = level_table(values, strides, num_groups, shared)
+
     weights = translate_to_linear_weight(
         sample_points[..., 2] - mapping_stride, len(table.sizes), tau
     )
@@ -185,15 +187,17 @@ def level_table(
     if channels % num_groups:
         raise ValueError(f'values: {num_groups} groups do not divide {channels} channels')
     width = channels // num_groups
-    pieces = []
+
+    tables = []
     for value in values:
         # (B, T, h, w, G, c): free where maps are channels-last already
         cells = value.permute(0, 2, 3, 4, 1).unflatten(-1, (num_groups, width))
         if shared:
-            pieces.append(cells.permute(0, 2, 3, 4, 1, 5).flatten(4).flatten(1, 2))
+            tables.append(cells.permute(0, 2, 3, 4, 1, 5).flatten(4).flatten(1, 2))
         else:
-            pieces.append(cells.flatten(0, 1).flatten(1, 2))
-    rows = torch.cat(pieces, dim=1).flatten(0, 2)
+            tables.append(cells.flatten(0, 1).flatten(1, 2))
+    rows = torch.cat(tables, dim=1).flatten(0, 2)  # (I · cells · G, width)
+
     return LevelTable(
         rows=rows,
         sizes=tuple(tuple(value.shape[3:]) for value in values),
@@ -223,11 +227,14 @@ def corners(
     device, dtype = xy.device, xy.dtype
     height, width = torch.tensor(sizes, device=device, dtype=dtype).unbind(1)
     stride = torch.tensor(strides, device=device, dtype=dtype)
-    first = (height * width).cumsum(0) - height * width
+    first = (height * width).cumsum(0) - height * width  # cell of each level's corner
+
     finite = torch.isfinite(xy).all(-1, keepdim=True)
     x, y = torch.where(finite, xy, -1e6)[..., None].unbind(-2)
     column, weight_x = _axis(x / stride - 0.5, width)
     row, weight_y = _axis(y / stride - 0.5, height)
+
+    # bilinear weights times the level's; axes (..., level, row, column)
     cells = first[:, None, None] + row[..., :, None] * width[:, None, None] + column[..., None, :]
     weights = (weight_y * level_weights[..., None])[..., :, None] * weight_x[..., None, :]
     return cells.flatten(-3).long(), weights.flatten(-3)
@@ -274,9 +281,12 @@ class _RowGradient(torch.autograd.Function):
         index, weights = ctx.saved_tensors
         num_corners = index.shape[1]
         index = index.flatten()
+
+        # sorted by row, the bags that read a row are a bag of gradients
         order = torch.argsort(index, stable=True)
         starts = F.pad(torch.bincount(index, minlength=ctx.num_rows).cumsum(0), (1, 0))
         bag = order.div(num_corners, rounding_mode='floor').to(index.dtype)
+
         grad_rows = F.embedding_bag(
             bag,
             grad.contiguous(),
@@ -297,12 +307,16 @@ def _sample(xy: Tensor, level_weights: Tensor, table: LevelTable, num_points: in
             f'{table.num_images // (1 if table.shared else table.num_frames)} samples with '
             f'{table.num_frames} frames'
         )
+
     num_groups = table.num_groups
     cells, weights = corners(xy, level_weights, table.sizes, table.strides)
+
+    # row = (image · cells + cell) G + group
     image = torch.arange(table.num_images, device=xy.device).view(*batch_shape, 1, 1, 1, 1)
     group = torch.arange(num_groups, device=xy.device).repeat_interleave(num_points)[:, None]
     index = (image * table.num_cells + cells) * num_groups + group
     out = gather_rows(table.rows, index.flatten(0, -2), weights.flatten(0, -2))
+
     query_shape = xy.shape[-4:-2]
     if table.shared:
         out = out.view(*batch_shape, *query_shape, num_groups, num_points, table.num_frames, -1)
@@ -335,6 +349,7 @@ def _checked_levels(
         )
     if num_levels == len(values) and len(strides) != num_levels:
         raise ValueError(f'{len(values)} levels but {len(strides)} strides')
+
     values, strides = values[:num_levels], strides[:num_levels]
     for level, value in enumerate(values):
         if value.ndim != 5 or value.shape[:3] != values[0].shape[:3]:

@@ -70,6 +70,7 @@ class AdaptiveSTSamplingMixing(nn.Module):
         self.n_groups = n_groups
         self.mapping_stride = mapping_stride
         self.tau = tau
+
         self.sampling_offset_generator = nn.Linear(query_dim, spatial_points * n_groups * 3)
         self.adaptive_mixing_s = AdaptiveMixing(
             channels,
@@ -85,6 +86,7 @@ class AdaptiveSTSamplingMixing(nn.Module):
             query_dim,
             out_points=temporal_points * out_multiplier,
         )
+
         self.norm_s = nn.LayerNorm(query_dim)
         self.norm_t = nn.LayerNorm(query_dim)
         init_sampling_offset(self.sampling_offset_generator)
@@ -109,17 +111,18 @@ class AdaptiveSTSamplingMixing(nn.Module):
             ValueError: T frames that are not ``temporal_points``, or boxes of other frames.
         """
         if xyzr.ndim == 3:
-            xyzr = xyzr[:, :, None]
+            xyzr = xyzr[:, :, None]  # (B, N, 1, 4)
         check_boxes(xyzr)
         shared = xyzr.shape[2] == 1
         if not isinstance(values, LevelTable):
             values = level_table(list(values), featmap_strides or (), self.n_groups, shared)
         check_frames(values.num_frames, self.temporal_points, xyzr)
+
         offset = self.sampling_offset_generator(spatial_queries)
         num_points = self.n_groups * self.spatial_points
         points = torch.stack(
             [make_sample_points(offset, num_points, boxes) for boxes in xyzr.unbind(2)], dim=1
-        )
+        )  # (B, T', N, 1, G·P, 3)
         sampled, _ = SAMPLE4D(
             points[:, 0] if shared else points,
             values,
@@ -128,6 +131,7 @@ class AdaptiveSTSamplingMixing(nn.Module):
             tau=self.tau,
         )
         sampled = sampled[..., 0].permute(0, 5, 2, 3, 4, 1)  # (B, N, G, T, P, c)
+
         spatial = self.adaptive_mixing_s(sampled.mean(3), spatial_queries)
         temporal = self.adaptive_mixing_t(sampled.mean(4), temporal_queries)
         return self.norm_s(spatial), self.norm_t(temporal)
@@ -179,14 +183,18 @@ class AMStage(nn.Module):
             feat_channels,
             mapping_stride,
         )
+
         self.ffn_s = _FFN(query_dim, feedforward_channels, dropout)
         self.ffn_t = _FFN(query_dim, feedforward_channels, dropout)
+
         self.cls_fc = _hidden(query_dim, query_dim)
         self.cls_head = nn.Linear(query_dim, num_classes_object)
         self.box_fc = _hidden(query_dim * (1 if num_box_frames == 1 else 2), query_dim)
         self.box_head = nn.Linear(query_dim, 4 * num_box_frames)
         self.action_fc = _hidden(2 * query_dim, query_dim)
         self.action_head = nn.Linear(query_dim, num_classes_action)
+
+        # boxes stay where they are at first, and actions are rare
         nn.init.zeros_(self.box_head.weight)
         nn.init.zeros_(self.box_head.bias)
         nn.init.constant_(self.action_head.bias, -math.log((1 - ACTION_PRIOR) / ACTION_PRIOR))
@@ -202,16 +210,19 @@ class AMStage(nn.Module):
             xyzr: (B, N, T', 4).
         """
         check_boxes(xyzr)
-        bias = log_iof(xyzr)
+        bias = log_iof(xyzr)  # (B, N, N)
         position = box_embedding(xyzr.mean(2), spatial.shape[-1]).to(spatial.dtype)
         spatial = self.attention_s(spatial, position, bias)
         temporal = self.attention_t(temporal, position, bias)
+
         spatial, temporal = self.sampling_mixing(values, None, spatial, temporal, xyzr)
         spatial, temporal = self.ffn_s(spatial), self.ffn_t(temporal)
-        both = torch.cat((spatial, temporal), dim=-1)
+
+        both = torch.cat((spatial, temporal), dim=-1)  # (B, N, 2 D)
         # Where the box moves from frame to frame is a question of time, too.
-        seen = spatial if self.num_box_frames == 1 else both
-        delta = self.box_head(self.box_fc(seen)).unflatten(-1, (self.num_box_frames, 4))
+        box_input = spatial if self.num_box_frames == 1 else both
+        delta = self.box_head(self.box_fc(box_input)).unflatten(-1, (self.num_box_frames, 4))
+
         return StageOutput(
             cls_logits=self.cls_head(self.cls_fc(spatial)),
             action_logits=self.action_head(self.action_fc(both)),

@@ -13,6 +13,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import generalized_box_iou, generalized_box_iou_loss
 
+from oneformer3d.lifting.shapes import expect_shape
+
 from .boxes import xyxy_from_xyzr
 from .stage import StageOutput
 
@@ -32,9 +34,7 @@ class Tubes:
     actions: Tensor
 
     def __post_init__(self) -> None:
-        count = len(self.boxes)
-        if self.boxes.ndim != 3 or self.boxes.shape[-1] != 4:
-            raise ValueError(f"boxes: expected (I, T', 4), got {tuple(self.boxes.shape)}")
+        count, _, _ = expect_shape('boxes', self.boxes, "I T' 4")
         if len(self.labels) != count or len(self.actions) != count:
             raise ValueError(
                 f'{count} boxes, {len(self.labels)} labels and {len(self.actions)} actions'
@@ -99,6 +99,8 @@ def match_tubes(
             boxes = xyxy_from_xyzr(xyzr)
             _check_frames(boxes, target)
             scale = _scale(boxes, image_size)
+
+            # cost (N, I) = - p(class) + L1 - GIoU, weighted
             cost = -weights.cls * logits.softmax(-1)[:, target.labels]
             distance = (boxes[:, None] - target.boxes.to(boxes)).abs() / scale
             cost = cost + weights.l1 * distance.sum(-1).mean(-1)
@@ -107,6 +109,7 @@ def match_tubes(
                 for t in range(boxes.shape[1])
             ]
             cost = cost - weights.giou * torch.stack(giou).mean(0)
+
             rows, columns = linear_sum_assignment(cost.nan_to_num(1e6).cpu().numpy())
             device = logits.device
             matches.append(
@@ -126,6 +129,7 @@ def _stage_losses(
     labels = torch.full(output.cls_logits.shape[:2], num_classes - 1, device=output.xyzr.device)
     for i, ((rows, columns), target) in enumerate(zip(matches, targets)):
         labels[i, rows] = target.labels.to(labels)[columns]
+
     class_weights = output.cls_logits.new_ones(num_classes)
     class_weights[-1] = weights.background
     cls = F.cross_entropy(output.cls_logits.flatten(0, 1), labels.flatten(), class_weights)
@@ -136,9 +140,11 @@ def _stage_losses(
     wanted = torch.cat([t.boxes[columns] for t, (_, columns) in zip(targets, matches)]).to(boxes)
     actions = torch.cat([t.actions[columns] for t, (_, columns) in zip(targets, matches)])
     logits = output.action_logits[clip, query]
+
     l1 = (boxes - wanted).abs() / _scale(boxes, image_size)
     giou = generalized_box_iou_loss(boxes.flatten(0, 1), wanted.flatten(0, 1), reduction='none')
     action = F.binary_cross_entropy_with_logits(logits, actions.to(logits), reduction='none')
+
     count = max(1, len(query))
     return {
         'cls': weights.cls * cls,

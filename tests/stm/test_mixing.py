@@ -121,5 +121,5 @@ def test_wrong_sizes_are_named():
         AdaptiveMixing(8, 4, 2, out_dim=7)
     with pytest.raises(ValueError, match='at least 1'):
         AdaptiveMixing(8, 4, 2, sampling_rate=8)
-    with pytest.raises(ValueError, match='expected x'):
+    with pytest.raises(ValueError, match='x: expected'):
         AdaptiveMixing(8, 4, 2)(torch.randn(1, 2, 2, 5, 4), torch.randn(1, 2, 8))

@@ -167,7 +167,7 @@ def test_wrong_input_is_named():
     sums = superpoint_views(scene)
     with pytest.raises(ValueError, match=r"mode: expected one of .* got 'corners'"):
         query_boxes(torch.ones(1, 1), sums, 'corners')
-    with pytest.raises(ValueError, match=r'expected \(Q, 1\)'):
+    with pytest.raises(ValueError, match=r'expected \(Q, S\) with S=1'):
         query_boxes(torch.ones(1, 2), sums)
     with pytest.raises(ValueError, match='finite'):
         query_boxes(torch.full((1, 1), torch.nan), sums)
