@@ -52,6 +52,7 @@ def add_scannet(commands: argparse._SubParsersAction, dataset: str) -> None:
     ids = 'NYU40 class ids' if dataset == 'scannet' else 'ids of the 200-class benchmark'
     parser = add_command(commands, dataset, f'ScanNet as downloaded, {ids}')
     add_root(parser, 'folder with scans/ and scannetv2-labels.combined.tsv')
+
     parser.add_argument(
         '--split-dir',
         type=Path,

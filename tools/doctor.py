@@ -1,10 +1,10 @@
-"""Which convention is this posed RGB-D folder in, and how is it mended?
+"""Which convention is this posed RGB-D folder in, and what is there to fix?
 
     python tools/doctor.py FOLDER
 
 Tries {camera→world, world→camera} × {OpenCV, OpenGL} × intrinsics × depth units, takes pixels of
 one frame into others by their depth, and sees where depth and colour agree. Exit status: 0 nothing
-to mend, 1 there is something to mend (or nothing fits), 2 the folder cannot be read.
+to fix, 1 there is something to fix (or nothing fits), 2 the folder cannot be read.
 """
 
 import argparse
@@ -32,10 +32,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     diagnosis = diagnose(args.folder, args.max_frames, args.num_pixels)
     if args.json:
-        print(json.dumps(asdict(diagnosis), indent=1))
+        content = asdict(diagnosis)
+        content['mends'] = content.pop('fixes')  # the report's own name for them
+        print(json.dumps(content, indent=1))
     else:
         print(describe(diagnosis, args.num_readings))
-    if diagnosis.mends or not diagnosis.fits:
+    if diagnosis.fixes or not diagnosis.fits:
         sys.exit(1)
 
 

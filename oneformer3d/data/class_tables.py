@@ -23,8 +23,8 @@ def get_class_table(name: str) -> 'ClassTable':
 
     Args:
         name: 'scannet', 'scannet200', 's3dis', 'synthetic', or the path of a ``.json`` file with
-            `{"name", "classes": [...], "stuff": [names, the first classes],
-            "raw_ids": [...] (default 1…C), "palette": [[r, g, b], ...] (optional)}`.
+            ``{"name", "classes": [...], "stuff": [names, the first classes],
+            "raw_ids": [...] (default 1…C), "palette": [[r, g, b], ...] (optional)}``.
 
     Raises:
         FileNotFoundError: no such JSON file.
@@ -66,6 +66,7 @@ class ClassTable:
         num_classes = len(self.classes)
         if num_classes == 0 or len(set(self.classes)) != num_classes:
             raise ValueError(f'class table {self.name}: names must be there and differ')
+
         if len(self.raw_ids) != num_classes or len(set(self.raw_ids)) != num_classes:
             raise ValueError(
                 f'class table {self.name}: expected {num_classes} different raw ids, '
@@ -73,6 +74,7 @@ class ClassTable:
             )
         if min(self.raw_ids) < 0 or max(self.raw_ids) > MAX_RAW_ID:
             raise ValueError(f'class table {self.name}: raw ids must be within 0…{MAX_RAW_ID}')
+
         for labels in (self.stuff, self.instance_classes):
             if len(set(labels)) != len(labels) or not set(labels) <= set(range(num_classes)):
                 raise ValueError(
@@ -81,6 +83,7 @@ class ClassTable:
                 )
         if self.palette.shape != (num_classes, 3) or self.palette.dtype != np.uint8:
             raise ValueError(f'class table {self.name}: palette must be ({num_classes}, 3) uint8')
+
         self.palette.flags.writeable = False
         stuff = set(self.stuff)
         object.__setattr__(self, 'things', tuple(k for k in range(num_classes) if k not in stuff))
@@ -113,6 +116,7 @@ class ClassTable:
         if raw.size and (raw.min() < 0 or raw.max() > MAX_RAW_ID):
             bad = raw.min() if raw.min() < 0 else raw.max()
             raise ValueError(f'class id {bad} is outside 0…{MAX_RAW_ID}')
+
         lookup = np.full(MAX_RAW_ID + 1, self.ignore_index, dtype=np.int64)
         lookup[list(self.raw_ids)] = np.arange(self.num_classes)
         return lookup[raw]
@@ -238,6 +242,7 @@ def _read_table(path: Path) -> ClassTable:
             f'{path}: expected an object with "classes" and "stuff", and perhaps "name", '
             '"raw_ids", "palette"'
         )
+
     classes, stuff = content['classes'], content['stuff']
     raw_ids = content.get('raw_ids')
     if not _is_list_of(classes, str) or not _is_list_of(stuff, str):

@@ -93,12 +93,13 @@ def check_infos(infos: Any, source: str) -> dict[str, Any]:
         raise ValueError(
             f'{source}: schema_version {version!r} is not known, expected {SCHEMA_VERSION}'
         )
-    scenes, seen = [], set()
+
+    scenes, names = [], set()
     for index, scene in enumerate(infos['data_list']):
         scene = _check_scene(scene, f'{source}: data_list[{index}]')
-        if scene['scene_id'] in seen:
+        if scene['scene_id'] in names:
             raise ValueError(f'{source}: data_list[{index}]: scene {scene["scene_id"]} is twice')
-        seen.add(scene['scene_id'])
+        names.add(scene['scene_id'])
         scenes.append(scene)
     return {'metainfo': dict(metainfo), 'data_list': scenes}
 
@@ -126,11 +127,13 @@ def _check_scene(scene: Any, where: str) -> dict[str, Any]:
             f'{where}: num_pts_feats should be 6 (xyz, rgb), '
             f'got {short_repr(points["num_pts_feats"])}'
         )
+
     scene.setdefault('scene_id', PurePosixPath(points['lidar_path']).stem)
     try:
         validate_scene_name(scene['scene_id'])
     except ValueError as error:
         raise ValueError(f'{where}: scene_id {error}') from error
+
     where = f'{where} ({scene["scene_id"]})'
     for key in _PATH_KEYS:
         if scene.get(key) is not None:

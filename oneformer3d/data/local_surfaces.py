@@ -48,14 +48,17 @@ def local_surfaces(
     """
     centres, normals, thickness = _fit_planes(points, neighbors)
     centres, normals = _pick_planes(points, neighbors, centres, normals, thickness)
+    # the way along the normal onto the plane: (c − x) · n
     offset = ((centres - points) * normals).sum(1, keepdims=True)
     mean_colors = None if colors is None else np.empty_like(points)
-    for part in _parts(len(points)) if colors is not None else ():
-        around = _with_self(neighbors, part)
-        height = ((points[around] - centres[part, None]) @ normals[part, :, None])[..., 0]
+    for chunk in _chunks(len(points)) if colors is not None else ():
+        around = _with_self(neighbors, chunk)  # (B, 1 + k)
+        height = ((points[around] - centres[chunk, None]) @ normals[chunk, :, None])[..., 0]
+
+        # neighbours off the plane belong to another surface
         weights = np.exp(-((height / (0.3 * spacing)) ** 2)) + _TINY
         weights /= weights.sum(1, keepdims=True)
-        mean_colors[part] = (weights[..., None] * colors[around]).sum(1)
+        mean_colors[chunk] = (weights[..., None] * colors[around]).sum(1)
     return Surfaces(points, points + offset * normals, normals, False, colors, mean_colors)
 
 
@@ -116,12 +119,12 @@ def _fit_planes(points: NDArray, neighbors: NDArray) -> tuple[NDArray, NDArray, 
     """Principal components: centre (M, 3), normal (M, 3), thickness (M,) of neighbourhoods."""
     centres, normals = np.empty_like(points), np.empty_like(points)
     thickness = np.empty(len(points))
-    for part in _parts(len(points)):
-        around = points[_with_self(neighbors, part)]
-        centres[part] = around.mean(1)
-        centred = around - centres[part, None]
+    for chunk in _chunks(len(points)):
+        around = points[_with_self(neighbors, chunk)]
+        centres[chunk] = around.mean(1)
+        centred = around - centres[chunk, None]
         values, vectors = np.linalg.eigh(centred.transpose(0, 2, 1) @ centred / around.shape[1])
-        normals[part], thickness[part] = vectors[:, :, 0], np.sqrt(np.maximum(values[:, 0], 0))
+        normals[chunk], thickness[chunk] = vectors[:, :, 0], np.sqrt(np.maximum(values[:, 0], 0))
     return centres, normals, thickness
 
 
@@ -129,18 +132,18 @@ def _pick_planes(
     points: NDArray, neighbors: NDArray, centres: NDArray, normals: NDArray, thickness: NDArray
 ) -> tuple[NDArray, NDArray]:
     picked = np.empty(len(points), dtype=np.int64)
-    for part in _parts(len(points)):
-        around = _with_self(neighbors, part)
-        height = ((points[part, None] - centres[around]) * normals[around]).sum(2)
+    for chunk in _chunks(len(points)):
+        around = _with_self(neighbors, chunk)
+        height = ((points[chunk, None] - centres[around]) * normals[around]).sum(2)
         best = np.argmin(thickness[around] + np.abs(height), axis=1)
-        picked[part] = np.take_along_axis(around, best[:, None], axis=1)[:, 0]
+        picked[chunk] = np.take_along_axis(around, best[:, None], axis=1)[:, 0]
     return centres[picked], normals[picked]
 
 
-def _with_self(neighbors: NDArray, part: slice) -> NDArray[np.int64]:
-    """Indices (B, 1 + k) of some points and their neighbours."""
-    return np.concatenate((np.arange(len(neighbors))[part, None], neighbors[part]), axis=1)
+def _with_self(neighbors: NDArray, chunk: slice) -> NDArray[np.int64]:
+    """Indices (B, 1 + k) of the points of a chunk and of their neighbours."""
+    return np.concatenate((np.arange(len(neighbors))[chunk, None], neighbors[chunk]), axis=1)
 
 
-def _parts(num_points: int) -> list[slice]:
+def _chunks(num_points: int) -> list[slice]:
     return [slice(start, start + _CHUNK) for start in range(0, num_points, _CHUNK)]

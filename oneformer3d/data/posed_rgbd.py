@@ -123,6 +123,7 @@ def readable_frames(
         images = read_images(frame)
         if images is None:
             continue
+
         color, depth = images
         sizes = sizes or (color.shape[:2], depth.shape)
         if sizes != (color.shape[:2], depth.shape):
@@ -154,7 +155,7 @@ def read_images(frame: RawFrame) -> tuple[NDArray[np.uint8], NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """How a kind of folder names its files; ``{}`` stands for the frame."""
 
     depth: str
@@ -194,19 +195,19 @@ class _Layout:
 
 
 LAYOUTS = (
-    _Layout(
+    Layout(
         'frame-{}.depth.png',
         ('frame-{}.color.jpg', 'frame-{}.color.png'),
         'frame-{}.pose.txt',
         ('color-intrinsics.txt', 'camera-intrinsics.txt'),
     ),
-    _Layout(
+    Layout(
         'depth/{}.png',
         ('color/{}.jpg', 'color/{}.png'),
         'pose/{}.txt',
         ('intrinsic/intrinsic_color.txt', 'intrinsic/intrinsic_depth.txt'),
     ),
-    _Layout('{}.png', ('{}.jpg',), '{}.txt', ('intrinsic.txt', 'depth_intrinsic.txt')),
+    Layout('{}.png', ('{}.jpg',), '{}.txt', ('intrinsic.txt', 'depth_intrinsic.txt')),
 )
 
 LAYOUTS_IN_WORDS = (
@@ -215,7 +216,7 @@ LAYOUTS_IN_WORDS = (
 )
 
 
-def find_layout(folder: Path) -> _Layout | None:
+def find_layout(folder: Path) -> Layout | None:
     """The layout a folder is in, by its depth images, or None."""
     return next((layout for layout in LAYOUTS if layout.list_depth(folder)), None)
 
@@ -241,12 +242,17 @@ def read_intrinsics(path: Path) -> NDArray[np.float64]:
     Raises:
         ValueError: not a pinhole matrix with positive focal lengths; names the file.
     """
-    try:
-        matrix = read_matrix(path, 3)
-    except ValueError:
-        matrix = read_matrix(path, 4)[:3, :3]
+    matrix = read_square_or_padded(path)
     check_intrinsics(matrix, str(path))
     return matrix
+
+
+def read_square_or_padded(path: Path) -> NDArray[np.float64]:
+    """A (3, 3) matrix of text, also where it is padded to 4×4; raises as ``read_matrix``."""
+    try:
+        return read_matrix(path, 3)
+    except ValueError:
+        return read_matrix(path, 4)[:3, :3]
 
 
 def check_intrinsics(matrix: NDArray, name: str) -> None:

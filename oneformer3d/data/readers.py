@@ -42,8 +42,8 @@ def read_point_cloud(path: str | Path) -> np.ndarray:
         (N, 6) float32: xyz in metres, rgb 0–255.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is broken, empty, of another format, or its values are out of
+        FileNotFoundError: there is no such file.
+        ValueError: the file is broken, empty, of another format, or its values are out of
             range. The message is one line and names the file.
     """
     path = Path(path)
@@ -71,7 +71,7 @@ def as_point_cloud(points: np.ndarray, name: str = 'points') -> np.ndarray:
         (N, 6) float32: xyz in metres, rgb 0–255.
 
     Raises:
-        ValueError: Wrong shape or dtype, empty, or values out of range.
+        ValueError: wrong shape or dtype, empty, or values out of range.
     """
     points = np.asarray(points)
     if points.dtype.kind not in 'fiu':
@@ -85,11 +85,12 @@ def merge_xyz_rgb(xyz: np.ndarray, rgb: np.ndarray | None, name: str) -> np.ndar
     """Coordinates (N, 3) and colours (N, 3) or None → checked (N, 6) float32.
 
     Raises:
-        ValueError: Nothing left, coordinates too large for float32, colours out of range.
+        ValueError: nothing left, coordinates too large for float32, colours out of range.
     """
     logger = MMLogger.get_current_instance()
     if len(xyz) == 0:
         raise ValueError(f'{name}: the cloud has no points')
+
     finite = np.isfinite(xyz).all(axis=1)
     if rgb is not None and rgb.dtype.kind == 'f':
         finite &= np.isfinite(rgb).all(axis=1)
@@ -99,12 +100,14 @@ def merge_xyz_rgb(xyz: np.ndarray, rgb: np.ndarray | None, name: str) -> np.ndar
     if num_dropped:
         logger.warning(f'{name}: dropped {num_dropped} of {len(finite)} points (not finite)')
         xyz, rgb = xyz[finite], None if rgb is None else rgb[finite]
+
     largest = float(np.abs(xyz).max())
     if largest > MAX_COORDINATE:
         raise ValueError(
             f'{name}: coordinates reach {largest:.6g}, expected metres within '
             f'{MAX_COORDINATE:g} of the origin (scale or shift the cloud)'
         )
+
     points = np.empty((len(xyz), 6), dtype=np.float32)
     points[:, :3] = xyz
     if rgb is None:

@@ -56,8 +56,9 @@ class Scene:
     def frames(self) -> tuple['Frame', ...]:
         """The V frames in the order of the infos, unusable ones too."""
         poses = np.array([image['world_from_cam'] for image in self.images], dtype=np.float64)
-        poses = poses.reshape(-1, 4, 4)
+        poses = poses.reshape(-1, 4, 4)  # (V, 4, 4)
         rigid = valid_poses(torch.from_numpy(poses)).tolist()
+
         return tuple(
             Frame(
                 scene=self,
@@ -204,6 +205,7 @@ def make_scene(
         images = []
     if images and (info.get('image_size') is None or info.get('cam2img') is None):
         raise ValueError(f'{info["scene_id"]}: has images, but no image_size or no cam2img')
+
     return Scene(
         name=info['scene_id'],
         points_path=Path(points_path),

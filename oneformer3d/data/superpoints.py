@@ -1,8 +1,7 @@
 """Superpoints: over-segmentation of a point cloud or mesh into small homogeneous patches.
 
-Enters: points (N, 3) in metres, optional colours (N, 3) in 0-255; or vertices (N, 3) and faces (F,
-    3).
-Leaves: superpoint ids (N,) int64, dense 0...S-1, numbered by first appearance.
+Enters: points (N, 3) in metres, optional colours (N, 3) in 0-255; or vertices (N, 3) and faces
+(F, 3). Leaves: superpoint ids (N,) int64, dense 0...S-1, numbered by first appearance.
 
 Letters: N points, M cells of the thinned cloud, k neighbours, E edges, F faces, S superpoints.
 
@@ -77,17 +76,20 @@ def superpoints_from_points(
     points = checked_rows('points', points, None)
     colors = None if colors is None else checked_rows('colors', colors, len(points))
     normals = None if normals is None else checked_rows('normals', normals, len(points))
+
     cell_ids = _cell_ids(points, min_spacing)
     if len(points) == 0 or cell_ids.max() == 0:
         return np.zeros(len(points), dtype=np.int64)
-    cells = _cell_means(cell_ids, points)
+    cells = _cell_means(cell_ids, points)  # (M, 3)
     colors = None if colors is None or not color_weight else _cell_means(cell_ids, colors)
-    distances, neighbors = nearest_neighbors(cells, num_neighbors)
+
+    distances, neighbors = nearest_neighbors(cells, num_neighbors)  # (M, k)
     spacing = surface_spacing(distances)
     surfaces = local_surfaces(cells, neighbors, spacing, colors)
     if normals is not None:
         surfaces = surfaces._replace(normals=unit(_cell_means(cell_ids, normals)), oriented=True)
-    edges = _neighbor_edges(neighbors, distances, _MAX_EDGE * spacing)
+
+    edges = _neighbor_edges(neighbors, distances, _MAX_EDGE * spacing)  # (E, 2)
     min_points = _least_size(min_points, min_area, spacing, len(cells))
     labels = _segment(edges, surfaces, spacing, threshold, min_points, color_weight)
     return _dense_by_appearance(labels[cell_ids])
@@ -122,13 +124,16 @@ def superpoints_from_mesh(
     faces = _checked_faces(faces, len(vertices))
     if len(vertices) <= 1:
         return np.zeros(len(vertices), dtype=np.int64)
+
     normals = mesh_vertex_normals(vertices, faces)
     edges = _unique_edges(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), len(vertices))
     lengths = np.linalg.norm(vertices[edges[:, 0]] - vertices[edges[:, 1]], axis=1)
     spacing = max(float(np.median(lengths)) if len(lengths) else 0.0, _TINY)
+
     colors = colors if color_weight else None
     mean_colors = None if colors is None else _mesh_mean_colors(edges, colors)
     surfaces = Surfaces(vertices, vertices, normals, True, colors, mean_colors)
+
     min_points = _least_size(min_points, min_area, spacing, len(vertices))
     labels = _segment(edges, surfaces, spacing, threshold, min_points, color_weight)
     return _dense_by_appearance(labels)
@@ -147,15 +152,17 @@ def _segment(
     parent, size = np.arange(len(points)), np.ones(len(points), dtype=np.int64)
     weights = _edge_weights(edges, surfaces, spacing, color_weight)
     _merge_along(edges, weights, parent, size, threshold, 0)
+
     # What is left over lies on edges and corners, where normals are uncertain. Its points go to
     # the segment on whose plane they lie and whose colour they have.
     left_over = size[parent] < min_points
     edges = edges[left_over[edges].any(1)]
     costs = np.zeros(len(edges))
-    for part, whole in (edges.T, edges.T[::-1]):
-        cost = _membership_cost(part, whole, surfaces, spacing)
-        costs = np.maximum(costs, np.where(left_over[part], cost, 0))
+    for point, target in (edges.T, edges.T[::-1]):
+        cost = _membership_cost(point, target, surfaces, spacing)
+        costs = np.maximum(costs, np.where(left_over[point], cost, 0))
     _merge_along(edges, costs, parent, size, threshold, min_points)
+
     small = size[parent] < min(min_points, size[parent].max())
     if small.any():  # islands without any edge to the rest
         _, nearest = cKDTree(points[~small]).query(points[small], workers=-1)
@@ -184,6 +191,8 @@ def _edge_weights(
         np.abs((normal_a * direction).sum(1)), np.abs((normal_b * direction).sum(1))
     )
     cosine = cosine if surfaces.oriented else np.abs(cosine)
+
+    # w = min(1 − cos + sin², 1)
     weights = np.minimum(1 - cosine + (elevation / length) ** 2, 1)
     if surfaces.oriented:
         convex = ((normal_b - normal_a) * direction).sum(1) > 0
@@ -194,13 +203,13 @@ def _edge_weights(
 
 
 def _membership_cost(
-    part: NDArray, whole: NDArray, surfaces: Surfaces, spacing: float
+    point: NDArray, target: NDArray, surfaces: Surfaces, spacing: float
 ) -> NDArray[np.float64]:
-    """Cost (E,) of a point on the plane and with the colour of another; own normals not asked."""
-    height = (surfaces.points[part] - surfaces.smooth[whole]) * surfaces.normals[whole]
+    """Cost (E,) of putting a point on the plane and to the colour of a target; no angles."""
+    height = (surfaces.points[point] - surfaces.smooth[target]) * surfaces.normals[target]
     cost = (height.sum(1) / spacing) ** 2
     if surfaces.mean_colors is not None:
-        cost += _color_change(surfaces.colors[part], surfaces.mean_colors[whole])
+        cost += _color_change(surfaces.colors[point], surfaces.mean_colors[target])
     return cost
 
 
@@ -249,6 +258,7 @@ def _merge(edges, weights, parent, size, threshold, min_points):  # pragma: no c
             b = parent[b]
         if a == b:
             continue
+
         if min_points:
             join = size[a] < min_points or size[b] < min_points
         else:
@@ -257,6 +267,7 @@ def _merge(edges, weights, parent, size, threshold, min_points):  # pragma: no c
             parent[b] = a
             size[a] += size[b]
             limit[a] = weights[index] + threshold / size[a]
+
     for index in range(len(parent)):
         root = index
         while parent[root] != root:

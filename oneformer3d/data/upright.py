@@ -31,7 +31,7 @@ def up_from_cameras(world_from_cam: np.ndarray) -> np.ndarray:
         (3,) unit vector in the world.
 
     Raises:
-        ValueError: The cameras' directions cancel out.
+        ValueError: the cameras' directions cancel out.
     """
     mean = -np.asarray(world_from_cam, dtype=np.float64)[:, :3, 1].mean(axis=0)
     length = np.linalg.norm(mean)

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from oneformer3d.data.doctor.diagnose import diagnose
-from oneformer3d.data.doctor.frames import choose_frames, implied_size, resized
+from oneformer3d.data.doctor.frames import choose_frames
+from oneformer3d.data.doctor.intrinsics import implied_size, resized
 from oneformer3d.data.posed_rgbd import read_matrix
 from tests.helpers.load_tool import load_tool
 
@@ -42,7 +43,7 @@ def change_depth(room: Path, change) -> None:
 def test_a_sound_room_needs_nothing(room):
     diagnosis = diagnose(room)
     assert diagnosis.fits
-    assert diagnosis.mends == ()
+    assert diagnosis.fixes == ()
     assert diagnosis.rivals == ()
     assert diagnosis.best.agreement > 0.9
     assert diagnosis.best.correlation > 0.6
@@ -61,13 +62,13 @@ def test_direction_and_axes(room, inverted, opengl):
     assert diagnosis.fits
     assert (diagnosis.best.direction == WORLD_TO_CAMERA) == inverted
     assert (diagnosis.best.axes == OPENGL) == opengl
-    assert len(diagnosis.mends) == (inverted or opengl)
-    for mend in diagnosis.mends:  # the formula, taken at its word, gives the right poses
-        formula = mend.removeprefix('replace every pose by ')
+    assert len(diagnosis.fixes) == (inverted or opengl)
+    for fix in diagnosis.fixes:  # the formula, taken at its word, gives the right poses
+        formula = fix.removeprefix('replace every pose by ')
         names = {'inv': np.linalg.inv, 'diag': lambda *values: np.diag(values)}
         for path, original in zip(pose_files(room), originals):
-            mended = eval(formula, {**names, 'pose': read_matrix(path, 4)})
-            np.testing.assert_allclose(mended, original, atol=1e-6)
+            fixed = eval(formula, {**names, 'pose': read_matrix(path, 4)})
+            np.testing.assert_allclose(fixed, original, atol=1e-6)
 
 
 @pytest.mark.parametrize(('divisor', 'factor'), [(5000, '0.2'), (4000, '0.25'), (10000, '0.1')])
@@ -75,22 +76,22 @@ def test_depth_units(room, divisor, factor):
     change_depth(room, lambda depth: depth * divisor / 1000)
     diagnosis = diagnose(room)
     assert diagnosis.best.divisor == divisor
-    assert diagnosis.mends == (f'multiply depth by {factor} to have millimetres',)
+    assert diagnosis.fixes == (f'multiply depth by {factor} to have millimetres',)
 
 
 def test_poses_in_millimetres(room):
     change_poses(room, lambda pose: pose * np.array([[1, 1, 1, 1000]] * 3 + [[1, 1, 1, 1]]))
     diagnosis = diagnose(room)
     assert diagnosis.best.divisor == 1
-    assert 'divide the translations' in diagnosis.mends[0]
+    assert 'divide the translations' in diagnosis.fixes[0]
 
 
 def test_transposed_poses(room):
     change_poses(room, np.transpose)
     diagnosis = diagnose(room)
     assert diagnosis.fits
-    assert len(diagnosis.mends) == 1
-    assert 'transpose' in diagnosis.mends[0]
+    assert len(diagnosis.fixes) == 1
+    assert 'transpose' in diagnosis.fixes[0]
 
 
 @pytest.mark.parametrize('names', [['intrinsic.txt'], ['intrinsic.txt', 'depth_intrinsic.txt']])
@@ -101,7 +102,7 @@ def test_intrinsics_of_a_larger_image(room, names):
         np.savetxt(room / name, resized(read_matrix(room / name, 3), size, double))
     diagnosis = diagnose(room)
     assert diagnosis.fits
-    mends = ' '.join(diagnosis.mends)
+    mends = ' '.join(diagnosis.fixes)
     resizing = f'resized from {double[0]}×{double[1]}'
     if len(names) == 2:
         assert resizing in diagnosis.best.intrinsics
@@ -139,7 +140,7 @@ def test_bad_poses_and_images_are_counted(room):
 def test_real_frames_fit(real_frames):
     diagnosis = diagnose(real_frames)
     assert diagnosis.fits
-    assert diagnosis.mends == ()
+    assert diagnosis.fixes == ()
     assert diagnosis.rivals == ()
 
 
@@ -154,13 +155,13 @@ def test_real_frames_with_the_pose_of_their_neighbour_do_not_fit(real_frames, tm
 
 
 def test_kitchen(shared_dir):
-    """Real frames: nothing to mend, and the colour camera is told from the depth camera."""
+    """Real frames: nothing to fix, and the colour camera is told from the depth camera."""
     folder = shared_dir / 'data' / '7scenes_kitchen'
     if not folder.is_dir():
         pytest.skip('no kitchen frames')
     diagnosis = diagnose(folder)
     assert diagnosis.fits
-    assert diagnosis.mends == ()
+    assert diagnosis.fixes == ()
     assert diagnosis.rivals == ()
     assert diagnosis.color_readings[0].intrinsics == 'known of this kind of recording'
     assert diagnosis.color_readings[0].edges > 1.5 * diagnosis.color_readings[1].edges
@@ -186,7 +187,7 @@ def test_resized_intrinsics_follow_the_pixel_centres():
 def test_the_tool(room, tmp_path, capsys):
     tool = load_tool('doctor')
     tool.main([str(room)])
-    assert 'nothing to mend' in capsys.readouterr().out
+    assert 'nothing to fix' in capsys.readouterr().out
     change_poses(room, np.linalg.inv)
     with pytest.raises(SystemExit) as exit_info:
         tool.main([str(room), '--json'])

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from oneformer3d.files.atomic import atomic_write_bytes
 from oneformer3d.files.names import validate_scene_name
+from oneformer3d.lifting.shapes import expect_shape
 
 from ..infos import write_infos
 from ..posed_rgbd import RawFrame
@@ -59,10 +60,11 @@ def convert_scenes(
         The entries of all scenes, in order.
 
     Raises:
-        ValueError: Unsafe or double scene names, or scenes made with other options.
+        ValueError: unsafe or double scene names, or scenes made with other options.
     """
     if len(set(scenes)) != len(scenes):
         raise ValueError(f'{out}: a scene is given twice among {len(scenes)}')
+
     options = json.loads(json.dumps(dict(options)))
     entries, num_done = [], 0
     for scene in tqdm(scenes, desc='scenes', unit='scene', disable=not progress):
@@ -74,6 +76,7 @@ def convert_scenes(
             atomic_write_bytes(path, content.encode())
             num_done += 1
         entries.append(entry)
+
     MMLogger.get_current_instance().info(
         '%s: %d scenes converted, %d were there', out, num_done, len(scenes) - num_done
     )
@@ -111,10 +114,12 @@ def write_cloud(
     """Write points (N, 6) and the labels (N,) there are; return the scene's entry of the infos.
 
     Raises:
-        ValueError: No points, or labels of another length.
+        ValueError: no points, or labels of another length.
     """
-    if points.ndim != 2 or points.shape[1] != 6 or len(points) == 0:
-        raise ValueError(f'{scene}: expected points (N, 6) with N ≥ 1, got {points.shape}')
+    expect_shape(f'{scene}: points', points, 'N 6')
+    if len(points) == 0:
+        raise ValueError(f'{scene}: no points')
+
     file_name = f'{validate_scene_name(scene)}.bin'
     entry: Record = {
         'scene_id': scene,
@@ -123,20 +128,18 @@ def write_cloud(
     for key, labels in zip(_MASK_FOLDERS, (superpoints, semantic, instance)):
         if labels is None:
             continue
-        if labels.shape != (len(points),):
-            raise ValueError(
-                f'{scene}: {len(points)} points, but {_MASK_FOLDERS[key]} has shape {labels.shape}'
-            )
+        expect_shape(f'{scene}: {_MASK_FOLDERS[key]}', labels, 'N', N=len(points))
         content = np.ascontiguousarray(labels, dtype='<i8').tobytes()
         atomic_write_bytes(Path(out) / _MASK_FOLDERS[key] / file_name, content)
         entry[key] = file_name
+
     content = np.ascontiguousarray(points, dtype='<f4').tobytes()
     atomic_write_bytes(Path(out) / 'points' / file_name, content)
     return entry
 
 
 class ViewWriter:
-    """Writes the posed images of one scene into a folder and collects their infos."""
+    """Write the posed images of one scene into a folder and collects their infos."""
 
     def __init__(self, folder: Path, scene: str) -> None:
         self.folder = folder
@@ -232,6 +235,7 @@ def _finished_entry(path: Path, options: Mapping[str, Any]) -> Record | None:
         made_with, entry = record['options'], record['entry']
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{path}: not a record of a converted scene ({error})') from error
+
     if made_with != options:
         differing = sorted(
             key for key in made_with.keys() | options if made_with.get(key) != options.get(key)

@@ -42,7 +42,7 @@ def convert_posed_rgbd(
         root: sequence or folder of sequences.
         out: data root.
         split: name of the infos.
-        voxel_size, max_depth: See ``fuse_posed_rgbd``.
+        voxel_size, max_depth: see ``fuse_posed_rgbd``.
         frame_step: take every so many-th frame.
         up: axis of the poses' world that points up, or 'auto': as the cameras were held, made
             exact by the floor and the table tops. Points and poses are turned alike.
@@ -52,7 +52,7 @@ def convert_posed_rgbd(
         Number of scenes in the infos.
 
     Raises:
-        FileNotFoundError, ValueError: Nothing to convert, or broken files; names them.
+        FileNotFoundError, ValueError: nothing to convert, or broken files; names them.
     """
     sequences = find_sequences(root)
     options = {
@@ -144,6 +144,7 @@ def find_sequences(root: str | Path) -> dict[str, Path]:
         raise FileNotFoundError(f'{root}: no such folder')
     if find_layout(root) is not None:
         return {validate_scene_name(root.name): root}
+
     for pattern in ('*', '*/*'):
         folders = sorted(path for path in root.glob(pattern) if path.is_dir())
         found = [path for path in folders if find_layout(path) is not None]

@@ -46,8 +46,8 @@ def convert_s3dis(
         Number of rooms per split: ``Area_k``, ``train`` (all but 5), ``val`` (5).
 
     Raises:
-        FileNotFoundError: None of the areas is there.
-        ValueError: Broken files; names file and line.
+        FileNotFoundError: none of the areas is there.
+        ValueError: broken files; names file and line.
     """
     root = _find_root(Path(root), areas)
     by_area: dict[int, list[Record]] = {}
@@ -61,8 +61,10 @@ def convert_s3dis(
                 {'converter': 's3dis'},
                 progress=progress,
             )
+
     if not by_area:
         raise FileNotFoundError(f'{root}: no rooms with a folder Annotations in its areas')
+
     splits = {f'Area_{area}': entries for area, entries in by_area.items()}
     splits['train'] = [e for area in by_area if area not in VAL_AREAS for e in by_area[area]]
     splits['val'] = [e for area in by_area if area in VAL_AREAS for e in by_area[area]]
@@ -82,16 +84,17 @@ def convert_room(annotations: Path, out: str | Path, scene: str) -> Record:
     """
     table = get_class_table('s3dis')
     raw_ids = dict(zip(table.classes, table.raw_ids))
-    parts, labels = [], []
+    objects, labels = [], []
     for path in sorted(annotations.glob('*.txt'), key=_object_order):
         # 'stairs' and the like are not among the 13 classes: clutter.
         name = path.stem.rpartition('_')[0]
         labels.append(raw_ids.get(name, raw_ids['clutter']))
-        parts.append(read_object(path))
-    if not parts:
+        objects.append(read_object(path))
+    if not objects:
         raise ValueError(f'{annotations}: no objects (*.txt)')
-    sizes = [len(part) for part in parts]
-    points = np.concatenate(parts)
+
+    sizes = [len(points) for points in objects]
+    points = np.concatenate(objects)  # (N, 6)
     origin = points[:, :3].min(axis=0)
     points[:, :3] -= origin
     entry = write_cloud(
@@ -99,7 +102,7 @@ def convert_room(annotations: Path, out: str | Path, scene: str) -> Record:
         scene,
         points,
         semantic=np.repeat(labels, sizes),
-        instance=np.repeat(np.arange(1, len(parts) + 1), sizes),
+        instance=np.repeat(np.arange(1, len(objects) + 1), sizes),
     )
     return entry | {'origin': origin.tolist()}
 
@@ -108,7 +111,7 @@ def read_object(path: Path) -> NDArray[np.float64]:
     """Points (N, 6) of one annotated object: xyz in metres, rgb 0–255.
 
     Raises:
-        ValueError: Not six finite numbers per line, or colours outside 0–255; names file and line.
+        ValueError: not six finite numbers per line, or colours outside 0–255; names file and line.
     """
     content = path.read_bytes().translate(_SPACES)
     try:
@@ -121,6 +124,7 @@ def read_object(path: Path) -> NDArray[np.float64]:
         raise ValueError(
             f'{path}: line {_first_bad_line(content)}: expected x y z r g b'
         ) from error
+
     if points.shape[1] != 6:
         raise ValueError(f'{path}: line 1: expected x y z r g b, got {points.shape[1]} numbers')
     bad = (

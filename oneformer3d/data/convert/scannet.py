@@ -68,20 +68,23 @@ def convert_scannet(
         Number of scenes per split.
 
     Raises:
-        FileNotFoundError: No scans, lists or labels.
-        ValueError: Broken files; names them.
+        FileNotFoundError: no scans, lists or labels.
+        ValueError: broken files; names them.
     """
     root, logger = Path(root), MMLogger.get_current_instance()
     if dataset not in ID_COLUMNS:
         raise ValueError(f'dataset: expected one of {", ".join(ID_COLUMNS)}, got {dataset!r}')
+
     options = {
         'converter': dataset,
         'frame_step': frame_step,
         'with_images': with_images,
         'axis_align': axis_align,
     }
+
     lists = find_split_lists(root, splits, split_dir)
     id_of_category = read_label_ids(root / LABEL_FILE, ID_COLUMNS[dataset])
+
     counts = {}
     for split, names in lists.items():
         if scenes is not None:
@@ -93,6 +96,7 @@ def convert_scannet(
                 '%s: %d of %d scenes of %s are not there, the first is %s',
                 root, len(missing), len(names), split, missing[0],
             )  # fmt: skip
+
         found = {name: folder for name, folder in folders.items() if folder is not None}
         if not found:
             continue
@@ -114,6 +118,7 @@ def convert_scannet(
         if split == 'train':
             write_split(out, 'train_debug', dataset, entries[:DEBUG_SCENES])
         counts[split] = len(entries)
+
     if not counts:
         raise FileNotFoundError(
             f'{root}: no scene of {", ".join(lists)} is in {root / "scans"} or '
@@ -142,16 +147,18 @@ def convert_scene(
         id_of_category: raw category → id on disk; None makes no labels.
         labels_ply: where there is no annotation file, take the classes (NYU40 ids, without
             instances) of ``<scene>_vh_clean_2.labels.ply``.
-        frame_step, with_images, axis_align: See ``convert_scannet``.
+        frame_step, with_images, axis_align: see ``convert_scannet``.
     """
     points, faces = read_mesh(folder / f'{scene}_vh_clean_2.ply')
     alignment = read_axis_alignment(folder / f'{scene}.txt')
     aligned_from_world = alignment if axis_align and alignment is not None else np.eye(4)
+
     segments = read_segments(folder / f'{scene}_vh_clean_2.0.010000.segs.json', len(points))
     if segments is None:
         superpoints = superpoints_from_mesh(points[:, :3], faces, points[:, 3:])
     else:
         superpoints = np.unique(segments, return_inverse=True)[1]
+
     semantic = instance = None
     if id_of_category is not None:
         path = find_aggregation(folder, scene)
@@ -163,9 +170,11 @@ def convert_scene(
             raise FileNotFoundError(f'{folder / f"{scene}.aggregation.json"}: no such file')
         else:
             semantic, instance = read_labels(path, segments, len(points), id_of_category)
+
     views: Record = {}
     if with_images:
         views = write_views(folder, out, scene, frame_step, aligned_from_world)
+    # x' = R x + t, for the points as for the poses above
     points[:, :3] = points[:, :3] @ aligned_from_world[:3, :3].T + aligned_from_world[:3, 3]
     entry = write_cloud(
         out, scene, points, superpoints=superpoints, semantic=semantic, instance=instance
@@ -213,6 +222,7 @@ def read_labels(
     groups = _read_json(path).get('segGroups')
     if not isinstance(groups, list):
         raise ValueError(f'{path}: expected a list "segGroups"')
+
     semantic = np.zeros(num_points, dtype=np.int64)
     instance = np.zeros(num_points, dtype=np.int64)
     order = np.argsort(segments, kind='stable')
@@ -222,6 +232,8 @@ def read_labels(
             category, wanted = group['label'], np.asarray(group['segments'], dtype=np.int64)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f'{path}: object {number} lacks label or segments') from error
+
+        # the vertices of a segment lie side by side in the sorted ids
         first = np.searchsorted(ordered, wanted, side='left')
         last = np.searchsorted(ordered, wanted, side='right')
         members = order[np.concatenate([np.arange(0), *map(np.arange, first, last)]).astype(int)]

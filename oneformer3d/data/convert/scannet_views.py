@@ -33,7 +33,7 @@ def write_views(
         new_from_world: (4, 4) applied to all poses.
 
     Raises:
-        ValueError: Broken files; names them.
+        ValueError: broken files; names them.
     """
     sens = folder / f'{scene}.sens'
     if (folder / 'depth').is_dir() and find_layout(folder) is not None:
@@ -61,6 +61,7 @@ def _add_exported(
             jpeg_or_pixels(frame, color),
             np.round(depth * 1000),
         )
+
     return views.finish(
         sequence.color_intrinsics,
         sequence.depth_intrinsics,

@@ -1,7 +1,6 @@
 """ScanNet's ``.sens`` recordings: cameras and frames, read one frame at a time.
 
-Enters: a ``.sens`` file, version 4. Leaves: its cameras, and frames with pose, JPEG bytes and
-    depth.
+Enters: a ``.sens`` file, version 4. Leaves: its cameras, and frames with pose, JPEG bytes, depth.
 
 The file is a header (four 4×4 matrices, compression, sizes, depth units per metre) and then, per
 frame, camera_to_world, two time stamps, two byte counts, compressed colour, compressed depth.
@@ -53,7 +52,7 @@ def read_sens(path: str | Path, frame_step: int = 1) -> Iterator[SensFrame]:
     """Every ``frame_step``-th frame of a recording; the others are skipped unread.
 
     Raises:
-        ValueError: Another version or compression, or a file cut short; names it and the frame.
+        ValueError: another version or compression, or a file cut short; names it and the frame.
     """
     if frame_step < 1:
         raise ValueError(f'frame_step: expected 1 or more, got {frame_step}')
@@ -68,6 +67,7 @@ def read_sens(path: str | Path, frame_step: int = 1) -> Iterator[SensFrame]:
             if index % frame_step:
                 file.seek(color_bytes + depth_bytes, 1)
                 continue
+
             jpeg = _read(file, color_bytes, where)
             depth = _decode_depth(_read(file, depth_bytes, where), header, where)
             yield SensFrame(index, pose.astype(np.float64), jpeg, depth)
@@ -84,9 +84,12 @@ def read_sens_header(path: str | Path) -> SensHeader:
         if name_bytes > _MAX_NAME:
             raise ValueError(f'{path}: not a .sens file (its sensor name has {name_bytes} bytes)')
         _read(file, name_bytes, str(path))
+
+        # colour K, colour extrinsics, depth K, depth extrinsics
         matrices = np.frombuffer(_read(file, 4 * 64, str(path)), '<f4').reshape(4, 4, 4)
         fields = struct.unpack('<2i4IfQ', _read(file, 36, str(path)))
         first_frame = file.tell()
+
     color_compression, depth_compression, *sides, units_per_metre, num_frames = fields
     if color_compression != _JPEG or depth_compression not in (_DEPTH_RAW, _DEPTH_ZLIB):
         raise ValueError(
@@ -95,6 +98,7 @@ def read_sens_header(path: str | Path) -> SensHeader:
         )
     if not all(0 < side <= _MAX_SIDE for side in sides) or not units_per_metre > 0:
         raise ValueError(f'{path}: impossible image sizes {sides} or depth unit {units_per_metre}')
+
     color_width, color_height, depth_width, depth_height = sides
     return SensHeader(
         color_intrinsics=matrices[0, :3, :3].astype(np.float64),

@@ -16,7 +16,13 @@ from PIL import Image
 
 from oneformer3d.files.images import MISSING_DEPTH
 
-from ..posed_rgbd import LAYOUTS_IN_WORDS, find_layout, read_matrix
+from ..posed_rgbd import (
+    LAYOUTS_IN_WORDS,
+    Layout,
+    find_layout,
+    read_matrix,
+    read_square_or_padded,
+)
 
 _OFFSETS = (0, 1, 3, 8, 20)  # neighbours of a frame that it is compared with, in a long sequence
 _RIGID_TOLERANCE = 1e-2
@@ -39,7 +45,7 @@ class DoctorFrames:
         color_matrix, depth_matrix: (3, 3) of the files, None where there is no such file.
         built_in_color: (3, 3) that the package takes for colour and no file names, or None.
         num_bad_poses, num_unreadable: frames left out.
-        notes: faults of the files themselves, with their mends.
+        notes: faults of the files themselves, and what to do about them.
     """
 
     poses: NDArray[np.float64]
@@ -57,21 +63,6 @@ class DoctorFrames:
     num_bad_poses: int
     num_unreadable: int
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class IntrinsicsCandidates:
-    """Named intrinsics (3, 3) that the depth and the colour images may have.
-
-    Attributes:
-        depth, color: name → matrix, for images of their sizes.
-        expected_depth, expected_color: names of those that the package reads.
-    """
-
-    depth: dict[str, NDArray[np.float64]]
-    color: dict[str, NDArray[np.float64]]
-    expected_depth: str
-    expected_color: str
 
 
 def load_frames(folder: str | Path, max_frames: int = 24, num_pixels: int = 600) -> DoctorFrames:
@@ -95,41 +86,31 @@ def load_frames(folder: str | Path, max_frames: int = 24, num_pixels: int = 600)
     color_matrix, depth_matrix = (_intrinsics_file(folder / name) for name in layout.intrinsics)
     if color_matrix is None and depth_matrix is None:
         raise FileNotFoundError(f'{folder / layout.intrinsics[0]}: no such file')
-    listed, num_bad = [], 0
-    notes: list[str] = []
-    for name, depth_path in layout.list_depth(folder):
-        color_path, pose_path = layout.find_color(folder, name), layout.pose_path(folder, name)
-        if color_path is None or not pose_path.is_file():
-            continue
-        pose, note = _upright_matrix(read_matrix(pose_path, 4))
-        if pose is None:
-            num_bad += 1
-            continue
-        if note is not None and note not in notes:
-            notes.append(note)
-        listed.append((pose, color_path, depth_path))
-    chosen, groups = choose_frames(len(listed), max_frames)
-    read, kept, num_unreadable = [], [], 0
-    for index, group in zip(chosen, groups):
-        images = _read(*listed[index][1:])
+
+    listed, num_bad, notes = _list_frames(folder, layout)
+    read, groups, num_unreadable = [], [], 0
+    for index, group in zip(*choose_frames(len(listed), max_frames)):
+        pose, color_path, depth_path = listed[index]
+        images = _read(color_path, depth_path)
         if images is None or not (images[0] > 0).any():
             num_unreadable += 1
-            continue
-        read.append((listed[index][0], listed[index][1], *images))
-        kept.append(group)
+        else:
+            read.append((pose, color_path, *images))
+            groups.append(group)
     if len(read) < 2:
         raise ValueError(
             f'{folder}: {len(read)} usable frames, two are needed ({num_bad} with a bad pose, '
             f'{num_unreadable} unreadable or without depth)'
         )
-    if len({images[2].shape for images in read}) > 1 or len({i[4] for i in read}) > 1:
-        raise ValueError(f'{folder}: frames of different sizes')
     poses, color_paths, depth, brightness, color_sizes = zip(*read)
-    depth, brightness = np.stack(depth), np.stack(brightness)
+    if len({image.shape for image in depth}) > 1 or len(set(color_sizes)) > 1:
+        raise ValueError(f'{folder}: frames of different sizes')
+
+    depth, brightness = np.stack(depth), np.stack(brightness)  # (F, H, W)
     pixels = np.stack([sample_pixels(d, num_pixels, seed=i) for i, d in enumerate(depth)])
     frame = np.arange(len(depth))[:, None]
-    column, row = pixels[..., 0], pixels[..., 1]
-    kept = np.array(kept)
+    column, row = pixels[..., 0], pixels[..., 1]  # (F, n)
+    in_group = np.equal.outer(groups, groups)  # (F, F)
     return DoctorFrames(
         poses=np.stack(poses),
         depth=depth,
@@ -137,7 +118,7 @@ def load_frames(folder: str | Path, max_frames: int = 24, num_pixels: int = 600)
         pixels=pixels.astype(np.float64),
         pixel_depth=depth[frame, row, column],
         brightness_of_pixels=brightness[frame, row, column],
-        pairs=(kept[:, None] == kept[None]) & ~np.eye(len(kept), dtype=bool),
+        pairs=in_group & ~np.eye(len(groups), dtype=bool),
         color_paths=color_paths,
         color_size=color_sizes[0],
         color_matrix=color_matrix,
@@ -145,7 +126,7 @@ def load_frames(folder: str | Path, max_frames: int = 24, num_pixels: int = 600)
         built_in_color=_built_in_color(layout.read_intrinsics, folder, color_matrix, depth_matrix),
         num_bad_poses=num_bad,
         num_unreadable=num_unreadable,
-        notes=tuple(notes),
+        notes=notes,
     )
 
 
@@ -167,59 +148,32 @@ def choose_frames(num_frames: int, max_frames: int) -> tuple[list[int], list[int
     return [index for index, _ in chosen], [group for _, group in chosen]
 
 
-def read_intrinsics_candidates(frames: DoctorFrames) -> IntrinsicsCandidates:
-    """What the intrinsics could be: each file's, resized to the other image, or of another size."""
-    size, color_size = frames.depth.shape[1:], frames.color_size
-    from_file = frames.depth_matrix if frames.depth_matrix is not None else frames.color_matrix
-    color_file = frames.color_matrix if frames.color_matrix is not None else frames.depth_matrix
-    depth = {'of the depth file': from_file}
-    color = {'of the colour file': color_file}
-    if frames.color_matrix is not None and frames.depth_matrix is not None:
-        depth['of the colour file'] = color_file
-        color['of the depth file'] = from_file
-    if size != color_size:
-        depth['of the colour file, resized to depth'] = resized(color_file, color_size, size)
-        color['of the depth file, resized to colour'] = resized(from_file, size, color_size)
-    expected_color = 'of the colour file'
-    if frames.built_in_color is not None:
-        expected_color = 'known of this kind of recording'
-        color[expected_color] = frames.built_in_color
-    for candidates, image_size in ((depth, size), (color, color_size)):
-        for name, matrix in list(candidates.items()):
-            guess = implied_size(matrix)
-            if abs(guess[1] / image_size[1] - 1) > 0.15 and not name.endswith(('depth', 'colour')):
-                fitted = resized(matrix, guess, image_size)
-                candidates[f'{name}, resized from {guess[0]}×{guess[1]}'] = fitted
-    return IntrinsicsCandidates(
-        _distinct(depth, 'of the depth file'),
-        _distinct(color, expected_color),
-        'of the depth file',
-        expected_color,
-    )
-
-
-def resized(
-    matrix: NDArray, size_from: tuple[int, int], size_to: tuple[int, int]
-) -> NDArray[np.float64]:
-    """Intrinsics after resizing the image, by the pixel-centre rule; sizes are (H, W)."""
-    scale = np.array([size_to[1] / size_from[1], size_to[0] / size_from[0]])
-    result = np.array(matrix, dtype=np.float64)
-    result[:2] *= scale[:, None]
-    result[:2, 2] = (matrix[:2, 2] + 0.5) * scale - 0.5
-    return result
-
-
-def implied_size(matrix: NDArray) -> tuple[int, int]:
-    """(H, W) of an image whose middle is the principal point."""
-    return max(1, round(2 * matrix[1, 2] + 1)), max(1, round(2 * matrix[0, 2] + 1))
-
-
 def sample_pixels(depth: NDArray, count: int, seed: int) -> NDArray[np.int64]:
     """(count, 2) pixels (x, y) with depth, drawn evenly; repeated where there are fewer."""
     rng = np.random.default_rng(seed)
     row, column = np.nonzero(depth > 0)
     chosen = rng.choice(len(row), count, replace=len(row) < count)
     return np.stack([column[chosen], row[chosen]], axis=1)
+
+
+def _list_frames(
+    folder: Path, layout: Layout
+) -> tuple[list[tuple[NDArray[np.float64], Path, Path]], int, tuple[str, ...]]:
+    """Pose, colour and depth file of every frame; how many poses are bad; notes on the poses."""
+    listed, num_bad = [], 0
+    notes: dict[str, None] = {}
+    for name, depth_path in layout.list_depth(folder):
+        color_path, pose_path = layout.find_color(folder, name), layout.pose_path(folder, name)
+        if color_path is None or not pose_path.is_file():
+            continue
+        pose, note = _upright_matrix(read_matrix(pose_path, 4))
+        if pose is None:
+            num_bad += 1
+            continue
+        if note is not None:
+            notes[note] = None
+        listed.append((pose, color_path, depth_path))
+    return listed, num_bad, tuple(notes)
 
 
 def _upright_matrix(matrix: NDArray) -> tuple[NDArray | None, str | None]:
@@ -245,10 +199,7 @@ def _intrinsics_file(path: Path) -> NDArray[np.float64] | None:
     """(3, 3) of a file that may be missing; ScanNet's 4×4 is accepted."""
     if not path.is_file():
         return None
-    try:
-        matrix = read_matrix(path, 3)
-    except ValueError:
-        matrix = read_matrix(path, 4)[:3, :3]
+    matrix = read_square_or_padded(path)
     if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-9:
         raise ValueError(f'{path}: not intrinsics of a camera: {matrix.tolist()}')
     return matrix
@@ -286,13 +237,3 @@ def _read(
         raise ValueError(f'{depth_path}: expected a depth image, got shape {depth.shape}')
     depth[(depth == MISSING_DEPTH) | ~np.isfinite(depth)] = 0
     return depth, np.asarray(grey, dtype=np.float32), color_size
-
-
-def _distinct(candidates: dict[str, NDArray], keep: str) -> dict[str, NDArray[np.float64]]:
-    """The candidates without repetitions; ``keep`` is never the one that is dropped."""
-    ordered = sorted(candidates.items(), key=lambda item: item[0] != keep)
-    distinct: dict[str, NDArray] = {}
-    for name, matrix in ordered:
-        if not any(np.allclose(matrix, other, rtol=1e-3, atol=0.3) for other in distinct.values()):
-            distinct[name] = np.asarray(matrix, dtype=np.float64)
-    return distinct

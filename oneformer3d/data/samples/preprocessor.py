@@ -36,11 +36,13 @@ class SceneDataPreprocessor(BaseDataPreprocessor):
                 raise ValueError(
                     f'inputs: {len(points)} point clouds but {len(value)} entries of {key!r}'
                 )
+
         data_samples = data.get('data_samples')
         if data_samples is not None and len(data_samples) != len(points):
             raise ValueError(
                 f'batch: {len(points)} point clouds but {len(data_samples)} data samples'
             )
+
         return {
             'inputs': self.cast_data(dict(inputs)),
             'data_samples': self.cast_data(data_samples),

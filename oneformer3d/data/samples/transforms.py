@@ -71,6 +71,7 @@ class RandomRotScaleTrans:
         """Return moved ``results``."""
         angle = np.random.uniform(*self.rot_range)
         scale = np.random.uniform(*self.scale_ratio_range)
+
         sin, cos = np.sin(angle), np.cos(angle)
         moved_from_old = np.eye(4)
         moved_from_old[:3, :3] = scale * np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
@@ -162,6 +163,7 @@ def move_scene(results: dict[str, Any], moved_from_old: np.ndarray) -> dict[str,
     if 'elastic_coords' in results:
         raise ValueError('elastic distortion must come after the transforms that move points')
     points = results['points'].copy()
+    # x' = A x + b, in double so that nothing is lost over several moves
     xyz = points[:, :3].astype(np.float64)
     points[:, :3] = xyz @ moved_from_old[:3, :3].T + moved_from_old[:3, 3]
     augmented_from_original = moved_from_old @ results['augmented_from_original']
@@ -171,7 +173,7 @@ def move_scene(results: dict[str, Any], moved_from_old: np.ndarray) -> dict[str,
 def elastic_offsets(
     coords: np.ndarray, granularity: float, noise: np.ndarray | None = None
 ) -> np.ndarray:
-    """Smooth random offsets at given places (the elastic distortion of SSTNet and its heirs).
+    """Smooth random offsets at given positions (the elastic distortion of SSTNet and its heirs).
 
     Standard normal noise on a grid of ``n = |x|max // granularity + 3`` nodes per axis that spans
     ±(n − 1)·granularity (so nodes are 2·granularity apart), twice blurred by a 3-tap box along
@@ -188,7 +190,8 @@ def elastic_offsets(
     """
     num_nodes = (np.abs(coords).max(axis=0) // granularity).astype(np.int64) + 3
     at_node = coords.astype(np.float64) / (2 * granularity) + (num_nodes - 1) / 2
-    # Two 3-tap blurs reach two nodes far; the grid's own border stays where it is.
+
+    # two 3-tap blurs reach two nodes far; the grid's own border stays where it is.
     first = np.maximum(np.floor(at_node.min(axis=0)).astype(np.int64) - 2, 0)
     last = np.minimum(np.floor(at_node.max(axis=0)).astype(np.int64) + 3, num_nodes - 1)
     shape = tuple(last - first + 1)
@@ -198,9 +201,10 @@ def elastic_offsets(
         field = noise[(slice(None), *(slice(a, b + 1) for a, b in zip(first, last)))]
     for axis in (1, 2, 3, 1, 2, 3):
         field = uniform_filter1d(field, size=3, axis=axis, mode='constant')
-    places = (at_node - first).T
+
+    positions = (at_node - first).T  # (3, N)
     return np.stack(
-        [map_coordinates(component, places, order=1, mode='nearest') for component in field],
+        [map_coordinates(component, positions, order=1, mode='nearest') for component in field],
         axis=1,
     ).astype(np.float32)
 

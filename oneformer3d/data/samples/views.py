@@ -165,6 +165,7 @@ class LoadPosedViews:
             )
         if self.store is None:
             return usable
+
         stored = [frame for frame in usable if self.store.has(scene.name, frame.name)]
         if usable and not stored and not self.allow_missing:
             raise ValueError(

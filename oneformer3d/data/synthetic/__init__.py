@@ -1,10 +1,10 @@
 """Synthetic rooms: procedural scenes scanned into posed RGB-D images and labelled clouds.
 
-Enters: a seed. Leaves: ``generate_scene`` gives one room as arrays, ``generate_dataset`` a data set
+Enters: a seed. Leaves: ``generate_scene`` gives one room as arrays, ``generate_dataset`` a dataset
 on disk in the ScanNet layout.
 
 The way through the files: ``layout`` furnishes a room (``furniture`` builds, ``placement`` finds
-places), ``mesh`` joins the shapes, ``render`` walks a camera through them (``textures`` colours
+positions), ``mesh`` joins the shapes, ``render`` walks a camera through them (``textures`` colours
 what it sees), ``fuse`` thins the depth images to a cloud, ``scan`` is all of that for one seed,
 ``files`` and ``generate`` write a set.
 
@@ -30,7 +30,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name from its module when it is first used."""
+    """Import a public name from its module when it is first used."""
     if name not in _HOME:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     from importlib import import_module

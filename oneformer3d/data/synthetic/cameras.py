@@ -1,4 +1,6 @@
-"""Where the images of a room are taken from: a room in, intrinsics and poses out.
+"""Where the images of a room are taken from.
+
+Enters: a ``Room``. Leaves: intrinsics (3, 3) and poses (4, 4).
 
 A handheld walk: most views look outwards from a loop around the middle of the room, some across it.
 Axes are OpenCV's (x right, y down, z forward), poses ``world_from_cam``, the centre of the top-left
@@ -28,7 +30,6 @@ def pixel_rays(
 
     Args:
         intrinsics: (3, 3).
-        image_size: (H, W).
         offset: added to each pixel's (u, v).
 
     Returns:
@@ -50,9 +51,7 @@ def walk(
     edge across the room. Positions closer than ``MIN_CLEARANCE`` to a surface are drawn again.
 
     Args:
-        rng: source of randomness.
         scene: the mesh, ready for rays.
-        room: the room.
         num_views: how many.
 
     Returns:
@@ -64,12 +63,14 @@ def walk(
     for i in range(num_views):
         angle = start + 2 * np.pi * (i + rng.uniform(-0.3, 0.3)) / num_views
         inward = i % 3 == 2
+
         for _ in range(20):
             radius = rng.uniform(0.65, 0.8) if inward else rng.uniform(0.05, 0.35)
             xy = middle + radius * half * (np.cos(angle), np.sin(angle))
             position = np.array([*xy, rng.uniform(1.3, 1.7)])
             if clearance(scene, position) > MIN_CLEARANCE:
                 break
+
         heading = angle + np.pi * inward + rng.normal(0.0, 0.2)
         pitch = np.deg2rad(rng.uniform(-30, -15) if inward else rng.uniform(-25, 12))
         poses.append(look(position, heading, pitch, roll=rng.normal(0.0, np.deg2rad(3.0))))

@@ -2,7 +2,7 @@
 
 Raw ids on disk are 1…C in the order of ``SYNTHETIC_CLASSES``; 0 is unlabeled (clutter). Names are
 ScanNet's where ScanNet has them. The classes of one *pattern group* share their shapes, sizes,
-places and colours; only a printed pattern of 4 to 6 cm period, which images resolve and points
+positions and colours; only a printed pattern of 4 to 6 cm period, which images resolve and points
 five centimetres apart do not, tells them from each other.
 """
 
@@ -62,6 +62,6 @@ def raw_id(name: str) -> int:
         1…C.
 
     Raises:
-        ValueError: The name is no class.
+        ValueError: the name is no class.
     """
     return SYNTHETIC_CLASSES.index(name) + 1

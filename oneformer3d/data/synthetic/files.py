@@ -1,4 +1,6 @@
-"""A scanned room in, its files in the ScanNet layout out, and its entry of the infos back.
+"""Files of a scanned room in the ScanNet layout.
+
+Enters: a ``RoomScan``. Leaves: its files, and its entry of the infos.
 
 ``write_scan`` makes ``points/``, ``super_points/``, ``semantic_mask/`` and ``instance_mask/``
 ``<scene>.bin`` and ``posed_images/<scene>/`` with, per frame, ``.jpg`` colour, ``.png`` depth in
@@ -17,18 +19,16 @@ import numpy as np
 
 from oneformer3d.files.atomic import atomic_write_bytes
 
-from .render import Frame
+from .render import RenderedFrame
 from .scan import RoomScan
 
 CLOUD_FOLDERS = ('super_points', 'semantic_mask', 'instance_mask', 'points')
 
 
 def write_scan(root: Path, scene: str, scan: RoomScan, jpeg_quality: int) -> None:
-    """Writes all files of a scene; a killed writer leaves the scene incomplete, never half.
+    """Write all files of a scene; a killed writer leaves the scene incomplete, never half.
 
     Args:
-        root: data root.
-        scene: scene name.
         scan: what to write.
         jpeg_quality: 1–100.
     """
@@ -50,7 +50,7 @@ def is_complete(root: Path, scene: str) -> bool:
 
 
 def write_frames(folder: Path, scan: RoomScan, jpeg_quality: int) -> None:
-    """Writes the images of a scene beside their final place and moves them there at once."""
+    """Write the images of a scene beside their final folder and move them there at once."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}.') as temporary:
         images = Path(temporary) / 'images'
@@ -59,17 +59,19 @@ def write_frames(folder: Path, scan: RoomScan, jpeg_quality: int) -> None:
         np.savetxt(images / 'depth_intrinsic.txt', scan.intrinsics, fmt='%.9f')
         for index, frame in enumerate(scan.frames):
             write_frame(images, f'{index:05d}', frame, jpeg_quality)
+
         if folder.exists():  # left by a writer that was killed before the points
             shutil.rmtree(folder)
         os.replace(images, folder)
 
 
-def write_frame(folder: Path, name: str, frame: Frame, jpeg_quality: int) -> None:
-    """Writes the five files of one frame."""
+def write_frame(folder: Path, name: str, frame: RenderedFrame, jpeg_quality: int) -> None:
+    """Write the five files of one frame."""
     jpeg = [
         *(cv2.IMWRITE_JPEG_QUALITY, jpeg_quality),
         *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
     ]
+
     for suffix, image, options in (
         ('.jpg', frame.color[..., ::-1], jpeg),
         ('.png', frame.depth, []),
@@ -87,8 +89,6 @@ def scene_info(root: Path, scene: str, image_size: tuple[int, int]) -> dict[str,
     """The entry of a written scene in the infos file.
 
     Args:
-        root: data root.
-        scene: scene name.
         image_size: (H, W) of colour and depth.
 
     Returns:
@@ -97,6 +97,7 @@ def scene_info(root: Path, scene: str, image_size: tuple[int, int]) -> dict[str,
     folder = root / 'posed_images' / scene
     intrinsics = np.loadtxt(folder / 'intrinsic.txt').tolist()
     frames = sorted(path.stem for path in folder.glob('*.jpg'))
+
     return {
         'scene_id': scene,
         'lidar_points': {'num_pts_feats': 6, 'lidar_path': f'{scene}.bin'},

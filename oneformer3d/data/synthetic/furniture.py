@@ -1,4 +1,6 @@
-"""Furniture: a random generator in, parts in a local frame out.
+"""Furniture.
+
+Enters: a random generator. Leaves: a ``Blueprint`` of parts in a local frame.
 
 Local frame: x along the width with 0 in the middle, y from the back (0) to the front, z up from
 the floor. The builders of one pattern group (``make_panel``, ``make_storage_box``,
@@ -78,6 +80,7 @@ def make_chair(rng: np.random.Generator, name: str) -> Blueprint:
     h = seat + rng.uniform(0.4, 0.5)
     cloth = soft_material(rng, Pattern.CLOUDS, (0.2, 0.9), (0.1, 0.3))
     frame = plain_material(rng, (0.1, 0.5))
+
     parts = [
         Part(box((-w / 2, 0, seat - 0.05), (w / 2, d, seat)), cloth),
         Part(box((-w / 2, 0, seat), (w / 2, 0.05, h)), cloth),
@@ -146,6 +149,7 @@ def make_bookshelf(rng: np.random.Generator, name: str) -> Blueprint:
         Part(box((-w / 2, 0.02, 0), (-w / 2 + 0.03, d, h)), wood),
         Part(box((w / 2 - 0.03, 0.02, 0), (w / 2, d, h)), wood),
     ]
+
     pitch = (h - 0.03) / num_shelves
     for z in np.linspace(0.0, h - 0.03, num_shelves + 1):
         parts.append(Part(box((-w / 2 + 0.03, 0.02, z), (w / 2 - 0.03, d, z + 0.03)), wood))

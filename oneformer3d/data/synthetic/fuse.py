@@ -1,7 +1,9 @@
-"""Posed RGB-D frames in, one labelled point cloud out.
+"""One labelled point cloud of many rendered frames.
+
+Enters: V frames. Leaves: a ``LabelledCloud`` of N points.
 
 Every valid pixel is a candidate point. Candidates are thinned at random until no two are closer
-than the spacing, so density is even and only seen surfaces have points. A point has the position
+than the spacing, so density is even and only visible surfaces have points. A point has the position
 and labels of one pixel and the colour of one pixel, nothing is averaged; the two lie some two
 centimetres apart, as colour and geometry do in a handheld scan. Exact colours would let the
 directions in which neighbours agree betray a pattern finer than the points.
@@ -15,7 +17,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from .cameras import pixel_rays
-from .render import Frame
+from .render import RenderedFrame
 from .settings import RoomSettings
 
 
@@ -38,14 +40,13 @@ class LabelledCloud:
 
 def fuse_frames(
     rng: np.random.Generator,
-    frames: list[Frame],
+    frames: list[RenderedFrame],
     intrinsics: np.ndarray,
     settings: RoomSettings,
 ) -> LabelledCloud:
-    """Fuses all views of a room.
+    """Fuse all views of a room.
 
     Args:
-        rng: source of randomness.
         frames: V frames.
         intrinsics: (3, 3) of all of them.
         settings: ``point_spacing``, ``color_misalignment``, ``min_instance_points``.
@@ -53,16 +54,20 @@ def fuse_frames(
     Returns:
         The cloud.
     """
-    parts = [candidates(frame, intrinsics) for frame in frames]
+    of_frames = [candidates(frame, intrinsics) for frame in frames]
     xyz, color, normal, semantic, instance = (
-        np.concatenate(columns) for columns in zip(*parts, strict=True)
-    )
+        np.concatenate(columns) for columns in zip(*of_frames, strict=True)
+    )  # (M, 3) or (M,) each
+
     pool = one_per_cell(rng, xyz, settings.point_spacing / 2)
     keep = np.sort(pool[thin(xyz[pool], settings.point_spacing)])
-    wanted = xyz[keep] + rng.normal(0.0, settings.color_misalignment, (len(keep), 3))
-    source = pool[cKDTree(xyz[pool]).query(wanted)[1]]
+
+    # the colour of a point of the same object, some two centimetres away
+    shifted = xyz[keep] + rng.normal(0.0, settings.color_misalignment, (len(keep), 3))
+    source = pool[cKDTree(xyz[pool]).query(shifted)[1]]
     same_object = (semantic[source] == semantic[keep]) & (instance[source] == instance[keep])
     color = color[np.where(same_object, source, keep)]
+
     semantic, instance = semantic[keep].astype(np.int64), instance[keep].astype(np.int64)
     few = (np.bincount(instance) < settings.min_instance_points)[instance] & (instance > 0)
     return LabelledCloud(
@@ -73,27 +78,26 @@ def fuse_frames(
     )
 
 
-def candidates(frame: Frame, intrinsics: np.ndarray) -> tuple[np.ndarray, ...]:
+def candidates(frame: RenderedFrame, intrinsics: np.ndarray) -> tuple[np.ndarray, ...]:
     """All points of one depth image.
 
     Args:
-        frame: the frame.
         intrinsics: (3, 3).
 
     Returns:
         xyz (M, 3), colour (M, 3), normal (M, 3), raw class ids (M,), instance ids (M,).
     """
     z = frame.depth.reshape(-1) / 1000.0
-    seen = np.flatnonzero(z)
-    rays = pixel_rays(intrinsics, frame.depth.shape)[seen]
+    valid = np.flatnonzero(z)  # (M,)
+    rays = pixel_rays(intrinsics, frame.depth.shape)[valid]
     world_from_cam = frame.world_from_cam
-    xyz = (z[seen, None] * rays) @ world_from_cam[:3, :3].T + world_from_cam[:3, 3]
+    xyz = (z[valid, None] * rays) @ world_from_cam[:3, :3].T + world_from_cam[:3, 3]
     return (
         xyz,
-        frame.point_color.reshape(-1, 3)[seen],
-        frame.normal.reshape(-1, 3)[seen],
-        frame.semantic.reshape(-1)[seen],
-        frame.instance.reshape(-1)[seen],
+        frame.point_color.reshape(-1, 3)[valid],
+        frame.normal.reshape(-1, 3)[valid],
+        frame.semantic.reshape(-1)[valid],
+        frame.instance.reshape(-1)[valid],
     )
 
 
@@ -101,7 +105,6 @@ def one_per_cell(rng: np.random.Generator, xyz: np.ndarray, size: float) -> np.n
     """One random candidate of each occupied cubic cell.
 
     Args:
-        rng: source of randomness.
         xyz: (M, 3) metres.
         size: cell size in metres.
 
@@ -111,6 +114,7 @@ def one_per_cell(rng: np.random.Generator, xyz: np.ndarray, size: float) -> np.n
     cell = np.floor((xyz - xyz.min(axis=0)) / size).astype(np.int64)
     extent = cell.max(axis=0) + 1
     key = (cell[:, 0] * extent[1] + cell[:, 1]) * extent[2] + cell[:, 2]
+
     order = rng.permutation(len(xyz)).astype(np.int32)
     last = np.full(extent.prod(), -1, dtype=np.int32)
     last[key[order]] = order  # of candidates in one cell the last in the random order stays
@@ -145,7 +149,7 @@ def first_in_neighborhood(num: int, pairs: np.ndarray) -> np.ndarray:
     Returns:
         (num,) bool, the nodes of the set.
     """
-    state = np.zeros(num, dtype=np.int8)  # 0 open, 1 kept, 2 dropped
+    state = np.zeros(num, dtype=np.int8)  # 0 open, 1 in the set, 2 dropped
     while True:
         blocked = np.zeros(num, dtype=bool)
         blocked[pairs[:, 1]] = True

@@ -1,4 +1,6 @@
-"""Seed and counts in, a data set of synthetic rooms in the ScanNet layout out.
+"""A dataset of synthetic rooms in the ScanNet layout.
+
+Enters: a seed and counts. Leaves: a data root.
 
 Each scene depends on the seed, the settings and its own name only, so the bytes do not depend on
 the number of workers, and a run that was interrupted continues with the scenes that are missing.
@@ -49,24 +51,23 @@ def generate_dataset(
     progress: bool = True,
     settings: RoomSettings | None = None,
 ) -> DatasetSummary:
-    """Makes a data set of synthetic rooms, or completes one.
+    """Make a dataset of synthetic rooms, or complete one.
 
     Writes the scenes (see ``files.py``), ``oneformer3d_infos_{train,val}.json``,
     ``meta_data/synthetic_{train,val,train_debug}.txt`` and the settings they were made with.
 
     Args:
         out: data root, made if missing.
-        num_train, num_val: Scenes per split; more can be added later.
+        num_train, num_val: scenes per split; more can be added later.
         seed: not negative.
         num_workers: processes; None = one per core.
-        progress: show a progress bar.
         settings: sizes, counts and noise of the rooms.
 
     Returns:
         Counts and time.
 
     Raises:
-        ValueError: Bad arguments, or ``out`` holds other data.
+        ValueError: bad arguments, or ``out`` holds other data.
         RuntimeError: A worker process died.
     """
     if num_train < 0 or num_val < 0 or num_train + num_val == 0 or seed < 0:
@@ -80,6 +81,7 @@ def generate_dataset(
         )
     if num_workers is not None and num_workers < 1:
         raise ValueError(f'num_workers: expected 1 or more, got {num_workers}')
+
     start = time.perf_counter()
     root = Path(out)
     settings = RoomSettings() if settings is None else settings
@@ -89,10 +91,12 @@ def generate_dataset(
         'val': [f'room{FIRST_VAL_NUMBER + number:04d}_00' for number in range(num_val)],
     }
     scenes = splits['train'] + splits['val']
+
     missing = [scene for scene in scenes if not is_complete(root, scene)]
     finished = make_scenes(root, missing, seed, settings, num_workers or os.cpu_count() or 1)
     for _ in tqdm(finished, total=len(missing), desc='rooms', unit='room', disable=not progress):
         pass
+
     write_splits(root, splits, settings)
     sizes = [(root / 'points' / f'{scene}.bin').stat().st_size for scene in scenes]
     return DatasetSummary(
@@ -104,16 +108,17 @@ def generate_dataset(
 
 
 def stamp_settings(root: Path, seed: int, settings: RoomSettings) -> None:
-    """Writes what a set is made with into its root, or compares with what is there.
+    """Write what a set is made with into its root, or compare with what is there.
 
     Raises:
-        ValueError: The root holds a set of another seed or other settings, or another data set.
+        ValueError: the root holds a set of another seed or other settings, or another dataset.
     """
     if root.exists() and not root.is_dir():
         raise ValueError(f'{root}: expected a folder')
     stamp = {'generator_version': GENERATOR_VERSION, 'seed': seed, **asdict(settings)}
     stamp = json.loads(json.dumps(stamp))  # as it reads back: tuples are lists
     path = root / STAMP_PATH
+
     if not path.exists():
         if (root / 'points').exists():
             raise ValueError(
@@ -121,6 +126,7 @@ def stamp_settings(root: Path, seed: int, settings: RoomSettings) -> None:
             )
         atomic_write_bytes(path, json.dumps(stamp, indent=1).encode() + b'\n')
         return
+
     try:
         found = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
@@ -139,7 +145,7 @@ def stamp_settings(root: Path, seed: int, settings: RoomSettings) -> None:
 def make_scenes(
     root: Path, scenes: list[str], seed: int, settings: RoomSettings, num_workers: int
 ) -> Iterator[str]:
-    """Makes scenes, in this process for one worker, else in several; yields names as they finish.
+    """Make scenes, in this process for one worker, else in several; yield names as they finish.
 
     Raises:
         RuntimeError: A worker process died.
@@ -149,6 +155,7 @@ def make_scenes(
         for scene in scenes:
             yield make_scene(root, scene, seed, settings)
         return
+
     with ProcessPoolExecutor(num_workers, mp_context=worker_context()) as pool:
         futures = [pool.submit(make_scene, root, scene, seed, settings) for scene in scenes]
         try:
@@ -172,13 +179,10 @@ def worker_context() -> multiprocessing.context.BaseContext:
 
 
 def make_scene(root: Path, scene: str, seed: int, settings: RoomSettings) -> str:
-    """Makes and writes one scene.
+    """Make and write one scene; return its name.
 
     Args:
-        root: data root.
-        scene: scene name.
         seed: seed of the set.
-        settings: settings of the set.
 
     Returns:
         The scene's name.
@@ -191,12 +195,10 @@ def make_scene(root: Path, scene: str, seed: int, settings: RoomSettings) -> str
 
 
 def write_splits(root: Path, splits: dict[str, list[str]], settings: RoomSettings) -> None:
-    """Writes scene lists and infos of written scenes.
+    """Write scene lists and infos of written scenes.
 
     Args:
-        root: data root.
         splits: scene names of 'train' and 'val'.
-        settings: settings of the set.
     """
     lists = {**splits, 'train_debug': splits['train'][:NUM_DEBUG_SCENES]}
     for split, scenes in lists.items():

@@ -1,8 +1,10 @@
-"""An empty room in, a furnished one out: which objects, and where they stand.
+"""A furnished room: which objects, and where they stand.
+
+Enters: ranges of sizes and counts. Leaves: a ``Room`` with its placed objects.
 
 World frame: metres, z up, the floor at z = 0, the room's footprint centred near the origin. Objects
-are tried at random places one after the other, large ones first; what does not fit is left out.
-Members of a pattern group are shuffled before they are placed, so a class has no favourite place.
+are tried at random positions one after the other, large ones first; what does not fit is left out.
+Members of a pattern group are shuffled before they are placed: a class has no favourite position.
 """
 
 from dataclasses import dataclass
@@ -36,13 +38,12 @@ class Room:
 
 
 def make_room(rng: np.random.Generator, settings: RoomSettings) -> Room:
-    """Builds and furnishes a room.
+    """Build and furnish a room.
 
     Several furnishings are tried; the first that has every wanted class is taken, else the one
     with most classes.
 
     Args:
-        rng: source of randomness.
         settings: ranges of sizes and counts.
 
     Returns:
@@ -52,6 +53,7 @@ def make_room(rng: np.random.Generator, settings: RoomSettings) -> Room:
     low = rng.uniform(-0.5, 0.5, 2) - extent / 2
     high = low + extent
     height = rng.uniform(*settings.room_height)
+
     wanted = draw_names(rng, settings)
     best: list[Placed] = []
     for _ in range(NUM_LAYOUTS):
@@ -60,6 +62,7 @@ def make_room(rng: np.random.Generator, settings: RoomSettings) -> Room:
             best = placed
         if num_classes(best) == len(set(wanted)):
             break
+
     objects = make_shell(rng, low, high, height)
     num_instances = 0
     for blueprint, world_from_object in best:
@@ -87,6 +90,8 @@ def draw_names(rng: np.random.Generator, settings: RoomSettings) -> list[str | N
             strict=True,
         )
     )
+
+    # large ones first
     return [
         *repeat(rng, 'door', settings.num_doors),
         *repeat(rng, 'bed', settings.num_beds),
@@ -102,10 +107,9 @@ def draw_names(rng: np.random.Generator, settings: RoomSettings) -> list[str | N
 
 
 def furnish(rng: np.random.Generator, plan: FloorPlan, names: list[str | None]) -> list[Placed]:
-    """Builds and places objects one after the other.
+    """Build and place objects one after the other.
 
     Args:
-        rng: source of randomness.
         plan: an empty floor; filled.
         names: classes in order, None for clutter.
 
@@ -117,13 +121,13 @@ def furnish(rng: np.random.Generator, plan: FloorPlan, names: list[str | None]) 
     for name in names:
         blueprint = make_clutter(rng) if name is None else BUILDERS[name](rng, name)
         if name in panels:
-            place = hang_on_wall(rng, plan, blueprint, z=rng.uniform(1.1, 1.4))
+            position = hang_on_wall(rng, plan, blueprint, z=rng.uniform(1.1, 1.4))
         elif name in (None, 'chair') or (name in tables and rng.random() < 0.5):
-            place = place_on_floor(rng, plan, blueprint, gap=0.1)
+            position = place_on_floor(rng, plan, blueprint, gap=0.1)
         else:
-            place = place_against_wall(rng, plan, blueprint, 0.4 if name == 'door' else 0.0)
-        if place is not None:
-            placed.append((blueprint, place))
+            position = place_against_wall(rng, plan, blueprint, 0.4 if name == 'door' else 0.0)
+        if position is not None:
+            placed.append((blueprint, position))
     return placed
 
 
@@ -159,6 +163,7 @@ def make_shell(
     )
     paint = soft_material(rng, Pattern.CLOUDS, (0.6, 1.0), (0.5, 1.5), 0.08, (0.0, 0.3))
     white = soft_material(rng, Pattern.CLOUDS, (0.85, 1.0), (0.5, 1.5), 0.05, (0.0, 0.1))
+
     (x0, y0), (x1, y1) = low, high
     level = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
     shell = [

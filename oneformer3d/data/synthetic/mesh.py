@@ -66,7 +66,7 @@ class RoomMesh:
 
 
 def join_objects(objects: list[SceneObject]) -> RoomMesh:
-    """Places all parts in the world and joins them.
+    """Place all parts in the world and join them.
 
     Args:
         objects: placed objects, at least one part in total.
@@ -78,22 +78,25 @@ def join_objects(objects: list[SceneObject]) -> RoomMesh:
         [] for _ in range(8)
     )
     num_vertices = 0
-    for thing in objects:
-        rotation, translation = thing.world_from_object[:3, :3], thing.world_from_object[:3, 3]
-        for piece in thing.parts:
-            mesh = piece.mesh
+    for placed in objects:
+        rotation, translation = placed.world_from_object[:3, :3], placed.world_from_object[:3, 3]
+        for local in placed.parts:
+            mesh = local.mesh
             local_normals = np.asarray(mesh.face_normals)
-            axes = surface_axes(local_normals) @ rotation.T
-            offset = -axes @ translation
+            # u = a · (x − t), so its map is [a, −a · t]
+            axes = surface_axes(local_normals) @ rotation.T  # (F, 2, 3)
+            offset = -axes @ translation  # (F, 2)
+            uv_maps.append(np.concatenate([axes, offset[..., None]], axis=2))
+
             vertices.append(np.asarray(mesh.vertices) @ rotation.T + translation)
             faces.append(np.asarray(mesh.faces) + num_vertices)
             normals.append(local_normals @ rotation.T)
-            uv_maps.append(np.concatenate([axes, offset[..., None]], axis=2))
             part.append(np.full(len(mesh.faces), len(materials)))
-            raw_ids.append(thing.raw_id)
-            instance_ids.append(thing.instance_id)
-            materials.append(piece.material)
+            raw_ids.append(placed.raw_id)
+            instance_ids.append(placed.instance_id)
+            materials.append(local.material)
             num_vertices += len(mesh.vertices)
+
     return RoomMesh(
         vertices=np.concatenate(vertices),
         faces=np.concatenate(faces).astype(np.int32),
@@ -141,7 +144,7 @@ def frustum(
     """Upright cone segment; a cylinder when both radii are equal.
 
     Args:
-        radius_low, radius_high: Radii in metres at the two heights.
+        radius_low, radius_high: radii in metres at the two heights.
         z: lower and upper height.
         center: x, y of the axis.
         num_sides: facets around.

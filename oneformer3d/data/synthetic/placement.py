@@ -1,7 +1,9 @@
-"""Where an object fits: the free space of a floor plan in, the pose of one more object out.
+"""Where an object fits on a floor plan.
 
-Each ``place_*`` function tries random places that keep its distances and, when one is free, takes
-it. World frame: metres, z up, the floor at z = 0; wall 0…3 are those at y0, x1, y1 and x0.
+Enters: a ``FloorPlan`` with its free space. Leaves: the pose of one more object.
+
+Each ``place_*`` function tries random positions that keep its distances and takes the first that is
+free. World frame: metres, z up, the floor at z = 0; wall 0…3 are those at y0, x1, y1 and x0.
 """
 
 from dataclasses import dataclass, field
@@ -52,12 +54,10 @@ def wall_pose(plan: FloorPlan, wall: int, along: float, z: float, gap: float = 0
 def place_against_wall(
     rng: np.random.Generator, plan: FloorPlan, blueprint: Blueprint, clearance: float
 ) -> np.ndarray | None:
-    """Finds room for an object with its back to a wall and takes it.
+    """Find room for an object with its back to a wall and take it.
 
     Args:
-        rng: source of randomness.
-        plan: changed when a place is found.
-        blueprint: the object.
+        plan: changed when there is room.
         clearance: metres to keep free before it.
 
     Returns:
@@ -70,10 +70,11 @@ def place_against_wall(
         low, high = plan.low[axis] + width / 2 + 0.03, plan.high[axis] - width / 2 - 0.03
         if low > high:
             continue
+
         along = rng.uniform(low, high)
         gap = 0.0 if blueprint.name == 'door' else rng.uniform(0.02, 0.05)
-        place = wall_pose(plan, wall, along, 0.0, gap)
-        footprint = footprint_of(place, (width, depth + clearance))
+        world_from_object = wall_pose(plan, wall, along, 0.0, gap)
+        footprint = footprint_of(world_from_object, (width, depth + clearance))
         interval = (along - width / 2, along + width / 2, 0.0, height)
         if overlaps(footprint, plan.footprints, 0.06) or interval_taken(
             interval, plan.intervals[wall]
@@ -81,14 +82,14 @@ def place_against_wall(
             continue
         plan.footprints.append(footprint)
         plan.intervals[wall].append(interval)
-        return place
+        return world_from_object
     return None
 
 
 def hang_on_wall(
     rng: np.random.Generator, plan: FloorPlan, blueprint: Blueprint, z: float
 ) -> np.ndarray | None:
-    """Finds a free stretch of wall for a panel whose lower edge is at height z and takes it."""
+    """Find a free stretch of wall for a panel whose lower edge is at height z and take it."""
     width, _, height = blueprint.size
     for _ in range(NUM_TRIES):
         wall = int(rng.integers(4))
@@ -104,18 +105,18 @@ def hang_on_wall(
 def place_on_floor(
     rng: np.random.Generator, plan: FloorPlan, blueprint: Blueprint, gap: float
 ) -> np.ndarray | None:
-    """Finds a free place away from the walls, at any angle for small objects, and takes it."""
+    """Find free floor away from the walls, at any angle for small objects, and take it."""
     width, depth, _ = blueprint.size
     for _ in range(NUM_TRIES):
         yaw = rng.uniform(0, 2 * np.pi) if width < FREE_ANGLE_WIDTH else rng.integers(4) * np.pi / 2
         x, y = rng.uniform(plan.low + 0.2, plan.high - 0.2)
         middle = pose(yaw, (x, y, 0.0))
-        place = pose(yaw, (middle @ np.array([0, -depth / 2, 0, 1]))[:3])
-        footprint = footprint_of(place, (width, depth))
+        world_from_object = pose(yaw, (middle @ np.array([0, -depth / 2, 0, 1]))[:3])
+        footprint = footprint_of(world_from_object, (width, depth))
         inside = min(footprint[:2] - plan.low) > gap and min(plan.high - footprint[2:]) > gap
         if inside and not overlaps(footprint, plan.footprints, gap):
             plan.footprints.append(footprint)
-            return place
+            return world_from_object
     return None
 
 
@@ -127,22 +128,22 @@ def footprint_of(world_from_object: np.ndarray, size: tuple[float, float]) -> np
     return np.concatenate([xy.min(axis=0), xy.max(axis=0)])
 
 
-def overlaps(rectangle: np.ndarray, others: list, gap: float) -> bool:
-    """Whether a rectangle comes closer than gap to one of the others."""
+def overlaps(rectangle: np.ndarray, taken: list, gap: float) -> bool:
+    """Whether a rectangle comes closer than gap to one that is taken."""
     x0, y0, x1, y1 = rectangle
     return any(
         x0 < other[2] + gap and other[0] - gap < x1 and y0 < other[3] + gap and other[1] - gap < y1
-        for other in others
+        for other in taken
     )
 
 
-def interval_taken(interval: tuple, others: list, gap: float = 0.08) -> bool:
-    """Whether a stretch of wall (start, end, lowest z, highest z) touches one of the others."""
+def interval_taken(interval: tuple, taken: list, gap: float = 0.08) -> bool:
+    """Whether a stretch of wall (start, end, lowest z, highest z) touches one that is taken."""
     start, end, low, high = interval
     return any(
         start < other[1] + gap
         and other[0] - gap < end
         and low < other[3] + gap
         and other[2] - gap < high
-        for other in others
+        for other in taken
     )

@@ -1,12 +1,14 @@
-"""A room mesh in, posed RGB-D frames with label maps out; ray-cast without a screen.
+"""Posed RGB-D frames of a room with label maps, ray-cast without a screen.
+
+Enters: a ``RoomMesh``. Leaves: V ``RenderedFrame`` records and their common intrinsics (3, 3).
 
 Axes are OpenCV's (z forward), poses ``world_from_cam``, the centre of the top-left pixel is (0, 0),
 depth is z in metres.
 
 Colour is texture × light. In the image the texture of fine patterns is averaged over four samples
-per pixel. ``Frame.point_color`` is the same surface under the same light sampled once, at the
-pixel's centre: the colours of a cloud are single samples, since averaging would blur a pattern by
-its direction and so tell it.
+per pixel. ``RenderedFrame.point_color`` is the same surface under the same light sampled once, at
+the pixel's centre: the colours of a cloud are single samples, since averaging would blur a pattern
+by its direction and so tell it.
 
 Letters: V views, H × W pixels, M pixels that hit something.
 """
@@ -29,7 +31,7 @@ MIN_COSINE = 0.05
 
 
 @dataclass(frozen=True)
-class Frame:
+class RenderedFrame:
     """One posed image.
 
     Attributes:
@@ -64,11 +66,10 @@ class Hits:
 
 def render_room(
     rng: np.random.Generator, room: Room, mesh: RoomMesh, settings: RoomSettings
-) -> tuple[list[Frame], np.ndarray]:
-    """Walks through a room and takes images.
+) -> tuple[list[RenderedFrame], np.ndarray]:
+    """Walk through a room and take images.
 
     Args:
-        rng: source of randomness.
         room: the room, for where the cameras may be.
         mesh: its surfaces.
         settings: number and size of images, noise.
@@ -79,6 +80,7 @@ def render_room(
     intrinsics = make_intrinsics(rng, settings)
     scene = EmbreeScene()
     TriangleMesh(scene, mesh.vertices.astype(np.float32), mesh.faces)
+
     light = room.low + (room.high - room.low) * np.array([*rng.uniform(0.3, 0.7, 2), 0.93])
     poses = walk(rng, scene, room, settings.num_views)
     frames = [
@@ -96,26 +98,24 @@ def render_view(
     intrinsics: np.ndarray,
     world_from_cam: np.ndarray,
     settings: RoomSettings,
-) -> Frame:
-    """Takes one image.
+) -> RenderedFrame:
+    """Take one image.
 
     Args:
-        rng: source of randomness (exposure, noise).
         scene: the mesh, ready for rays.
         mesh: its labels and materials.
         light: (3,) position of the lamp in metres.
         intrinsics: (3, 3).
-        world_from_cam: (4, 4).
         settings: image size and noise.
 
     Returns:
         The frame.
     """
     h, w = settings.image_size
-    rays = pixel_rays(intrinsics, (h, w)) @ world_from_cam[:3, :3].T
+    rays = pixel_rays(intrinsics, (h, w)) @ world_from_cam[:3, :3].T  # (H·W, 3)
     hits = cast(scene, mesh, world_from_cam[:3, 3], rays)
     part = mesh.part[hits.face]
-    normal = mesh.normals[hits.face]
+    normal = mesh.normals[hits.face]  # (M, 3)
     normal = np.where(dot(normal, rays[hits.pixel])[:, None] > 0, -normal, normal)
 
     shade = shading(hits.xyz, normal, light)[:, None]
@@ -129,12 +129,13 @@ def render_view(
         image[hits.pixel] = values
         return image.reshape(h, w, *channels)
 
-    seen = hits.cosine > MIN_COSINE
+    # a grazing ray measures nothing; noise of a structured-light sensor grows with z²
+    measured = hits.cosine > MIN_COSINE
     z = hits.z + rng.normal(0.0, settings.depth_noise, len(part)) * hits.z**2
-    return Frame(
+    return RenderedFrame(
         color=to_image(to_uint8(averaged * shade * exposure + noise), np.uint8, 3),
         point_color=to_image(to_uint8(at_center * shade * exposure + noise), np.uint8, 3),
-        depth=to_image(np.where(seen, np.round(1000.0 * z), 0), np.uint16),
+        depth=to_image(np.where(measured, np.round(1000.0 * z), 0), np.uint16),
         semantic=to_image(mesh.raw_ids[part], np.uint8),
         instance=to_image(mesh.instance_ids[part], np.uint16),
         normal=to_image(normal, np.float32, 3),
@@ -156,8 +157,9 @@ def cast(scene: EmbreeScene, mesh: RoomMesh, origin: np.ndarray, rays: np.ndarra
     """
     origins = np.tile(origin.astype(np.float32), (len(rays), 1))
     face = scene.run(origins, rays.astype(np.float32))
-    pixel = np.flatnonzero(face >= 0)
+    pixel = np.flatnonzero(face >= 0)  # (M,)
     face = face[pixel]
+
     z, cosine = plane_depth(mesh, face, origin, rays[pixel])
     valid = (z > 0) & (cosine > 1e-6)
     pixel, face, z, cosine = pixel[valid], face[valid], z[valid], cosine[valid]
@@ -170,7 +172,6 @@ def plane_depth(
     """Where rays meet the planes of faces.
 
     Args:
-        mesh: the room.
         face: (M,) faces.
         origin: (3,) metres.
         rays: (M, 3) directions.
@@ -181,6 +182,7 @@ def plane_depth(
     normal = mesh.normals[face]
     toward = dot(normal, rays)
     cosine = np.abs(toward) / np.linalg.norm(rays, axis=1)
+    # n · (o + z d − p) = 0  →  z = n · (p − o) / n · d
     distance = dot(normal, mesh.vertices[mesh.faces[face, 0]] - origin)
     return distance / np.where(np.abs(toward) < 1e-12, 1e-12, toward), cosine
 
@@ -188,6 +190,7 @@ def plane_depth(
 def texture_at(mesh: RoomMesh, face: np.ndarray, xyz: np.ndarray) -> np.ndarray:
     """(M, 3) texture colour in [0, 1] at (M, 3) points of (M,) faces."""
     uv_map = mesh.uv_from_world[face]
+    # uv = A [x, y, z, 1]
     uv = np.einsum('mij,mj->mi', uv_map[:, :, :3], xyz) + uv_map[:, :, 3]
     return surface_color(mesh.materials, mesh.part[face], uv.astype(np.float32))
 
@@ -203,12 +206,9 @@ def average_fine_texture(
     """Texture colour of each pixel, over four samples where the pattern is fine.
 
     Args:
-        mesh: the room.
         hits: M pixels.
         at_center: (M, 3) their colour at the pixel's centre.
-        world_from_cam: (4, 4).
         intrinsics: (3, 3).
-        image_size: (H, W).
 
     Returns:
         (M, 3) colour in [0, 1].
@@ -250,5 +250,5 @@ def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def to_uint8(color: np.ndarray) -> np.ndarray:
-    """Rounds colours and keeps them in 0–255."""
+    """Round colours and keep them in 0–255."""
     return np.clip(np.round(color), 0, 255).astype(np.uint8)

@@ -1,4 +1,7 @@
-"""A seed in, a scanned synthetic room out: labelled cloud, superpoints and posed RGB-D frames."""
+"""One synthetic room, made and scanned.
+
+Enters: a seed and a scene name. Leaves: labelled cloud, superpoints and posed RGB-D frames.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,7 +12,7 @@ from ..superpoints import superpoints_from_points
 from .fuse import LabelledCloud, fuse_frames
 from .layout import make_room
 from .mesh import join_objects
-from .render import Frame, render_room
+from .render import RenderedFrame, render_room
 from .settings import RoomSettings
 
 
@@ -30,14 +33,14 @@ class RoomScan:
     superpoints: np.ndarray
     semantic: np.ndarray
     instance: np.ndarray
-    frames: list[Frame]
+    frames: list[RenderedFrame]
     intrinsics: np.ndarray
 
 
 def generate_scene(
     seed: int, settings: RoomSettings | None = None, scene: str = 'room0000_00'
 ) -> RoomScan:
-    """Makes and scans one room.
+    """Make and scan one room.
 
     Args:
         seed: seed of the whole set, not negative.
@@ -48,13 +51,14 @@ def generate_scene(
         The scan.
 
     Raises:
-        ValueError: Negative seed.
+        ValueError: negative seed.
     """
     if seed < 0:
         raise ValueError(f'seed: expected 0 or more, got {seed}')
     settings = RoomSettings() if settings is None else settings
     name_digest = int.from_bytes(hashlib.sha256(scene.encode()).digest()[:8], 'little')
     rng = np.random.default_rng([seed, name_digest])
+
     room = make_room(rng, settings)
     frames, intrinsics = render_room(rng, room, join_objects(room.objects), settings)
     cloud = fuse_frames(rng, frames, intrinsics, settings)
@@ -74,7 +78,6 @@ def grow_superpoints(
     """Superpoints of a cloud from positions, colours and noisy sensor normals; no labels used.
 
     Args:
-        rng: source of randomness.
         cloud: N points.
         settings: threshold and noise of the normals.
 

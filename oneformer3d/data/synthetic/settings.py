@@ -14,8 +14,8 @@ class RoomSettings:
     """Settings of the generator; every pair is an inclusive range (low, high).
 
     Attributes:
-        room_width, room_depth, room_height: Extents in metres.
-        num_doors … num_clutter: How many of each are tried per room (what does not fit is left).
+        room_width, room_depth, room_height: extents in metres.
+        num_doors … num_clutter: how many of each are tried per room (what does not fit is left).
         num_panels: pictures, windows and whiteboards together.
         num_boxes: cabinets and refrigerators together.
         num_tables: tables and desks together.
@@ -24,8 +24,8 @@ class RoomSettings:
         field_of_view: horizontal field of view in degrees.
         point_spacing: least distance between two points of the cloud in metres.
         color_misalignment: standard deviation, per axis in metres, of the distance between a point
-            and the place it has its colour from.
-        min_instance_points: objects seen with fewer points stay unlabeled.
+            and the position it has its colour from.
+        min_instance_points: objects with fewer visible points stay unlabeled.
         superpoint_threshold: larger makes larger superpoints.
         normal_noise: standard deviation added to the unit normals that superpoints are grown with.
         depth_noise: standard deviation of depth at 1 m in metres; grows with depth squared.
@@ -59,7 +59,7 @@ class RoomSettings:
     jpeg_quality: int = 95
 
     def __post_init__(self) -> None:
-        """Raises ValueError for settings no room can be made with."""
+        """Raise ValueError for settings no room can be made with."""
         for name, value in asdict(self).items():
             if isinstance(value, tuple) and name != 'image_size' and not 0 <= value[0] <= value[1]:
                 raise ValueError(f'{name}: expected 0 <= low <= high, got {value}')

@@ -1,4 +1,6 @@
-"""Procedural textures: surface coordinates in metres in, colour out.
+"""Procedural textures.
+
+Enters: surface coordinates (M, 2) in metres. Leaves: their colours (M, 3).
 
 ``surface_color`` evaluates the texture of each hit at its own (u, v), so an image shows it at the
 image's resolution. A texture mixes two colours by a pattern value m in [0, 1]. Patterns that tell
@@ -46,7 +48,7 @@ class Material:
 
     Attributes:
         pattern: kind of texture.
-        color_a, color_b: The two colours, RGB in [0, 1].
+        color_a, color_b: the two colours, RGB in [0, 1].
         period: metres after which the pattern repeats.
         angle: radians by which the pattern is turned in the surface.
         phase: shift of the pattern in periods.
@@ -85,8 +87,10 @@ def surface_color(table: MaterialTable, material: np.ndarray, uv: np.ndarray) ->
     scaled = uv / table.period[material, None]
     cos, sin = np.cos(table.angle)[material], np.sin(table.angle)[material]
     phase = table.phase[material]
+    # turned into the pattern's own axes, in periods
     s = scaled[:, 0] * cos + scaled[:, 1] * sin + phase[:, 0]
     t = scaled[:, 1] * cos - scaled[:, 0] * sin + phase[:, 1]
+
     pattern = table.pattern[material]
     mix = np.zeros(len(material), dtype=np.float32)
     for kind in Pattern:
@@ -124,7 +128,7 @@ def pattern_value(kind: Pattern, s: np.ndarray, t: np.ndarray) -> np.ndarray:
 
 
 def material_table(materials: list[Material]) -> MaterialTable:
-    """Stacks materials into arrays for ``surface_color``."""
+    """Stack materials into arrays for ``surface_color``."""
     return MaterialTable(
         pattern=np.array([int(m.pattern) for m in materials]),
         colors=np.array([(m.color_a, m.color_b) for m in materials], dtype=np.float32),
@@ -148,6 +152,8 @@ def class_material(rng: np.random.Generator, name: str) -> Material:
         The material.
     """
     pattern, angle = CLASS_PATTERNS[name]
+
+    # drawn for every class alike, so that nothing but the pattern tells them apart
     any_angle = rng.uniform(0.0, 180.0)
     jitter = rng.uniform(-5.0, 5.0)
     dark = random_color(rng, value=(0.15, 0.45))
@@ -181,7 +187,6 @@ def soft_material(
     """Two shades of one colour: wood, fabric, plaster.
 
     Args:
-        rng: source of randomness.
         pattern: kind of texture.
         value: range of brightness.
         period: range of the period in metres.

@@ -19,7 +19,7 @@ from oneformer3d.data.synthetic.classes import SYNTHETIC_PATTERN_GROUPS, raw_id
 from oneformer3d.data.synthetic.fuse import LabelledCloud, fuse_frames
 from oneformer3d.data.synthetic.layout import make_room
 from oneformer3d.data.synthetic.mesh import join_objects
-from oneformer3d.data.synthetic.render import Frame, render_room
+from oneformer3d.data.synthetic.render import RenderedFrame, render_room
 from oneformer3d.data.synthetic.textures import class_material, material_table, surface_color
 
 NONE = (0, 0)
@@ -44,7 +44,7 @@ PATCH = 24
 class Rooms:
     """Scans of the same rooms: images, clouds as made, clouds with exact colours."""
 
-    frames: list[list[Frame]]
+    frames: list[list[RenderedFrame]]
     clouds: list[LabelledCloud]
     exact_clouds: list[LabelledCloud]
 
