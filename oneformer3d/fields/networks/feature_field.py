@@ -59,10 +59,12 @@ class FeatureField(Head):
         self.feature_type = feature_type
         self.feature_dim = self.output_dim = feature_width(feature_type, feature_dim)
         self.contracted = contracted
+
         self.grid = HashGrid(
             num_levels, features_per_level, log2_hashmap_size, start_res, max_res,
             implementation=implementation,
         )  # fmt: skip
+        # joined explicitly: tiny-cuda-nn's composite of both would drop the grid
         self.frequencies = FrequencyEncoding(3, pe_n_freq) if use_pe else None
         self.encoding_dim = self.grid.output_dim
         if self.frequencies is not None:

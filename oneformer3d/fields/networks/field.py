@@ -25,7 +25,7 @@ _MAX_LOG_DENSITY = 15.0
 class Field(nn.Module):
     """Base of all fields; a subclass writes ``density`` and fills ``head_nets``.
 
-    What only some fields can do is told by ``num_classes``, ``num_slots`` and ``reads_text``.
+    What only some fields can do is said by ``num_classes``, ``num_slots`` and ``reads_text``.
 
     Args:
         scene_box: the similarity into the unit box; None leaves coordinates as they are.

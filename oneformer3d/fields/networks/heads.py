@@ -178,15 +178,18 @@ class LanguageHead(Head):
         feature_dim: int = 512,
         width: int = 256,
         num_layers: int = 1,
+        # its own grids
         grids: tuple[tuple[int, int], ...] = (),
         log2_hashmap_size: int = 19,
         contracted: bool = False,
+        # how it is taught and read
         gradient: str = 'trunk',
         implementation: str = 'torch',
     ) -> None:
         super().__init__(gradient)
         self.output_dim = feature_dim
         self.contracted = contracted
+
         self.grids = nn.ModuleList(
             HashGrid(12, 8, log2_hashmap_size, low, high, implementation=implementation)
             for low, high in grids

@@ -203,6 +203,7 @@ class LERF(SemanticNeRF):
         """
         outputs = super().forward(points, directions)
         outputs['language_features'] = outputs.pop('language')
+
         if text_queries is not None:
             outputs['relevancy'] = pairwise_relevancy(
                 outputs['language_features'],

@@ -67,6 +67,10 @@ class Rays:
         """A subset of the rays."""
         return Rays(*(getattr(self, field.name)[index] for field in fields(self)))
 
+    def split(self, num_rays: int) -> list['Rays']:
+        """All rays in order, at most ``num_rays`` at a time."""
+        return [self[begin : begin + num_rays] for begin in range(0, len(self), num_rays)]
+
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> 'Rays':
@@ -127,6 +131,7 @@ def _bounds(points: Tensor | None, world_from_cam: Tensor | None) -> Tensor:
         if not all(is_valid_pose(pose) for pose in world_from_cam):
             raise ValueError('world_from_cam: a pose is not a finite rigid motion')
         corners.append(world_from_cam[:, :3, 3])
+
     if not corners:
         raise ValueError('a scene box needs points, poses or bounds')
     every = torch.cat([corner.double() for corner in corners])

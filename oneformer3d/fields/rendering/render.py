@@ -158,22 +158,23 @@ def render_image(
     """
     rays = clip_to_box(image_rays(camera, near, far), field.scene_box)
     options = dict(background=background, occupancy=occupancy, min_weight=min_weight)
-    chunks = [
-        render_rays(
-            field, rays[slice(begin, begin + chunk_rays)], sampler, heads, perturb=False, **options
-        )
-        for begin in range(0, len(rays), chunk_rays)
-    ]
 
-    def image(values: list[Tensor]) -> Tensor:
-        return torch.cat(values).unflatten(0, camera.image_size)  # (H, W, …)
+    # what is known per sample is released chunk by chunk
+    chunks = []
+    for chunk in rays.split(chunk_rays):
+        rendered = render_rays(field, chunk, sampler, heads, perturb=False, **options)
+        chunks.append({
+            'distance': rendered.distance,
+            'depth': rendered.depth,
+            'accumulation': rendered.accumulation,
+            **rendered.heads,
+        })  # fmt: skip
 
-    return RenderedImage(
-        distance=image([chunk.distance for chunk in chunks]),
-        depth=image([chunk.depth for chunk in chunks]),
-        accumulation=image([chunk.accumulation for chunk in chunks]),
-        heads={name: image([chunk.heads[name] for chunk in chunks]) for name in chunks[0].heads},
-    )
+    maps = {
+        name: torch.cat([chunk[name] for chunk in chunks]).unflatten(0, camera.image_size)
+        for name in chunks[0]
+    }  # (H, W) or (H, W, K) by name
+    return RenderedImage(maps.pop('distance'), maps.pop('depth'), maps.pop('accumulation'), maps)
 
 
 def render_semantic_rays(

@@ -75,7 +75,7 @@ def test_panoptic_outputs_and_slots() -> None:
     torch.testing.assert_close(logits.diagonal(), torch.full((9,), 1 / 0.07))
 
 
-def test_lerf_encodes_text_only_when_asked_and_never_saves_clip() -> None:
+def test_lerf_encodes_text_only_when_given_some_and_never_saves_clip() -> None:
     clip = build_tiny_clip(TinyClipSettings(steps=1))
     width = clip.text_projection.shape[-1]
     field = LERF(clip, feature_dim=width, hidden_dim=16)
@@ -186,7 +186,7 @@ def test_truncated_exp_is_finite_both_ways() -> None:
     assert trunc_exp(torch.zeros(2, dtype=torch.bfloat16)).dtype == torch.float32
 
 
-def test_what_a_field_can_do_is_told_by_the_field() -> None:
+def test_a_field_says_what_it_can_do() -> None:
     """Nobody has to look for methods: every field answers, with nothing where it has nothing."""
     plain, panoptic, lerf = KnownField(torch.zeros_like, {}), PanopticNeRF(7, 9, 5), LERF()
     assert (plain.num_classes, plain.num_slots, plain.reads_text) == (0, 0, False)

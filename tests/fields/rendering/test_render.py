@@ -1,4 +1,4 @@
-"""Rendering against closed forms, published golden rays, and itself in pieces."""
+"""Rendering against closed forms, published golden rays, and itself in chunks."""
 
 from dataclasses import FrozenInstanceError
 
@@ -254,14 +254,14 @@ def test_occupancy_and_small_weights_only_save_work() -> None:
     assert outputs.heads['rgb'].max() == 0
 
 
-def test_heads_are_not_asked_where_no_light_arrives() -> None:
+def test_heads_are_not_queried_where_no_light_arrives() -> None:
     """Values and gradients stay what they are, behind a wall nothing is worked out."""
-    field, rays, asked = small_field().train(), random_rays(20), []
+    field, rays, queried = small_field().train(), random_rays(20), []
     with torch.no_grad():
         field.density_net[-1].bias[0] += 4.0
     head = field.head_nets['rgb']
     sample = head.sample
-    head.sample = lambda hidden, *rest: asked.append(len(hidden)) or sample(hidden, *rest)
+    head.sample = lambda hidden, *rest: queried.append(len(hidden)) or sample(hidden, *rest)
     gradients = []
     for min_weight in (0.0, 1e-6):
         outputs = render_rays(
@@ -270,13 +270,13 @@ def test_heads_are_not_asked_where_no_light_arrives() -> None:
         field.zero_grad()
         outputs.heads['rgb'].pow(2).sum().backward()
         gradients.append([p.grad.clone() for p in field.parameters() if p.grad is not None])
-    assert asked[1] < 0.7 * asked[0]
+    assert queried[1] < 0.7 * queried[0]
     for whole, short in zip(*gradients):
         torch.testing.assert_close(short, whole, atol=1e-2 * float(whole.abs().max()), rtol=0)
 
 
 @pytest.mark.parametrize('reach', ['density', 'trunk', 'head'])
-def test_gradients_reach_no_farther_than_asked(reach) -> None:
+def test_gradients_reach_no_farther_than_set(reach) -> None:
     field = SemanticNeRF(hidden_dim=16, num_classes=3)
     field.set_gradient('semantics', reach)
     outputs = render_rays(field, random_rays(8), UniformSampler(16))

@@ -1,4 +1,4 @@
-"""Samplers: what is drawn follows what was asked for."""
+"""Samplers: what is drawn follows the weights, the occupancy and the proposals."""
 
 import numpy as np
 import pytest
