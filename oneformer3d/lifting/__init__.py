@@ -1,4 +1,18 @@
-"""From pixels to points: cameras and what an image sees. Knows torch and nothing else."""
+"""From pixels to points: cameras and what an image sees. Knows torch and nothing else.
+
+Read the room in this order:
+
+1. ``camera``: points ↔ pixels, and the rule for pixels of resized images.
+2. ``visibility``: what counts as visible (``Visibility``), depth test, z-buffer.
+3. ``pairs``: many points in many views, kept as visible (point, view) pairs.
+4. ``sampling``: feature maps read at pairs.
+5. ``confidence`` and ``aggregation``: how far to trust a view, and many views → one feature.
+6. ``pair_aggregation``: 3 to 5 together, a chunk of points at a time; what the networks use.
+
+On top: ``lift`` and ``uv`` (the documented calls), ``efficient`` (clouds of millions of points),
+``bev`` (a grid from above), ``provenance`` (why a view does not count). Below: ``inputs`` checks
+what callers hand over, ``chunks`` keeps to a byte budget, ``shapes`` words the errors.
+"""
 
 from .aggregation import (
     AGGREGATORS,

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .shapes import expect_shape
 from .view_encodings import PositionalEncoding3D, ViewEmbedding
 
 
@@ -31,6 +32,12 @@ def build_aggregator(settings: str | Mapping[str, Any], feature_dim: int) -> 'Vi
 
     Raises:
         ValueError: no such name.
+
+    Example:
+        >>> aggregator = build_aggregator('mean', 2)
+        >>> features = torch.tensor([[[1.0, 2.0], [3.0, 6.0]]])  # one point, two views
+        >>> aggregator(features), aggregator(features, mask=torch.tensor([[False, True]]))
+        (tensor([[2., 4.]]), tensor([[3., 6.]]))
     """
     settings = {'type': settings} if isinstance(settings, str) else dict(settings)
     name = settings.pop('type', None)
@@ -44,6 +51,13 @@ class ViewAggregator(nn.Module):
 
     Args:
         feature_dim: C.
+
+    Example:
+        >>> class First(ViewAggregator):
+        ...     def aggregate(self, features, confidence, valid, points, view_ids):
+        ...         return features[:, 0]
+        >>> First(2)(torch.tensor([[[1.0, 2.0], [3.0, 6.0]]]))
+        tensor([[1., 2.]])
     """
 
     def __init__(self, feature_dim: int) -> None:
@@ -80,29 +94,35 @@ class ViewAggregator(nn.Module):
         if not torch.is_tensor(features):
             features = _stacked(features)
         num_points, num_views = self._check(features, confidence, mask, points)
-        valid = torch.isfinite(features).all(-1)
+        view_ids = _view_ids(view_ids, num_points, num_views, features.device)
+
+        # which views of a point count
+        valid = torch.isfinite(features).all(-1)  # (N, V)
         if mask is not None:
             valid = valid & mask
         if confidence is None:
             confidence = features.new_ones(num_points, num_views)
         valid = valid & (confidence > 0) & (confidence < torch.inf)
-        view_ids = _view_ids(view_ids, num_points, num_views, features.device)
-        seen = valid.any(1).nonzero()[:, 0]
+
+        # points without any get the token, the others are combined
+        rows = valid.any(1).nonzero()[:, 0]
         result = self.no_view.to(features.dtype).expand(num_points, -1)
-        if len(seen) == 0:
+        if len(rows) == 0:
             return result.clone()
-        if len(seen) < num_points:
+        if len(rows) < num_points:
             features, confidence, valid, view_ids = (
-                x[seen] for x in (features, confidence, valid, view_ids)
+                x[rows] for x in (features, confidence, valid, view_ids)
             )
-            points = None if points is None else points[seen]
+            points = None if points is None else points[rows]
+
+        # what does not count is never read, not even as 0 · nan
         if not bool(valid.all()):
             features = features.masked_fill(~valid[..., None], 0.0)
             confidence = confidence.masked_fill(~valid, 0.0)
         combined = self.aggregate(features, confidence.to(features), valid, points, view_ids)
-        if len(seen) == num_points:
+        if len(rows) == num_points:
             return combined
-        return result.to(combined.dtype).index_copy(0, seen, combined)
+        return result.to(combined.dtype).index_copy(0, rows, combined)
 
     def aggregate(
         self,
@@ -122,17 +142,13 @@ class ViewAggregator(nn.Module):
         mask: Tensor | None,
         points: Tensor | None,
     ) -> tuple[int, int]:
-        if features.ndim != 3 or features.shape[2] != self.feature_dim:
-            raise ValueError(
-                f'features must be (N, V, {self.feature_dim}), got {tuple(features.shape)}'
-            )
-        shape = tuple(features.shape[:2])
+        num_points, num_views, _ = expect_shape('features', features, 'N V C', C=self.feature_dim)
         for name, value in (('confidence', confidence), ('mask', mask)):
-            if value is not None and tuple(value.shape) != shape:
-                raise ValueError(f'{name} must be {shape}, got {tuple(value.shape)}')
-        if points is not None and tuple(points.shape) != (shape[0], 3):
-            raise ValueError(f'points must be ({shape[0]}, 3), got {tuple(points.shape)}')
-        return shape
+            if value is not None:
+                expect_shape(name, value, 'N V', N=num_points, V=num_views)
+        if points is not None:
+            expect_shape('points', points, 'N 3', N=num_points)
+        return num_points, num_views
 
 
 class MeanAggregator(ViewAggregator):
@@ -169,6 +185,10 @@ class MultiViewAggregator(ViewAggregator):
         feature_dim: C.
         num_views: numbers below it are told apart best; larger ones are allowed.
         num_heads: of the attention.
+
+    Example:
+        >>> MultiViewAggregator(feature_dim=16, num_views=4)(torch.randn(5, 4, 16)).shape
+        torch.Size([5, 16])
     """
 
     def __init__(self, feature_dim: int, num_views: int = 32, num_heads: int = 8) -> None:
@@ -179,9 +199,9 @@ class MultiViewAggregator(ViewAggregator):
     def aggregate(self, features, confidence, valid, points, view_ids) -> Tensor:
         """See ``ViewAggregator``."""
         features = (features + self.view_embedding(view_ids)) * confidence[..., None]
-        hidden = None if bool(valid.all()) else ~valid
+        padding = None if bool(valid.all()) else ~valid
         attended, _ = self.attention(
-            features, features, features, key_padding_mask=hidden, need_weights=False
+            features, features, features, key_padding_mask=padding, need_weights=False
         )
         return confidence_mean(attended, confidence)
 
@@ -195,6 +215,10 @@ class LearnableFusion(ViewAggregator):
     Args:
         feature_dim: C.
         num_views: slots.
+
+    Example:
+        >>> LearnableFusion(feature_dim=16, num_views=4)([torch.randn(5, 16)] * 4).shape
+        torch.Size([5, 16])
     """
 
     def __init__(self, feature_dim: int, num_views: int) -> None:
@@ -265,12 +289,16 @@ class GatedAggregator(ViewAggregator):
     def aggregate(self, features, confidence, valid, points, view_ids) -> Tensor:
         """See ``ViewAggregator``."""
         num_points, num_views, _ = features.shape
+
+        # each view is scored beside what all of them show: (N, V, G)
         mean = confidence_mean(features, confidence)[:, None].expand_as(features)
         log_confidence = confidence.clamp(min=1e-6).log()[..., None]
         scores = self.scores(torch.cat((features, mean, log_confidence), dim=-1))
         scores = scores.masked_fill(~valid[..., None], -torch.inf)
         weights = scores.softmax(1)
-        gate = self.gate(scores.amax(1)).sigmoid()[..., None]
+        gate = self.gate(scores.amax(1)).sigmoid()[..., None]  # (N, G, 1)
+
+        # gate · Σ softmax(score) f + (1 − gate) · token
         groups = features.reshape(num_points, num_views, self.num_groups, -1)
         combined = (groups * weights[..., None]).sum(1)
         token = self.no_view.to(combined).reshape(self.num_groups, -1)
@@ -288,6 +316,11 @@ class TransformerFeatureAggregator(ViewAggregator):
         num_layers: encoder layers.
         dim_feedforward: hidden width of a layer.
         dropout: of a layer.
+
+    Example:
+        >>> aggregator = TransformerFeatureAggregator(d_model=16, nhead=2, num_layers=1)
+        >>> aggregator(torch.randn(5, 4, 16), points=torch.randn(5, 3)).shape
+        torch.Size([5, 16])
     """
 
     def __init__(
@@ -319,9 +352,9 @@ class TransformerFeatureAggregator(ViewAggregator):
         if points is None:
             raise ValueError('TransformerFeatureAggregator needs points (N, 3)')
         position = self.positional_encoding(points.to(features))
-        hidden = None if bool(valid.all()) else ~valid
-        tokens = self.to_model(features) + position[:, None]
-        tokens = self.transformer(tokens, src_key_padding_mask=hidden)
+        padding = None if bool(valid.all()) else ~valid
+        tokens = self.to_model(features) + position[:, None]  # (N, V, d_model)
+        tokens = self.transformer(tokens, src_key_padding_mask=padding)
         tokens = tokens.masked_fill(~valid[..., None], 0.0)
         return self.from_model(tokens.sum(1) / valid.sum(1, keepdim=True))
 
@@ -364,6 +397,7 @@ def _view_ids(
 ) -> Tensor:
     if view_ids is None:
         view_ids = torch.arange(num_views, device=device)
+    # one number for each view, or one for each view of each point
     if tuple(view_ids.shape) not in ((num_views,), (num_points, num_views)):
         raise ValueError(
             f'view_ids must be ({num_views},) or ({num_points}, {num_views}), '

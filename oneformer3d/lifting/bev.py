@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .camera import Camera
+from .camera import Camera, pixel_grid
 from .chunks import DEFAULT_BYTE_BUDGET
 from .inputs import camera_views, check_points, depth_views, feature_views
 from .pairs import zbuffer_views
@@ -43,6 +43,14 @@ class BEVFeatureLifting:
             'max').
         height_range: lowest and highest world z in metres that count, for example without the
             ceiling; None takes all.
+
+    Example:
+        >>> bev = BEVFeatureLifting(resolution=1.0, size=(2, 2), reduce='sum')
+        >>> positions = torch.tensor([[-0.5, -0.5, 0.0], [-0.4, -0.6, 9.0], [0.5, 0.5, 0.0]])
+        >>> bev.splat_rows(positions, torch.tensor([[1.0], [2.0], [4.0]]))
+        (tensor([[[3., 0.],
+                 [0., 4.]]]), tensor([[2., 0.],
+                [0., 1.]]))
     """
 
     resolution: float = 0.1
@@ -57,6 +65,7 @@ class BEVFeatureLifting:
             raise ValueError(
                 f'resolution and size must be positive, got {self.resolution} and {self.size}'
             )
+
         for name, value, choices in (
             ('reduce', self.reduce, REDUCE),
             ('splat', self.splat, SPLAT),
@@ -108,6 +117,8 @@ class BEVFeatureLifting:
         num_views = camera.batch_shape[0]
         maps = feature_views({'features': features}, num_views, single)['features']
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+
+        # where the depth comes from
         if depth is None:
             depth = _drawn_depth(points, camera, visibility, byte_budget)
         elif points is not None:
@@ -117,11 +128,13 @@ class BEVFeatureLifting:
         depth = depth_views(depth, num_views, single or num_views == 1)
         if visibility.edge_reject:
             depth = drop_depth_edges(depth, visibility)
+
+        # every cell that has a depth falls into the column below it
         positions, present = lift_cells(camera, depth, tuple(maps.shape[-2:]))
         if self.height_range is not None:
             low, high = self.height_range
             present = present & (positions[..., 2] >= low) & (positions[..., 2] <= high)
-        rows = maps.permute(0, 2, 3, 1)[present]
+        rows = maps.permute(0, 2, 3, 1)[present]  # (P, C)
         return self.splat_rows(positions[present], rows)
 
     def splat_rows(self, positions: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,7 +150,8 @@ class BEVFeatureLifting:
         cell, share, sample = self._cells(positions)
         share = share.to(rows.dtype)
         height, width = self.size
-        weight = share.new_zeros(height * width).index_add(0, cell, share)
+        weight = share.new_zeros(height * width).index_add(0, cell, share)  # (Y·X,)
+
         picked = rows[sample]
         grid = rows.new_zeros(height * width, rows.shape[1])
         if self.reduce == 'max':
@@ -146,7 +160,7 @@ class BEVFeatureLifting:
         else:
             if self.splat == 'bilinear':
                 picked = picked * share[:, None]
-            grid = grid.index_add(0, cell, picked)
+            grid = grid.index_add(0, cell, picked)  # (Y·X, C)
         if self.reduce == 'mean':
             grid = grid / torch.where(weight > 0, weight, 1.0)[:, None]
         return grid.T.unflatten(1, self.size), weight.unflatten(0, self.size)
@@ -187,14 +201,16 @@ class BEVFeatureLifting:
         uv = self.pixels(positions)
         height, width = self.size
         if self.splat == 'nearest':
-            corner, weight = (uv + 0.5).floor()[None], uv.new_ones(1, len(uv))
+            corner, weight = (uv + 0.5).floor()[None], uv.new_ones(1, len(uv))  # (1, P, 2)
         else:
+            # the four cells around, each with the share (1 − |Δx|)(1 − |Δy|)
             first = uv.detach().floor()
             right, below = (uv - first).unbind(-1)
             step = uv.new_tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-            corner = first + step[:, None]
+            corner = first + step[:, None]  # (4, P, 2)
             across = torch.stack((1 - right, right, 1 - right, right))
             weight = across * torch.stack((1 - below, 1 - below, below, below))
+
         column, row = corner.unbind(-1)
         hit = (column >= 0) & (column < width) & (row >= 0) & (row < height)
         sample = hit.nonzero()[:, 1]
@@ -214,16 +230,11 @@ def lift_cells(camera: Camera, depth: Tensor, map_size: tuple[int, int]) -> tupl
         (V, h, w, 3) metres, and where the depth is there (V, h, w) bool.
     """
     small = camera.resize(map_size).to(depth.device, depth.dtype)
-    height, width = map_size
-    v, u = torch.meshgrid(
-        torch.arange(height, device=depth.device, dtype=depth.dtype),
-        torch.arange(width, device=depth.device, dtype=depth.dtype),
-        indexing='ij',
-    )
-    shape = (len(depth), height * width)
-    at_centre = nearest_pixel(
-        depth, u.flatten().expand(shape), v.flatten().expand(shape), map_size
-    ).unflatten(1, map_size)
+    u, v = pixel_grid(map_size, depth)
+    shape = (len(depth), len(u))
+    at_centre = nearest_pixel(depth, u.expand(shape), v.expand(shape), map_size)
+    at_centre = at_centre.unflatten(1, map_size)  # (V, h, w)
+
     present = (at_centre > 0) & (at_centre < torch.inf)
     return small.unproject(torch.where(present, at_centre, 0.0)), present
 

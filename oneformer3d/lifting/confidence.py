@@ -102,8 +102,10 @@ def compute_feature_confidence(
     edge_trust = _edge_trust(views.depth, visibility) if 'edge' in terms else None
 
     def chunk(begin: int, end: int) -> Tensor:
+        # c − p
         to_camera = camera.world_from_cam[:, None, :3, 3] - points[begin:end]  # (V, n, 3)
         distance = torch.linalg.vector_norm(to_camera, dim=-1)
+
         trust = finite[begin:end].to(points.dtype).expand(len(views), -1)
         if 'distance' in terms:
             trust = trust * distance_trust(distance, decay)
@@ -326,8 +328,9 @@ def _pixel_trust(
     """Terms that look at the pixel a point falls on: (V, n), 0 outside the frustum."""
     uv, z = camera.project(points)
     u, v = uv.unbind(-1)
-    trust = in_frustum(u, v, z, camera.image_size, near).to(z.dtype)
     height, width = camera.image_size
+    trust = in_frustum(u, v, z, camera.image_size, near).to(z.dtype)
+
     if border_margin is not None:
         to_border = torch.minimum(
             torch.minimum(u + 0.5, width - 0.5 - u), torch.minimum(v + 0.5, height - 0.5 - v)

@@ -106,6 +106,7 @@ class EfficientFeatureLifting:
         ):
             if value < least:
                 raise ValueError(f'{name} must be at least {least}, got {value}')
+
         self.chunk_size = chunk_size
         self.byte_budget = byte_budget
         self.image_batch = image_batch
@@ -298,6 +299,8 @@ class EfficientFeatureLifting:
                     visibility=visibility,
                     byte_budget=self.byte_budget,
                 )
+
+                # read the best views of each point and combine them
                 facing = None if normals is None else normals[begin:end]
                 pairs, confidence = best_pairs(
                     xyz, pairs, camera.world_from_cam, facing, decay, two_sided, max_views

@@ -64,6 +64,7 @@ def check_grid_sample_shapes(
     ):
         if len(shape) != 4:
             raise ValueError(f'{name} must have 4 dimensions {letters}, got {tuple(shape)}')
+
     if input_shape[0] != grid_shape[0]:
         raise ValueError(
             f'input and grid must have one batch size, got {input_shape[0]} and {grid_shape[0]}'

@@ -48,6 +48,17 @@ def lift_pairs(
     Returns:
         (N, C), the aggregator's token for points without pairs, and ``pair_agreement`` (N,) or
         None.
+
+    Example:
+        >>> from oneformer3d.lifting.aggregation import build_aggregator
+        >>> pairs = PixelPairs(
+        ...     torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), torch.zeros(3, 2), torch.ones(3)
+        ... )
+        >>> read = lambda pairs: 1.0 + pairs.view[:, None]  # a view shows its number, from 1
+        >>> mean = build_aggregator('mean', 1)
+        >>> lift_pairs(read, mean, pairs, torch.ones(3), torch.zeros(2, 3), max_points=1)[0]
+        tensor([[1.5000],
+                [2.0000]])
     """
     num_points = len(points)
     starts = bag_starts(pairs.point, num_points)
@@ -101,7 +112,7 @@ def aggregate_pairs(
         ValueError: shapes that do not fit, or points out of range.
 
     Example:
-        >>> from .aggregation import build_aggregator
+        >>> from oneformer3d.lifting.aggregation import build_aggregator
         >>> features = torch.tensor([[1.0], [3.0], [8.0]])
         >>> aggregate_pairs(build_aggregator('max', 1), features, torch.tensor([0, 0, 1]), 2)
         tensor([[3.],

@@ -40,6 +40,13 @@ class PixelPairs:
         view: (P,) int64 row of the view.
         uv: (P, 2) pixel (u, v) in the view's image.
         depth_z: (P,) z-depth in metres.
+
+    Example:
+        >>> pairs = PixelPairs(
+        ...     torch.tensor([0, 0, 2]), torch.tensor([0, 1, 1]), torch.zeros(3, 2), torch.ones(3)
+        ... )
+        >>> pairs.select(pairs.view == 1).point
+        tensor([0, 2])
     """
 
     point: Tensor
@@ -99,6 +106,14 @@ def project_pairs(
 
     Returns:
         The visible pairs, uv and depth_z of the points' type.
+
+    Example:
+        >>> K = torch.tensor([[100.0, 0, 31.5], [0, 100, 23.5], [0, 0, 1]])
+        >>> camera = Camera(K, torch.eye(4)[None], (48, 64))
+        >>> points = torch.tensor([[0.0, 0, 1], [0.0, 0, -1], [0.1, 0, 2]])
+        >>> pairs = project_pairs(points, camera)
+        >>> pairs.point, pairs.uv[:, 0]
+        (tensor([0, 2]), tensor([31.5000, 36.5000]))
     """
     num_views = _check_views(points, camera)
     if (instance_maps is None) != (segments is None):
@@ -147,8 +162,17 @@ def visible_pairs(
 
     Raises:
         ValueError: a z-buffer wanted beside a depth map.
+
+    Example:
+        >>> K = torch.tensor([[100.0, 0, 31.5], [0, 100, 23.5], [0, 0, 1]])
+        >>> camera = Camera(K, torch.eye(4)[None], (48, 64))
+        >>> points = torch.tensor([[0.0, 0, 1]], requires_grad=True)
+        >>> visible_pairs(points, camera).uv.sum().backward()
+        >>> points.grad  # du/dx = fx / z
+        tensor([[100., 100.,   0.]])
     """
     camera = camera.to(points.device, points.dtype)
+    # which pairs are visible has no gradient
     pairs = project_pairs(
         points,
         camera,
@@ -183,6 +207,14 @@ def project_visible(
 
     Returns:
         uv (..., N, 2) finite for finite points, z (..., N) in metres, visible (..., N) bool.
+
+    Example:
+        >>> K = torch.tensor([[100.0, 0, 31.5], [0, 100, 23.5], [0, 0, 1]])
+        >>> camera = Camera(K, torch.eye(4)[None], (48, 64))
+        >>> points = torch.tensor([[0.0, 0, 1], [0.0, 0, -1], [0.1, 0, 2]])
+        >>> uv, z, visible = project_visible(points, camera)
+        >>> z, visible
+        (tensor([[ 1., -1.,  2.]]), tensor([[ True, False,  True]]))
     """
     depth = _tested_depth(points, camera, depth, visibility, byte_budget)
     lead = torch.broadcast_shapes(points.shape[:-2], camera.batch_shape)
@@ -219,6 +251,13 @@ def zbuffer_views(
         camera: cameras (...).
         visibility: ``point_size`` and ``near`` are read.
         byte_budget: bytes for temporary values.
+
+    Example:
+        >>> camera = Camera(torch.eye(3), torch.eye(4)[None], (2, 3))
+        >>> points = torch.tensor([[1.0, 0, 1], [2.0, 0, 2]])  # one behind the other
+        >>> zbuffer_views(points, camera, Visibility(point_size=1))
+        tensor([[[0., 1., 0.],
+                 [0., 0., 0.]]])
     """
     camera = camera.to(points.device, points.dtype)
     lead = torch.broadcast_shapes(points.shape[:-2], camera.batch_shape)
@@ -266,6 +305,12 @@ def render_depth_from_pointcloud(
     Raises:
         ValueError: shapes that do not fit, a camera that cannot project.
         KeyError: a mapping without 'pos'.
+
+    Example:
+        >>> points = torch.tensor([[1.0, 0, 1], [2.0, 0, 2]])  # one behind the other
+        >>> render_depth_from_pointcloud(points, torch.eye(3), torch.eye(4), (2, 3))
+        tensor([[1., 1., 1.],
+                [1., 1., 1.]])
     """
     if isinstance(points, Mapping):
         if 'pos' not in points:
@@ -286,6 +331,14 @@ def reproject_pairs(points: Tensor, camera: Camera, pairs: PixelPairs) -> PixelP
         points: (N, 3), perhaps requiring gradients.
         camera: V views, whose tensors may require gradients too.
         pairs: from ``project_pairs`` of the same points and views.
+
+    Example:
+        >>> K = torch.tensor([[100.0, 0, 31.5], [0, 100, 23.5], [0, 0, 1]])
+        >>> camera = Camera(K, torch.eye(4)[None], (48, 64))
+        >>> points = torch.tensor([[0.0, 0, 1]])
+        >>> pairs = project_pairs(points, camera)
+        >>> torch.equal(reproject_pairs(points, camera, pairs).uv, pairs.uv)
+        True
     """
     camera_of_pair = camera[pairs.view]
     uv, depth_z = camera_of_pair.project(points[pairs.point][:, None])  # (P, 1, 2), (P, 1)
@@ -299,6 +352,14 @@ def nearest_view(pairs: PixelPairs, num_points: int) -> Tensor:
 
     Returns:
         (N,) int64.
+
+    Example:
+        >>> depth_z = torch.tensor([2.0, 1.0, 3.0])
+        >>> pairs = PixelPairs(
+        ...     torch.tensor([0, 0, 2]), torch.tensor([0, 1, 1]), torch.zeros(3, 2), depth_z
+        ... )
+        >>> nearest_view(pairs, num_points=3)
+        tensor([ 1, -1,  1])
     """
     least = pairs.depth_z.new_full((num_points,), torch.inf)
     least = least.scatter_reduce(0, pairs.point, pairs.depth_z.detach(), 'amin')

@@ -8,14 +8,14 @@ reads.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .inputs import check_points, checked_views
+from .inputs import Views, check_points, checked_views
 from .pairs import zbuffer_views
 from .shapes import expect_shape
 from .visibility import (
@@ -29,7 +29,12 @@ from .visibility import (
 
 
 class Reason(IntEnum):
-    """Why a view does or does not contribute to a point; the first that holds is named."""
+    """Why a view does or does not contribute to a point; the first that holds is named.
+
+    Example:
+        >>> Reason(6).name
+        'OCCLUDED'
+    """
 
     SEEN = 0  # contributes
     NOT_FINITE = 1  # the point has a coordinate that is not a number
@@ -52,6 +57,12 @@ class Provenance:
         depth_z: (V, N) the point's z-depth in metres.
         measured: (V, N) depth in metres at its pixel, 0 for missing, outside or untested.
         weight: (V, N) share of the point's feature, adding up to 1 over its views or 0.
+
+    Example:
+        >>> one = torch.ones(1, 1)
+        >>> traced = Provenance(0 * one.byte(), torch.zeros(1, 1, 2), 2 * one, 0 * one, one)
+        >>> traced.of_point(0)[0]['reason'], traced.summary()['seen']
+        ('seen', 1)
     """
 
     reason: Tensor
@@ -78,8 +89,9 @@ class Provenance:
         entries = []
         for view in range(len(self.reason)):
             reason = Reason(int(self.reason[view, row]))
-            placed = reason not in (Reason.NOT_FINITE, Reason.BEHIND)
+            placed = reason not in (Reason.NOT_FINITE, Reason.BEHIND)  # its pixel means something
             measured = float(self.measured[view, row])
+
             entries.append(
                 {
                     'view': view,
@@ -90,6 +102,7 @@ class Provenance:
                     'weight': float(self.weight[view, row]),
                 }
             )
+
         return sorted(entries, key=lambda entry: (-entry['weight'], entry['view']))
 
     def summary(self) -> dict[str, int]:
@@ -129,6 +142,13 @@ def trace_sources(
 
     Raises:
         ValueError: shapes that do not fit, or cameras that cannot project.
+
+    Example:
+        >>> K = torch.tensor([[100.0, 0, 31.5], [0, 100, 23.5], [0, 0, 1]])
+        >>> points = torch.tensor([[0.0, 0, 1], [0, 0, 3], [0, 0, -1], [1, 0, 1]])
+        >>> traced = trace_sources(points, K, torch.eye(4), (48, 64), depth=torch.ones(48, 64))
+        >>> [Reason(value).name for value in traced.reason[0].tolist()]
+        ['SEEN', 'OCCLUDED', 'BEHIND', 'OUTSIDE']
     """
     points = check_points(points)
     views = checked_views(intrinsics, extrinsics, image_shape, depth, depth_intrinsics)
@@ -137,38 +157,54 @@ def trace_sources(
     if visibility.occlusion == 'zbuffer':
         cloud = points if cloud is None else check_points(cloud)
         depth = zbuffer_views(cloud, camera, visibility)
-    uv, z = camera.project(points)
-    u, v = uv.unbind(-1)
+    uv, z = camera.project(points)  # (V, N, 2), (V, N)
 
-    reason = torch.full(z.shape, Reason.SEEN, dtype=torch.uint8, device=z.device)
-    measured = torch.zeros_like(z)
-    inside = in_frustum(u, v, z, camera.image_size, visibility.near)
-    faults = []
-    if depth is not None:
-        on_depth, size, beside = (u, v), camera.image_size, ~inside
-        if views.depth_camera is not None:
-            depth_camera = views.depth_camera.to(points.device, points.dtype)
-            on_depth, size = depth_camera.project(points)[0].unbind(-1), depth_camera.image_size
-            beside = ~in_frustum(*on_depth, z, size, visibility.near)
-        found = nearest_pixel(depth, *on_depth, size).to(z.dtype)
-        present = (found > 0) & (found < torch.inf) & ~beside
-        measured = torch.where(inside & present, found, 0.0)
-        disagrees = ~depth_agrees(found, z, visibility)
-        faults = [(Reason.BEFORE_SURFACE, disagrees & (z < found))]
-        faults += [(Reason.OCCLUDED, disagrees & (z > found))]
-        if visibility.edge_reject:
-            kept = drop_depth_edges(depth, visibility)
-            edge = nearest_pixel(kept, *on_depth, size) <= 0
-            faults += [(Reason.DEPTH_EDGE, edge)]
-        faults += [(Reason.NO_DEPTH, ~present)]
-    faults += [(Reason.OUTSIDE, ~inside), (Reason.BEHIND, ~(z > visibility.near))]
-    faults += [(Reason.NOT_FINITE, ~points.isfinite().all(-1).expand_as(z))]
     weight = torch.ones_like(z) if weights is None else weights.to(z)
     weight = weight[None] if views.single and weight.ndim == 1 else weight
     expect_shape('weights', weight, 'V N', V=len(views), N=len(points))
-    for value, fault in [(Reason.NO_WEIGHT, ~(weight > 0)), *faults]:
+
+    # every fault that holds, the one that is named last
+    inside = in_frustum(*uv.unbind(-1), z, camera.image_size, visibility.near)
+    faults = [(Reason.NO_WEIGHT, ~(weight > 0))]
+    measured = torch.zeros_like(z)
+    if depth is not None:
+        measured, depth_faults = _test_depth(
+            points, uv, z, inside, replace(views, depth=depth), visibility
+        )
+        faults += depth_faults
+    faults += [
+        (Reason.OUTSIDE, ~inside),
+        (Reason.BEHIND, ~(z > visibility.near)),
+        (Reason.NOT_FINITE, ~points.isfinite().all(-1).expand_as(z)),
+    ]
+    reason = torch.full(z.shape, Reason.SEEN, dtype=torch.uint8, device=z.device)
+    for value, fault in faults:
         reason = reason.masked_fill(fault, int(value))
 
     weight = torch.where(reason == Reason.SEEN, weight, 0.0)
     total = weight.sum(0)
     return Provenance(reason, uv, z, measured, weight / torch.where(total > 0, total, 1.0))
+
+
+def _test_depth(
+    points: Tensor, uv: Tensor, z: Tensor, inside: Tensor, views: Views, visibility: Visibility
+) -> tuple[Tensor, list[tuple[Reason, Tensor]]]:
+    """Depth measured at each pixel (V, N), and what speaks against it."""
+    pixel, size, beside = uv.unbind(-1), views.camera.image_size, ~inside
+    if views.depth_camera is not None:
+        depth_camera = views.depth_camera.to(points.device, points.dtype)
+        pixel, size = depth_camera.project(points)[0].unbind(-1), depth_camera.image_size
+        beside = ~in_frustum(*pixel, z, size, visibility.near)
+
+    found = nearest_pixel(views.depth, *pixel, size).to(z.dtype)
+    present = (found > 0) & (found < torch.inf) & ~beside
+    disagrees = ~depth_agrees(found, z, visibility)
+    faults = [
+        (Reason.BEFORE_SURFACE, disagrees & (z < found)),
+        (Reason.OCCLUDED, disagrees & (z > found)),
+    ]
+    if visibility.edge_reject:
+        smooth = drop_depth_edges(views.depth, visibility)
+        faults.append((Reason.DEPTH_EDGE, nearest_pixel(smooth, *pixel, size) <= 0))
+    faults.append((Reason.NO_DEPTH, ~present))
+    return torch.where(inside & present, found, 0.0), faults

@@ -205,6 +205,7 @@ def _weighted_sums(
         corners, corner_weights = _corners(
             pairs.uv[first:last], pairs.view[first:last], image_size, (height, width), num_views
         )
+        # Σ w · (bilinear weight of a corner) · (its row of the table)
         corner_weights = corner_weights.to(dtype)
         if weights is not None:
             corner_weights = corner_weights * weights[first:last, None]

@@ -113,6 +113,7 @@ def build_uv_index_batch(
         raise ValueError(
             f'points {tuple(points.shape)} do not fit cameras {tuple(camera.batch_shape)}'
         )
+
     uv, _, valid = project_visible(
         points, camera, depth, visibility=visibility, byte_budget=byte_budget
     )

@@ -44,6 +44,10 @@ class Visibility:
 
     Raises:
         ValueError: a negative length, an even point size or an unknown occlusion.
+
+    Example:
+        >>> Visibility(abs_tol=0.02).tolerance(torch.tensor([1.0, 3.0]))
+        tensor([0.0300, 0.0500])
     """
 
     near: float = NEAR
@@ -91,6 +95,11 @@ def visible_mask(
 
     Returns:
         (..., N) bool. Points with a pixel or depth that is not finite are False.
+
+    Example:
+        >>> uv, z = torch.tensor([[5.0, 2], [5, 2], [-1, 2]]), torch.tensor([1.0, 2, 1])
+        >>> visible_mask(uv, z, (6, 8)), visible_mask(uv, z, (6, 8), torch.ones(6, 8))
+        (tensor([ True,  True, False]), tensor([ True, False, False]))
     """
     _check_pixels(uv, z)
     check_image_size(image_size)
@@ -164,6 +173,10 @@ def drop_depth_edges(depth: Tensor, visibility: Visibility = Visibility()) -> Te
 
     A pixel lies on an edge when the present depths of its 3x3 neighbourhood span more than
     ``abs_tol + rel_tol * d``. Sensors mix fore- and background there.
+
+    Example:
+        >>> drop_depth_edges(torch.tensor([[1.0, 1.0, 1.0, 2.0, 2.0]]))
+        tensor([[1., 1., 0., 0., 2.]])
     """
     span, present = depth_span(depth)
     smooth = span <= visibility.tolerance(depth)
@@ -209,6 +222,12 @@ def zbuffer(
 
     Returns:
         (..., H, W) metres, 0 where no point falls.
+
+    Example:
+        >>> uv = torch.tensor([[1.0, 0.0], [1.0, 0.0], [2.0, 1.0]])
+        >>> zbuffer(uv, torch.tensor([3.0, 2.0, 4.0]), (2, 4))
+        tensor([[0., 2., 0., 0.],
+                [0., 0., 4., 0.]])
     """
     _check_pixels(uv, z)
     _check_point_size(point_size)
@@ -248,6 +267,11 @@ def majority_instance(view: Tensor, segment: Tensor, instance: Tensor) -> Tensor
 
     Returns:
         (P,) bool, True for the pairs to keep.
+
+    Example:
+        >>> view, segment = torch.zeros(4, dtype=torch.int64), torch.tensor([0, 0, 0, 1])
+        >>> majority_instance(view, segment, instance=torch.tensor([7, 7, 4, 4]))
+        tensor([ True,  True, False,  True])
     """
     known = (segment >= 0) & (instance >= 0)
     keep = ~known

@@ -218,11 +218,11 @@ def test_positional_encoding_is_sinusoids():
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ((torch.zeros(2, C),), r'features must be \(N, V, 16\)'),
-        ((torch.zeros(2, 3, C + 1),), r'features must be \(N, V, 16\)'),
-        ((torch.zeros(2, 3, C), torch.zeros(3, 2)), 'confidence must be'),
-        ((torch.zeros(2, 3, C), None, torch.zeros(2, dtype=torch.bool)), 'mask must be'),
-        ((torch.zeros(2, 3, C), None, None, torch.zeros(2, 2)), 'points must be'),
+        ((torch.zeros(2, C),), r'features: expected \(N, V, C\) with C=16'),
+        ((torch.zeros(2, 3, C + 1),), r'features: expected \(N, V, C\) with C=16'),
+        ((torch.zeros(2, 3, C), torch.zeros(3, 2)), 'confidence: expected'),
+        ((torch.zeros(2, 3, C), None, torch.zeros(2, dtype=torch.bool)), 'mask: expected'),
+        ((torch.zeros(2, 3, C), None, None, torch.zeros(2, 2)), 'points: expected'),
         ((torch.zeros(2, 3, C), None, None, None, torch.zeros(4)), 'view_ids must be'),
         (([],), 'no views'),
         (([torch.zeros(2, C), torch.zeros(3, C)],), 'differ in shape'),
