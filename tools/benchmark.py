@@ -6,12 +6,11 @@ Every file of ``tools/benchmarks`` is one measurement, ``add_arguments(parser)``
 
 import argparse
 import ast
-import importlib.util
+import importlib
 import json
 import os
 import sys
 from pathlib import Path
-from types import ModuleType
 
 FOLDER = Path(__file__).resolve().parent / 'benchmarks'
 sys.path.insert(0, str(FOLDER.parents[1]))
@@ -25,16 +24,19 @@ def main(argv: list[str] | None = None) -> int:
     names = sorted(path.stem for path in FOLDER.glob('*.py') if not path.stem.startswith('_'))
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     subparsers = parser.add_subparsers(dest='name', required=True, metavar='NAME')
+
+    # Only the chosen benchmark is imported, the others are read for their summary.
     chosen = next((word for word in (argv or sys.argv[1:]) if word in names), None)
     for name in names:
         subparser = subparsers.add_parser(name, help=_summary(name))
         subparser.add_argument('--out', type=Path, help='write the numbers to this JSON file')
         if name == chosen:
-            module = _load(name)
+            module = importlib.import_module(f'tools.benchmarks.{name}')
             module.add_arguments(subparser)
     args = parser.parse_args(argv)
     if args.out is not None and not args.out.parent.is_dir():
         parser.error(f'--out: no folder {args.out.parent}')
+
     try:
         result = module.run(args)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
@@ -49,14 +51,6 @@ def _summary(name: str) -> str:
     """First sentence of a benchmark's docstring, read without importing it."""
     source = (FOLDER / f'{name}.py').read_text(encoding='utf-8')
     return (ast.get_docstring(ast.parse(source)) or '').partition('\n')[0]
-
-
-def _load(name: str) -> ModuleType:
-    # By path: file names such as metrics.py are no module names to put on the import path.
-    spec = importlib.util.spec_from_file_location(f'benchmark_{name}', FOLDER / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 if __name__ == '__main__':

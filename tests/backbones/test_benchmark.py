@@ -1,16 +1,13 @@
 """``tools/benchmark.py sparse`` measures what it says."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
 
-FILE = Path(__file__).resolve().parents[2] / 'tools' / 'benchmark.py'
-SPEC = importlib.util.spec_from_file_location('benchmark_tool', FILE)
-benchmark = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(benchmark)
+from tests.helpers.load_tool import load_tool
+
+benchmark = load_tool('benchmark')
 
 
 def test_runs_and_writes_its_numbers(tmp_path, capsys):
@@ -27,8 +24,8 @@ def test_runs_and_writes_its_numbers(tmp_path, capsys):
     assert 'times as long' in capsys.readouterr().out
 
 
-def test_rooms_are_deterministic_and_of_the_size_asked_for():
-    sparse = benchmark._load('sparse')
+def test_rooms_are_deterministic_and_of_the_given_size():
+    sparse = load_tool('benchmarks/sparse')
     voxels = sparse.room_surface_voxels(20_000, seed=3)
     assert voxels.shape == (20_000, 4)
     assert len(torch.unique(voxels, dim=0)) == 20_000

@@ -1,17 +1,14 @@
 """The measured sides of ``tools/benchmark.py metrics`` evaluate the same scenes alike."""
 
 import argparse
-import importlib.util
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-FILE = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks' / 'metrics.py'
-SPEC = importlib.util.spec_from_file_location('metrics_benchmark', FILE)
-benchmark = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(benchmark)
+from tests.helpers.load_tool import load_tool
+
+benchmark = load_tool('benchmarks/metrics')
 
 SIZES = {'points': 5000, 'instances': 12, 'scenes': 3, 'seed': 1}
 
@@ -19,9 +16,9 @@ SIZES = {'points': 5000, 'instances': 12, 'scenes': 3, 'seed': 1}
 def test_both_sides_agree() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        _, expected = benchmark._measure_mmdet3d(SIZES)
+        _, expected = benchmark.evaluate_mmdet3d(SIZES)
     for tasks in (('instance',), ('semantic', 'instance', 'panoptic')):
-        np.testing.assert_allclose(benchmark._measure_ours(SIZES, tasks)[1], expected)
+        np.testing.assert_allclose(benchmark.evaluate_ours(SIZES, tasks)[1], expected)
     assert 0 < expected[0] < 1
 
 

@@ -23,9 +23,9 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize('trained', [True, False])
-def test_all_sides_agree(trained):
-    numbers = benchmark._time(SIZES, trained)  # raises when they do not
+@pytest.mark.parametrize('pyramid', benchmark.PYRAMIDS)
+def test_all_sides_agree(pyramid):
+    numbers = benchmark.time_sides(pyramid, SIZES)  # raises when they do not
     assert set(numbers) == {'ours', 'described'}
 
 

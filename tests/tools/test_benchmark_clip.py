@@ -1,17 +1,13 @@
 """tools/benchmarks/clip.py runs, and its shares add up."""
 
 import argparse
-import importlib.util
-from pathlib import Path
 
 import pytest
 
 from tests.helpers.clip_files import write_small_clip
+from tests.helpers.load_tool import load_tool
 
-FILE = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks' / 'clip.py'
-SPEC = importlib.util.spec_from_file_location('clip_benchmark', FILE)
-benchmark = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(benchmark)
+benchmark = load_tool('benchmarks/clip')
 
 
 def arguments(*words: str) -> argparse.Namespace:

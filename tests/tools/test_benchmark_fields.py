@@ -1,15 +1,12 @@
 """tools/benchmarks/fields.py runs on a room that is there, and its numbers fit together."""
 
 import argparse
-import importlib.util
-from pathlib import Path
 
 import pytest
 
-FILE = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks' / 'fields.py'
-SPEC = importlib.util.spec_from_file_location('fields_benchmark', FILE)
-benchmark = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(benchmark)
+from tests.helpers.load_tool import load_tool
+
+benchmark = load_tool('benchmarks/fields')
 
 
 def arguments(*words: str) -> argparse.Namespace:

@@ -1,21 +1,16 @@
 """The training benchmark on a small room."""
 
 import argparse
-import importlib.util
 
 import pytest
 import torch
 
-from tests.conftest import REPOSITORY
+from tests.helpers.load_tool import load_tool
 
 
 @pytest.fixture(scope='module')
 def benchmark():
-    path = REPOSITORY / 'tools' / 'benchmarks' / 'train.py'
-    spec = importlib.util.spec_from_file_location('benchmark_train', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('benchmarks/train')
 
 
 def parse(benchmark, *words):

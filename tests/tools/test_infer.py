@@ -1,6 +1,5 @@
 """tools/infer.py: its files, its messages, its exit status."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -14,15 +13,9 @@ import torch
 from oneformer3d.engine.cli import run_tool
 from oneformer3d.inference.files import FILES
 from tests.helpers.color_segmentor import two_block_scene, write_checkpoint, write_config
+from tests.helpers.load_tool import load_tool
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def load_tool():
-    spec = importlib.util.spec_from_file_location('infer_tool', ROOT / 'tools/infer.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -37,7 +30,7 @@ def arguments(tmp_path: Path) -> list[str]:
 def run_in_process(arguments: list[str], monkeypatch) -> int:
     monkeypatch.setattr(sys, 'argv', ['infer.py', *arguments])
     try:
-        run_tool(load_tool().main)
+        run_tool(load_tool('infer').main)
     except SystemExit as stop:
         return int(stop.code or 0)
     return 0

@@ -1,6 +1,5 @@
 """tools/store.py: each command once, and one line for each kind of bad input."""
 
-import importlib.util
 import json
 import os
 import sys
@@ -10,18 +9,15 @@ from pathlib import Path
 import pytest
 
 from oneformer3d.store import FeatureStore, FeatureStoreWriter
+from tests.helpers.load_tool import load_tool
 from tests.helpers.store_samples import STAMP, frame_names, put_all
 
-TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'store.py'
 NAMES = frame_names(2, 4)
 
 
 @pytest.fixture(scope='module')
 def tool():
-    spec = importlib.util.spec_from_file_location('tools_store', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('store')
 
 
 def write_store(path, names=NAMES, stamp=STAMP, rank=0):

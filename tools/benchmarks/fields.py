@@ -17,7 +17,6 @@ import json
 import resource
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from oneformer3d.fields.fitting.loop import fit_field
 from oneformer3d.fields.fitting.settings import FitSettings, make_fit_settings
 from oneformer3d.fields.scene.folder import load_field_scene
 from oneformer3d.fields.scene.scene import FieldScene
+from tools.benchmarks._measure import add_integers, clocked, print_table
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'fields' / 'semantic_nerf.yaml'
 SIDES = {
@@ -41,6 +41,13 @@ SIDES = {
 }
 MEASURE = 'held_out_psnr_aligned'
 LEVELS = (20, 22, 25)  # dB
+OPTIONS = {
+    'steps': (1200, 'of the hash-grid field'),
+    'mlp_steps': (120, 'of the perceptron, 0 for none'),
+    'measure_every': (25, 'steps'),
+    'threads': (1, 'of torch'),
+    'seed': (0, 'of the room and the fits'),
+}
 ROOM = RoomSettings(
     room_width=(3.0, 3.2), room_depth=(2.8, 3.0), num_doors=(1, 1), num_panels=(2, 3),
     num_boxes=(1, 2), num_bookshelves=(0, 1), num_beds=(0, 0), num_tables=(1, 1),
@@ -51,13 +58,9 @@ ROOM = RoomSettings(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Size of the fits."""
-    parser.add_argument('--steps', type=int, default=1200, help='of the hash-grid field')
-    parser.add_argument('--mlp_steps', type=int, default=120, help='of the perceptron, 0 for none')
-    parser.add_argument('--measure_every', type=int, default=25, help='steps')
-    parser.add_argument('--threads', type=int, default=1, help='of torch')
+    add_integers(parser, OPTIONS)
     parser.add_argument('--device', default='auto', help='auto | cpu | cuda')
     parser.add_argument('--room', type=Path, help='keep the room here, or take the one that is')
-    parser.add_argument('--seed', type=int, default=0, help='of the room and the fits')
 
 
 def run(args: argparse.Namespace) -> dict:
@@ -74,6 +77,7 @@ def run(args: argparse.Namespace) -> dict:
     """
     if args.steps < 1 or args.measure_every < 1 or args.mlp_steps < 0:
         raise ValueError('--steps and --measure_every must be at least 1')
+
     torch.set_num_threads(args.threads)
     device = args.device
     if device == 'auto':
@@ -81,7 +85,7 @@ def run(args: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as temporary:
         scene = make_room(args.room or Path(temporary), args.seed)
         result = measure(scene, args, device)
-    print_table(result)
+    show(result)
     return result
 
 
@@ -103,6 +107,7 @@ def measure(scene: FieldScene, args: argparse.Namespace, device: str) -> dict:
         'arguments': {key: str(value) for key, value in vars(args).items()},
         'device': torch.cuda.get_device_name() if device == 'cuda' else 'cpu',
     }
+
     for side, changes in SIDES.items():
         if steps[side] == 0:
             continue
@@ -119,6 +124,7 @@ def measure(scene: FieldScene, args: argparse.Namespace, device: str) -> dict:
         }
         if side == 'hash':
             result[side] |= quality(fitted, scene, clock)
+
     if 'mlp' in result:
         result['psnr_both'] = max(row[MEASURE] for row in result['mlp']['history'])
         times = {
@@ -133,14 +139,11 @@ def measure(scene: FieldScene, args: argparse.Namespace, device: str) -> dict:
 def quality(fitted: FittedField, scene: FieldScene, clock: str) -> dict:
     """What a field shows in the views held out and at the room's points, and how fast."""
     learnt, held_out = scene.split(fitted.settings.holdout_every)
-    now = time.perf_counter if clock == 'seconds' else time.process_time
-    begin = now()
-    views = evaluate_views(fitted, scene, held_out)
-    seconds = now() - begin
+    views, numbers = clocked(evaluate_views, fitted, scene, held_out)
     height, width = scene.camera.image_size
     return {
         'held_out': views,
-        'rendered_rays_per_second': len(held_out) * height * width / seconds,
+        'rendered_rays_per_second': len(held_out) * height * width / numbers[clock],
         'points': evaluate_points(fitted, scene.points),
         'nearest_view': nearest_view_baseline(scene, learnt, held_out),
     }
@@ -180,21 +183,16 @@ def time_to(history: list[dict], psnr: float, clock: str) -> float | None:
     return next((row[clock] for row in history if row[MEASURE] >= psnr), None)
 
 
-def print_table(result: dict) -> None:
-    """The numbers, side by side."""
-    levels = ''.join(f'{f"to {db} dB":>10}' for db in LEVELS)
-    print(f'{"":6}{"seconds":>10}{"CPU s":>9}{"pixels/s":>10}{"held-out PSNR":>15}{levels}')
-    for side in SIDES:
-        if side in result:
-            row = result[side]
-            times = ''.join(
-                f'{"-" if value is None else f"{value:.1f} s":>10}'
-                for value in row['time_to'].values()
-            )
-            print(
-                f'{side:6}{row["seconds"]:10.1f}{row["cpu_seconds"]:9.1f}'
-                f'{row["pixels_per_second"]:10.0f}{row["history"][-1][MEASURE]:15.2f}{times}'
-            )
+def show(result: dict) -> None:
+    """Print the numbers, side by side."""
+    columns = {'seconds': '.1f', 'CPU s': '.1f', 'pixels/s': '.0f', 'held-out PSNR': '.2f'}
+    rows = {}
+    for side in (side for side in SIDES if side in result):
+        row = result[side]
+        rates = (row['seconds'], row['cpu_seconds'], row['pixels_per_second'])
+        rows[side] = [*rates, row['history'][-1][MEASURE], *row['time_to'].values()]
+    print_table(columns | {f's to {db} dB': '.1f' for db in LEVELS}, rows)
+
     for group in ('held_out', 'points', 'nearest_view'):
         print(f'{group}: {json.dumps({k: round(v, 4) for k, v in result["hash"][group].items()})}')
     print(f'renders {result["hash"]["rendered_rays_per_second"]:.0f} rays/s')

@@ -9,9 +9,7 @@ counts, and ratios are of numbers from one run.
 
 import argparse
 import os
-import statistics
 import tempfile
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -21,61 +19,65 @@ import numpy as np
 from tqdm import tqdm
 
 from oneformer3d.store import BatchCommit, FeatureStore, FeatureStoreWriter, StoreStamp
+from tools.benchmarks._measure import add_integers, clocked, print_table, read_integers, take_turns
 
 GLOBAL_DIM = 512
+NAMES = ('write_ms', 'cold_ms', 'warm_ms', 'megabytes')
+OPTIONS = {
+    'records': (400, 'frames that are stored'),
+    'channels': (192, 'width of the map'),
+    'batch': (64, 'frames made durable together'),
+    'rounds': (3, 'times that each side is measured'),
+    'seed': (0, 'of the frames and the order'),
+}
 Frame = dict[str, np.ndarray]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Number and size of the frames."""
-    parser.add_argument('--records', type=int, default=400, help='frames that are stored')
-    parser.add_argument('--channels', type=int, default=192, help='width of the map')
+    add_integers(parser, OPTIONS)
     parser.add_argument('--grid', type=int, nargs=2, default=(28, 28), help='its height and width')
-    parser.add_argument('--batch', type=int, default=64, help='frames made durable together')
-    parser.add_argument('--rounds', type=int, default=3, help='times that each side is measured')
     parser.add_argument('--folder', type=Path, help='where to write (default: the temporary one)')
-    parser.add_argument('--seed', type=int, default=0, help='of the frames and the order')
 
 
 def run(args: argparse.Namespace) -> dict:
     """Measure all sides, print a table and return the numbers.
 
     Returns:
-        Per side ``write_ms``, ``cold_ms``, ``warm_ms`` (per frame) and ``megabytes``; ``ratios`` of
-        each peer's milliseconds over the store's; ``checksum_ms``, which is part of the store's
-        reading; ``arguments``.
+        Per side ``write_ms``, ``cold_ms``, ``warm_ms`` (per frame), ``megabytes`` and ``spread``;
+        ``ratios`` of each peer's milliseconds over the store's; ``checksum_ms``, which is part of
+        the store's reading; ``arguments``.
 
     Raises:
         ValueError: sizes below 1, or a side gives back other numbers than it was given.
     """
-    for name in ('records', 'channels', 'batch', 'rounds'):
-        if getattr(args, name) < 1:
-            raise ValueError(f'--{name} must be at least 1, got {getattr(args, name)}')
+    sizes = read_integers(args, tuple(OPTIONS))
     if min(args.grid) < 1:
         raise ValueError(f'--grid must be at least 1 × 1, got {args.grid}')
 
-    # sides take turns, so that what else the machine does falls on all
     frames = make_frames(args)
-    taken: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-    turns = [side for _ in range(args.rounds) for side in SIDES]
-    for side in tqdm(turns, desc='store', delay=1):
-        with tempfile.TemporaryDirectory(dir=args.folder, prefix='store_bench_') as folder:
-            taken[side].append(measure(SIDES[side](Path(folder), frames, args.batch), args.seed))
 
-    result: dict = {
-        side: {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
-        for side, rounds in taken.items()
-    }
+    with tqdm(total=args.rounds * len(SIDES), desc='store', delay=1) as bar:
+
+        def turn(side: str) -> dict[str, float]:
+            with tempfile.TemporaryDirectory(dir=args.folder, prefix='store_bench_') as folder:
+                numbers = measure(SIDES[side](Path(folder), frames, args.batch), args.seed)
+            bar.update()
+            return numbers
+
+        sides = {side: lambda side=side: turn(side) for side in SIDES}
+        result: dict = take_turns(sides, args.rounds)
+
     result['ratios'] = {
-        side: {name: result[side][name] / value for name, value in result['lmdb'].items()}
+        side: {name: result[side][name] / result['lmdb'][name] for name in NAMES}
         for side in SIDES
         if side != 'lmdb'
     }
 
     result['checksum_ms'] = checksum_ms(frames)
-    result['arguments'] = {**vars(args), 'folder': str(args.folder or tempfile.gettempdir())}
-    result['arguments'].pop('out', None)
-    print_table(result)
+    folder = str(args.folder or tempfile.gettempdir())
+    result['arguments'] = {**sizes, 'grid': list(args.grid), 'folder': folder}
+    show(result)
     return result
 
 
@@ -273,12 +275,10 @@ def checksum_ms(frames: dict[str, Frame]) -> float:
 
 def milliseconds(function: Callable[[], object], count: int) -> float:
     """Time per item."""
-    start = time.perf_counter()
-    function()
-    return (time.perf_counter() - start) * 1e3 / count
+    return clocked(function)[1]['seconds'] * 1e3 / count
 
 
-def print_table(result: dict) -> None:
+def show(result: dict) -> None:
     """One line per side: milliseconds per frame, and how many times the store's they are."""
     arguments = result['arguments']
     shape = (arguments['channels'], *arguments['grid'])
@@ -286,12 +286,13 @@ def print_table(result: dict) -> None:
         f'{arguments["records"]} frames of float16 {shape} + float32 ({GLOBAL_DIM},), '
         f'durable every {arguments["batch"]}, median of {arguments["rounds"]}'
     )
-
-    print(f'{"":6}{"write":>18}{"read, cold":>18}{"read, warm":>18}{"MB":>9}')
+    columns = {}
+    for title in ('write ms', 'read cold ms', 'read warm ms'):
+        columns |= {title: '.3f', f'{title.split()[-2]} ×': '.1f'}
+    rows = {}
     for side in SIDES:
-        line = f'{side:6}'
-        for name in ('write_ms', 'cold_ms', 'warm_ms'):
-            ratio = result['ratios'].get(side, {}).get(name, 1.0)
-            line += f'{result[side][name]:>9.3f} ms {ratio:>4.1f}×'
-        print(f'{line}{result[side]["megabytes"]:>9.1f}')
+        ratios = result['ratios'].get(side, dict.fromkeys(NAMES, 1.0))
+        cells = [x for name in NAMES[:3] for x in (result[side][name], ratios[name])]
+        rows[side] = [*cells, result[side]['megabytes'], result[side]['spread']]
+    print_table({**columns, 'MB': '.1f', 'spread': '.0%'}, rows)
     print(f"of the store's reading, {result['checksum_ms']:.3f} ms is its checksum")
