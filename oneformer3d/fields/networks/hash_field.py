@@ -95,7 +95,8 @@ class HashGridField(Field):
 
     def density(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Truncated-exponential density (…) in float32, and hidden values (…, geo_dim)."""
-        values = self.density_net(self.grid(unit_cube(positions, self.contracted)))
+        cube = unit_cube(positions, self.contracted)
+        values = self.density_net(self.grid(cube))  # (…, 1 + H)
         density = trunc_exp(values[..., 0] + _LOG_DENSITY_BIAS)
         if not self.contracted:
             density = torch.where(self.scene_box.contains(positions), density, 0)

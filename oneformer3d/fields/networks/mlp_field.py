@@ -146,7 +146,7 @@ class PanopticNeRF(SemanticNeRF):
 
     def instance_logits(self, features: Tensor) -> Tensor:
         """Instance vectors (…, D) → slots (…, K): cosine to each embedding over temperature."""
-        slots = F.normalize(self.instance_embeddings.weight, dim=-1)
+        slots = F.normalize(self.instance_embeddings.weight, dim=-1)  # (K, D)
         temperature = self.temperature.clamp(min=_MIN_TEMPERATURE)
         return F.normalize(features, dim=-1) @ slots.t() / temperature
 
