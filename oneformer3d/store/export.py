@@ -133,7 +133,7 @@ def import_store(
     """
     manifest = read_manifest(path)
     if manifest.format not in ('npz', 'h5'):
-        raise ValueError(f'{path}: is no export but a store, of format {manifest.format}')
+        raise ValueError(f'{path}: is a store, not an export')
 
     if manifest.format == 'npz':
         frames = _npz_frames(Path(path))

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from .manifest import Manifest, WatchedManifest
+from .manifest import MANIFEST_NAME, Manifest, read_manifest
 from .shard import STAMP_KEY, ShardFile, shard_file
 from .stamp import StampMismatchError
 
@@ -19,12 +19,21 @@ class StoreIndex:
 
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
-        self._watched = WatchedManifest(folder)
+        self._manifest: Manifest | None = None
+        self._version: tuple[int, ...] | None = None
         self._checked: set[str] = set()
 
     def manifest(self) -> Manifest:
-        """The manifest as it is now."""
-        return self._watched.read()
+        """The manifest as it is now: read again when its file has changed."""
+        try:
+            status = (self.folder / MANIFEST_NAME).stat()
+        except FileNotFoundError:
+            return read_manifest(self.folder)  # which says what is missing
+
+        version = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+        if self._manifest is None or version != self._version:
+            self._manifest, self._version = read_manifest(self.folder), version
+        return self._manifest
 
     def shards(self) -> list[ShardFile]:
         """The shards, each checked once to be of the store's encoder.

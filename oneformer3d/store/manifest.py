@@ -93,6 +93,23 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
     return Manifest(stamp, tuple(shards), content['format'])
 
 
+def require_format(folder: str | os.PathLike, manifest: Manifest, format: str = 'lmdb') -> None:
+    """Raise ValueError unless a folder is of a format; of an export it names the way back.
+
+    Example:
+        >>> from oneformer3d.store.examples import STAMP
+        >>> require_format('out', Manifest(STAMP, format='npz'), 'h5')
+        Traceback (most recent call last):
+        ValueError: out: is an export to npz, not h5
+    """
+    if manifest.format == format:
+        return
+    found = 'a store' if manifest.format == 'lmdb' else f'an export to {manifest.format}'
+    needed = 'a store' if format == 'lmdb' else format
+    hint = f'; made one by python tools/store.py import STORE {folder}' if format == 'lmdb' else ''
+    raise ValueError(f'{folder}: is {found}, not {needed}{hint}')
+
+
 def stamp_to_join(folder: str | os.PathLike, stamp: StoreStamp, format: str = 'lmdb') -> StoreStamp:
     """The stamp to write with in a folder: its own, else the given one. Writes nothing.
 
@@ -114,8 +131,7 @@ def stamp_to_join(folder: str | os.PathLike, stamp: StoreStamp, format: str = 'l
     if not (Path(folder) / MANIFEST_NAME).is_file():
         return stamp
     manifest = read_manifest(folder)
-    if manifest.format != format:
-        raise ValueError(f'{folder}: is of format {manifest.format}, not {format}')
+    require_format(folder, manifest, format)
     check_stamp(manifest.stamp, stamp, source=str(folder))
     return manifest.stamp
 
@@ -154,27 +170,6 @@ def join_manifest(
         }
         text = json.dumps(content, indent=1) + '\n'
         atomic_write_bytes(folder / MANIFEST_NAME, text.encode('utf-8'))
-
-
-class WatchedManifest:
-    """A manifest that is read again when its file has changed (other writers join later)."""
-
-    def __init__(self, folder: str | os.PathLike) -> None:
-        self._folder = Path(folder)
-        self._version: tuple[int, ...] | None = None
-        self._manifest: Manifest | None = None
-
-    def read(self) -> Manifest:
-        """The manifest as it is now; raises as ``read_manifest``."""
-        path = self._folder / MANIFEST_NAME
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            return read_manifest(self._folder)
-        version = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
-        if self._manifest is None or version != self._version:
-            self._manifest, self._version = read_manifest(self._folder), version
-        return self._manifest
 
 
 @contextmanager

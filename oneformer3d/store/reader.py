@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from .index import StoreIndex
-from .manifest import read_manifest
+from .manifest import read_manifest, require_format
 from .record import decode_record, record_checksum, record_key, split_key
 from .shard import shard_file
 from .stamp import StoreStamp, check_stamp
@@ -49,11 +49,7 @@ class FeatureStore:
     ) -> None:
         self.path = Path(path)
         manifest = read_manifest(path)
-        if manifest.format != 'lmdb':
-            raise ValueError(
-                f'{path}: is an export to {manifest.format}; a store again is made of it by '
-                f'python tools/store.py import STORE {path}'
-            )
+        require_format(path, manifest)
         check_stamp(manifest.stamp, expected_stamp, source=str(path))
         self.stamp = manifest.stamp
         self._index = StoreIndex(path)

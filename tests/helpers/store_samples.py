@@ -13,19 +13,8 @@ from numpy.random import default_rng  # numpy imports these two when first asked
 from numpy.testing import assert_array_equal  # forked while another thread imports would hang
 
 from oneformer3d.store import StoreStamp
+from oneformer3d.store.examples import STAMP
 
-STAMP = StoreStamp(
-    encoder='ViT-B-16',
-    weights_digest='0123abcd',
-    layer='last',
-    mode='tokens',
-    attn_mode='vanilla',
-    input_size=(224, 224),
-    dtype='float16',
-    preprocessing='squash 224, clip mean and std',
-    channels=4,
-    grid=(3, 5),
-)
 BIG_STAMP = replace(STAMP, channels=64, grid=(8, 8))  # records of 8 KB: pages of their own
 
 

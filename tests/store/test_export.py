@@ -111,11 +111,11 @@ def test_exports_of_version_1_become_a_store(tmp_path, format):
 def test_an_export_is_no_store_and_says_the_way_back(tmp_path, format):
     out = export_of(tmp_path, format, NAMES[:1])
     for attempt in (FeatureStore, verify_store):
-        with pytest.raises(ValueError, match=f'export to {format}.*store.py import STORE {out}'):
+        with pytest.raises(ValueError, match=f'export to {format}, .*store.py import STORE {out}'):
             attempt(out)
-    with pytest.raises(ValueError, match=f'format {format}, not lmdb'):
+    with pytest.raises(ValueError, match=f'export to {format}, not a store; .* STORE {out}'):
         FeatureStoreWriter(out, STAMP)
-    with pytest.raises(ValueError, match='no export but a store'):
+    with pytest.raises(ValueError, match='is a store, not an export'):
         import_store(tmp_path / 'store', tmp_path / 'x')
     assert not (tmp_path / 'x').exists()
 
@@ -133,7 +133,7 @@ def test_other_content_and_other_stamps_are_refused(tmp_path, format):
     with pytest.raises(ValueError, match='scene0000_00/00000 is there with other content'):
         EXPORTS[format](tmp_path / 'changed', out)
     wrong = {'npz': 'h5', 'h5': 'npz'}[format]
-    with pytest.raises(ValueError, match=f'is of format {format}, not {wrong}'):
+    with pytest.raises(ValueError, match=f'is an export to {format}, not {wrong}'):
         EXPORTS[wrong](tmp_path / 'store', out)
 
 
