@@ -12,7 +12,7 @@ Letters: as in ``field``.
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -169,7 +169,7 @@ class LERF(SemanticNeRF):
 
     def __init__(
         self,
-        clip_model: Any = 'ViT-B/32',
+        clip_model: str | Path | nn.Module = 'ViT-B/32',
         feature_dim: int = 512,
         hidden_dim: int = 256,
         *,
@@ -189,7 +189,7 @@ class LERF(SemanticNeRF):
         self.scale = nn.Parameter(torch.full((1,), 0.1), requires_grad=False)
 
         self._clip_source = (clip_model, clip_weights)
-        self._clip: list[Any] = []  # in a list, so that it is neither moved nor saved with us
+        self._clip: list[nn.Module] = []  # in a list, so that it is neither moved nor saved with us
 
     def forward(
         self,
@@ -230,7 +230,7 @@ class LERF(SemanticNeRF):
         return vectors
 
 
-def _load_clip(model: Any, weights: str | None) -> nn.Module:
+def _load_clip(model: str | Path | nn.Module, weights: str | None) -> nn.Module:
     """The open_clip model behind a name, a file, a ``ClipEncoder`` or a model."""
     if isinstance(model, ClipEncoder):
         return model.clip

@@ -42,7 +42,9 @@ class RenderedRays:
 
     def as_dict(self) -> dict[str, Any]:
         """All fields by name, the heads beside them; 'proposals' only where there are some."""
-        return _flat(self)
+        values = dict(vars(self))
+        heads, proposals = values.pop('heads'), values.pop('proposals')
+        return {**values, **heads, **({'proposals': proposals} if proposals else {})}
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,6 @@ class RenderedImage:
 
     def as_dict(self) -> dict[str, Tensor]:
         """All maps by name, the heads beside them."""
-        return _flat(self)
-
-
-def _flat(record: RenderedRays | RenderedImage) -> dict[str, Any]:
-    values = dict(vars(record))
-    heads = values.pop('heads')
-    if not values.get('proposals', True):
-        del values['proposals']
-    return {**values, **heads}
+        values = dict(vars(self))
+        heads = values.pop('heads')
+        return {**values, **heads}
