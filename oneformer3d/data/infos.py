@@ -2,8 +2,8 @@
 
 Enters: a path, and for writing a dictionary. Leaves: a checked dictionary
 ``{'metainfo': {...}, 'data_list': [scene, ...]}``; its keys are described in docs/data.md.
-Nothing here runs code from a file: JSON by default, mmdet3d's ``.pkl`` infos only when asked
-for and then through a reader that knows containers, numbers and arrays and nothing else.
+Nothing here runs code from a file: JSON by default, mmdet3d's ``.pkl`` infos only with
+``allow_pickle``, and then through a reader that knows containers, numbers and arrays alone.
 Names and paths inside infos are foreign text: they cannot leave the folder they belong to.
 """
 

@@ -39,3 +39,7 @@ def dataset(root: Path, *transforms) -> IndoorSegDataset:
 
 def views_of(root: Path, *transforms, index: int = 0):
     return dataset(root, *transforms)[index]['views']
+
+
+def pair_set(pairs) -> set[tuple[int, int]]:
+    return set(zip(pairs.point.tolist(), pairs.view.tolist()))

@@ -76,7 +76,7 @@ class PackSceneInputs:
 
 
 def _packed_views(results: dict[str, Any]) -> PosedViews:
-    """The views, told where augmentation took the points."""
+    """The views with the matrix of the augmentation."""
     views: PosedViews = results['views']
     if views.num_points != len(results['points']):
         raise ValueError(

@@ -47,8 +47,8 @@ class LoadPosedViews:
         random_candidates: draw them anew each time instead (training).
         view_dropout: how often each view is left out (training).
         image_dropout: how often a sample has no image content at all (training): half of these
-            times its pixels are hidden, poses and visibility stay; else it has no views.
-        hide: for ablations, hide the 'pixels' or leave out the 'views' of every sample.
+            times its pixels are masked, poses and visibility stay; else it has no views.
+        hide: for ablations, mask the 'pixels' or leave out the 'views' of every sample.
         occlusion: 'depth' tests against the depth maps, 'zbuffer' against the points themselves,
             'none' tests the frustum alone; 'auto' takes the depth maps where a scene has them
             and the points elsewhere.
@@ -175,7 +175,7 @@ class LoadPosedViews:
         return stored
 
     def _draw(self, num_images: int) -> tuple[np.ndarray, str | None]:
-        """Rows of the images that become views, in order, and what of them is hidden."""
+        """Rows of the images that become views, in order, and what of them is masked."""
         count = num_images if self.num_views is None else min(self.num_views, num_images)
         if self.select == 'random':
             chosen = np.sort(np.random.choice(num_images, count, replace=False))

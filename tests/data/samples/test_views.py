@@ -12,11 +12,7 @@ from oneformer3d.data.samples.preprocessor import SceneDataPreprocessor
 from oneformer3d.data.samples.views import LoadPosedViews
 from oneformer3d.lifting import Camera
 from oneformer3d.store import FeatureStore, FeatureStoreWriter
-from tests.helpers.view_samples import AUGMENT, PACK, STAMP, dataset, infos_of, views_of
-
-
-def pair_set(pairs) -> set[tuple[int, int]]:
-    return set(zip(pairs.point.tolist(), pairs.view.tolist()))
+from tests.helpers.view_samples import AUGMENT, PACK, STAMP, dataset, infos_of, pair_set, views_of
 
 
 def test_pairs_are_those_of_the_geometry(tiny_rooms, store):
@@ -109,65 +105,27 @@ def test_dropout_of_views_and_of_all_images(tiny_rooms, store):
     scene = dataset(tiny_rooms, transform)
     drawn = [scene[0]['views'] for _ in range(200)]
     none = sum(views.num_views == 0 for views in drawn)
-    hidden = [views for views in drawn if views.pixels_masked]
+    masked = [views for views in drawn if views.pixels_masked]
     assert 20 <= none <= 75  # 0.2 of all, and now and then every view on its own
-    assert 20 <= len(hidden) <= 60
-    # Hidden pixels are hidden by the network; the maps stay, as targets.
-    assert all((views.feat > 0).all() for views in hidden)
+    assert 20 <= len(masked) <= 60
+    # Masked pixels are masked by the network; the maps stay, as targets.
+    assert all((views.feat > 0).all() for views in masked)
     counts = [views.num_views for views in drawn if views.num_views]
     num_frames = len(infos_of(tiny_rooms)[0]['images']) - 1
     assert 0.35 * num_frames < np.mean(counts) < 0.75 * num_frames
 
 
-def test_hidden_pixels_and_no_views(tiny_rooms, store):
+def test_masked_pixels_and_no_views(tiny_rooms, store):
     plain = views_of(tiny_rooms, LoadPosedViews(str(store)))
-    hidden = views_of(tiny_rooms, LoadPosedViews(str(store), hide='pixels'))
-    assert hidden.pixels_masked
-    assert not hidden.feat.any()
-    assert not hidden.clip_global.any()
-    assert torch.equal(hidden.pairs.uv, plain.pairs.uv)
-    assert torch.equal(hidden.world_from_cam, plain.world_from_cam)
+    masked = views_of(tiny_rooms, LoadPosedViews(str(store), hide='pixels'))
+    assert masked.pixels_masked
+    assert not masked.feat.any()
+    assert not masked.clip_global.any()
+    assert torch.equal(masked.pairs.uv, plain.pairs.uv)
+    assert torch.equal(masked.world_from_cam, plain.world_from_cam)
     none = views_of(tiny_rooms, LoadPosedViews(str(store), hide='views'))
     assert none.num_views == len(none.pairs) == len(none.feat) == 0
     assert none.world_from_cam.shape == (0, 4, 4)
-
-
-def test_occlusion(tiny_rooms, store):
-    def pairs(**settings) -> set:
-        return pair_set(views_of(tiny_rooms, LoadPosedViews(str(store), **settings)).pairs)
-
-    depth, zbuffer, none = (pairs(occlusion=how) for how in ('depth', 'zbuffer', 'none'))
-    assert depth < none
-    assert zbuffer < none
-    assert pairs() == depth
-    assert len(depth & zbuffer) > 0.75 * len(depth)
-    assert pairs(edge_reject=True) < depth
-    assert pairs(instance_suffix='.instance.png') < depth
-
-
-def test_pairs_are_cached_for_the_same_points_only(tiny_rooms, store):
-    transform = LoadPosedViews(str(store))
-    draw = {'type': 'SamplePoints', 'num_points': 500, 'replace': False}
-    whole = dataset(tiny_rooms, transform)
-    first, again = whole[0]['views'], whole[0]['views']
-    assert torch.equal(first.pairs.uv, again.pairs.uv)
-    entries = len(transform.view_pairs.cache)
-    assert entries == first.num_views
-    assert dataset(tiny_rooms, draw, transform)[0]['views'].pairs.point.max() < 500
-    assert len(transform.view_pairs.cache) == 2 * entries
-
-
-def test_cache_keeps_to_its_bytes(tiny_rooms, store):
-    every = LoadPosedViews(str(store))
-    expected = views_of(tiny_rooms, every).pairs
-    num_bytes = every.view_pairs.cache.num_bytes
-    assert num_bytes == len(expected) * (8 + 8 + 8 + 4)
-    small = LoadPosedViews(str(store), cache_bytes=num_bytes // 2)
-    for _ in range(2):
-        found = views_of(tiny_rooms, small).pairs
-        assert torch.equal(found.point, expected.point)
-        assert torch.equal(found.uv, expected.uv)
-        assert 0 < small.view_pairs.cache.num_bytes <= num_bytes // 2
 
 
 def test_batches_keep_views_as_they_are(tiny_rooms, store):
