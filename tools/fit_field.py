@@ -37,6 +37,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--method', choices=METHODS, help="(default: the config's)")
     parser.add_argument('--config', help='YAML of settings (default: configs/fields/<method>.yaml)')
     parser.add_argument('--out', required=True, help='folder of the field')
+
+    # what it learns from
     parser.add_argument('--store', help='feature store with the frames')
     parser.add_argument('--weights', help='CLIP whose crop embeddings "lerf" learns')
     parser.add_argument('--model', default='ViT-B-16', help='of the weights (%(default)s)')
@@ -47,6 +49,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar='FIELD',
         help='add a head of features to this field, which stays as it is',
     )
+
+    # how
     parser.add_argument('--frame_step', type=int, default=1, help='take every so many-th frame')
     parser.add_argument(
         '--set', nargs='+', default=[], metavar='NAME=VALUE', help='settings, e.g. steps=500'
@@ -54,6 +58,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--device', default='auto', help='auto | cpu | cuda')
     parser.add_argument('--threads', type=int, help='CPU threads (default: torch decides)')
     parser.add_argument('--fresh', action='store_true', help='begin again in any case')
+
+    # what is reported
     parser.add_argument('--pictures', action='store_true', help='draw held-out views and a turn')
     parser.add_argument('--baseline', action='store_true', help='measure the nearest view, too')
     return parser.parse_args(argv)

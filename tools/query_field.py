@@ -41,11 +41,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('field', help='field.pth, or its folder')
     parser.add_argument('--points', help='.ply, .pcd, .npy or .bin')
+
+    # text
     parser.add_argument('--text', nargs='+', help='phrases')
     parser.add_argument('--negatives', nargs='+', default=list(CANONICAL_PHRASES))
     parser.add_argument('--weights', help='of the CLIP whose language the field learnt')
     parser.add_argument('--model', default='ViT-B-16', help='of the weights (%(default)s)')
     parser.add_argument('--threshold', type=float, default=0.5, help='of relevancy (%(default)s)')
+
+    # what is written
     parser.add_argument('--out', default='outputs/field_query', help='folder (%(default)s)')
     parser.add_argument('--features', action='store_true', help='write distilled features, too')
     parser.add_argument('--views', type=int, default=0, help='pictures of so many learnt views')

@@ -25,7 +25,9 @@ def box_views(num_views: int = 8) -> dict[str, list[Tensor]]:
     rays_cam = pixels @ torch.linalg.inv(K).T
     views: dict[str, list[Tensor]] = {name: [] for name in ('images', 'world_from_cam', 'depth')}
     views |= {'semantics': [], 'features': [], 'instances': []}
+
     for number in range(num_views):
+        # the pose: from near the middle, a turn around the vertical
         yaw = 2 * math.pi * number / num_views
         pitch = 0.2 * math.sin(yaw)
         forward = torch.tensor(
@@ -35,10 +37,13 @@ def box_views(num_views: int = 8) -> dict[str, list[Tensor]]:
         pose = torch.eye(4)
         pose[:3, :3] = torch.stack((right, torch.linalg.cross(forward, right), forward), dim=1)
         pose[:3, 3] = 0.2 * forward
+
+        # the nearest wall that each ray meets
         rays = rays_cam @ pose[:3, :3].T
         distance = (HALF - pose[:3, 3] * rays.sign()) / rays.abs().clamp(min=1e-6)
         depth, wall = distance.min(-1)
         points = pose[:3, 3] + rays * depth[..., None]
+
         views['images'].append((COLORS[wall] + 0.1 * points.sin()).clamp(0, 1))
         views['world_from_cam'].append(pose)
         views['depth'].append(depth)
@@ -85,10 +90,12 @@ def quick_settings(**changes) -> FitSettings:
         view_coarse_samples=20,
         view_fine_samples=12,
         guide_range=0.08,
+        # of the optimiser
         learning_rate=2e-2,
         grid_learning_rate=2e-2,
         warmup_steps=5,
         final_rate=0.1,
+        # of the scene and the field
         holdout_every=4,
         occupancy_resolution=32,
         save_seconds=1e6,

@@ -32,6 +32,7 @@ from oneformer3d.fields.fitting.loop import fit_field
 from oneformer3d.fields.fitting.settings import FitSettings, make_fit_settings
 from oneformer3d.fields.scene.folder import load_field_scene
 from oneformer3d.fields.scene.scene import FieldScene
+from oneformer3d.files.devices import pick_device
 from tools.benchmarks._measure import add_integers, clocked, print_table
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'fields' / 'semantic_nerf.yaml'
@@ -79,9 +80,7 @@ def run(args: argparse.Namespace) -> dict:
         raise ValueError('--steps and --measure_every must be at least 1')
 
     torch.set_num_threads(args.threads)
-    device = args.device
-    if device == 'auto':
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    device = pick_device(args.device).type
     with tempfile.TemporaryDirectory() as temporary:
         scene = make_room(args.room or Path(temporary), args.seed)
         result = measure(scene, args, device)

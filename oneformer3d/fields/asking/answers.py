@@ -1,7 +1,7 @@
 """What a fitted field says of points, as files: what ``tools/query_field.py`` writes.
 
 Enters: a ``FittedField``, points (N, 3) in world metres, phrases. Leaves: ``points.npz``,
-``points.ply``, ``features.npz``, ``text.npz``, ``text.ply``, and shares to be told.
+``points.ply``, ``features.npz``, ``text.npz``, ``text.ply``, and a few numbers about them.
 
 Letters: N points.
 """

@@ -68,6 +68,7 @@ def query_nerf_at_points(
     field, observed = _field_and_observed(nerf_model, point_cloud, byte_budget)
     if 'semantics' not in field.head_nets:
         raise ValueError('the field was fitted without labels and has no classes')
+
     values = field_at_points(
         field, point_cloud, ('semantics',), chunk_size=chunk_size, byte_budget=byte_budget
     )
@@ -158,6 +159,11 @@ def relevancy(
 
     Raises:
         ValueError: widths that differ, no negatives, text that is not finite, or no temperature.
+
+    Example:
+        >>> features = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 0.0]])
+        >>> relevancy(features, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]]))[:, 0]
+        tensor([0.9820, 0.1680, 0.5000])
     """
     if not temperature > 0:
         raise ValueError(f'temperature must be positive, got {temperature}')

@@ -52,7 +52,7 @@ def segment_scan_with_field(
     """Fit a field to a scan's images, unless there is one, and label the scan's points by it.
 
     Classes are learnt from label images, and from the points' own labels where ``pc_data`` has some
-    (255 = none): so a scan labelled in part becomes labelled where it was seen.
+    (255 = none): so a scan with a few labels becomes labelled where it was observed.
 
     Args:
         pc_data: 'pos' (N, 3) world coordinates in metres, perhaps 'labels' (N,); left as it is.
@@ -69,7 +69,7 @@ def segment_scan_with_field(
         device: to fit on.
 
     Returns:
-        A copy of ``pc_data`` with 'labels' (N,) int64, 255 where no image saw the point, and
+        A copy of ``pc_data`` with 'labels' (N,) int64, 255 where no image observed the point, and
         'label_confidence' (N,).
 
     Raises:
@@ -172,9 +172,8 @@ def _scene(
 
     # as many classes as images and points show
     if num_classes is None:
-        shown = [torch.as_tensor(values) for values in columns.get('semantics', [])]
-        shown += [] if labels is None else [torch.as_tensor(labels)]
-        known = [values[values != IGNORE] for values in shown]
+        given = [*columns.get('semantics', []), *([] if labels is None else [labels])]
+        known = [values[values != IGNORE] for values in map(torch.as_tensor, given)]
         num_classes = 1 + max((int(v.max()) for v in known if v.numel()), default=-1)
     return scene_from_arrays(
         columns.get('image', []),

@@ -215,24 +215,27 @@ def save_field(path: str | Path, fitted: FittedField, training: Mapping | None =
     checkpoint = {
         'format': FORMAT,
         'format_version': FORMAT_VERSION,
+        'training': _unless_none(dict, training),
+        # what ``build_field`` makes the network of
         'settings': fitted.settings.to_dict(),
         'recipe': fitted.recipe,
         'model': fitted.field.state_dict(),
+        # the scene
         'scene': fitted.scene,
         'frames': list(fitted.frames),
         'held_out': list(fitted.held_out),
         'class_names': list(fitted.class_names),
-        'palette': _unless_none(fitted.palette, lambda p: torch.from_numpy(np.array(p))),
+        'palette': _unless_none(lambda p: torch.from_numpy(np.array(p)), fitted.palette),
         'things': list(fitted.things),
-        'stamp': _unless_none(fitted.stamp, StoreStamp.to_dict),
-        'language_stamp': _unless_none(fitted.language_stamp, StoreStamp.to_dict),
+        'stamp': _unless_none(StoreStamp.to_dict, fitted.stamp),
+        'language_stamp': _unless_none(StoreStamp.to_dict, fitted.language_stamp),
         'language_scales': list(fitted.language_scales),
-        'observations': _unless_none(fitted.observations, Observations.state),
-        'occupancy': _unless_none(fitted.occupancy, lambda grid: grid.occupied),
-        'exposure': _unless_none(fitted.exposure, Tensor.detach),
+        # what was found out
+        'observations': _unless_none(Observations.state, fitted.observations),
+        'occupancy': _unless_none(lambda grid: grid.occupied, fitted.occupancy),
+        'exposure': _unless_none(Tensor.detach, fitted.exposure),
         'step': fitted.step,
         'report': fitted.report,
-        'training': _unless_none(training, dict),
     }
     with atomic_path(path) as temporary:
         torch.save(checkpoint, temporary)
@@ -253,32 +256,38 @@ def load_field(
     """
     path = Path(path)
     path = path / CHECKPOINT_NAME if path.is_dir() else path
-    checkpoint = _read(path)
+    file = _read(path)
+
+    def stamp(name: str) -> StoreStamp | None:
+        return _unless_none(lambda values: stamp_from_dict(values, str(path)), file[name])
+
     try:
-        net = build_field(checkpoint['recipe'], SceneBox.identity())
-        net.load_state_dict(checkpoint['model'])
+        net = build_field(file['recipe'], SceneBox.identity())
+        net.load_state_dict(file['model'])
         fitted = FittedField(
-            field=net.to(device).eval(),
-            settings=make_fit_settings(None, checkpoint['settings']),
-            recipe=checkpoint['recipe'],
-            scene=checkpoint['scene'],
-            frames=tuple(checkpoint['frames']),
-            held_out=tuple(checkpoint['held_out']),
-            class_names=tuple(checkpoint['class_names']),
-            palette=_unless_none(checkpoint['palette'], Tensor.numpy),
-            things=tuple(checkpoint['things']),
-            stamp=_unless_none(checkpoint['stamp'], stamp_from_dict, str(path)),
-            language_stamp=_unless_none(checkpoint['language_stamp'], stamp_from_dict, str(path)),
-            language_scales=tuple(checkpoint['language_scales']),
-            observations=_unless_none(checkpoint['observations'], Observations.from_state),
-            occupancy=_unless_none(checkpoint['occupancy'], lambda o: OccupancyGrid(o).to(device)),
-            exposure=checkpoint['exposure'],
-            step=checkpoint['step'],
-            report=checkpoint['report'],
+            net.to(device).eval(),
+            make_fit_settings(None, file['settings']),
+            file['recipe'],
+            # the scene
+            scene=file['scene'],
+            frames=tuple(file['frames']),
+            held_out=tuple(file['held_out']),
+            class_names=tuple(file['class_names']),
+            palette=_unless_none(Tensor.numpy, file['palette']),
+            things=tuple(file['things']),
+            stamp=stamp('stamp'),
+            language_stamp=stamp('language_stamp'),
+            language_scales=tuple(file['language_scales']),
+            # what was found out
+            observations=_unless_none(Observations.from_state, file['observations']),
+            occupancy=_unless_none(lambda o: OccupancyGrid(o).to(device), file['occupancy']),
+            exposure=file['exposure'],
+            step=file['step'],
+            report=file['report'],
         )
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f'{path}: not a whole field: {" ".join(str(error).split())}') from error
-    return fitted, checkpoint['training']
+    return fitted, file['training']
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -297,5 +306,5 @@ def _read(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _unless_none(value: Any, convert: Callable[..., Any], *arguments: Any) -> Any:
-    return None if value is None else convert(value, *arguments)
+def _unless_none(convert: Callable[[Any], Any], value: Any) -> Any:
+    return None if value is None else convert(value)

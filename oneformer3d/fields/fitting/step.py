@@ -155,13 +155,23 @@ def held_out_psnr(fitted: FittedField, batch: RayBatch, chunk_rays: int = 2048) 
 
 
 def best_gains(rgb: Tensor, target: Tensor) -> Tensor:
-    """Factors (3,) of colours (…, 3) with the least squared error: ``Σ c t / Σ c²``."""
+    """Factors (3,) of colours (…, 3) with the least squared error: ``Σ c t / Σ c²``.
+
+    Example:
+        >>> best_gains(torch.full((8, 3), 0.25), torch.tensor([0.5, 0.25, 0.125]).expand(8, 3))
+        tensor([2.0000, 1.0000, 0.5000])
+    """
     rgb, target = rgb.flatten(0, -2), target.flatten(0, -2)
     return (rgb * target).sum(0) / (rgb**2).sum(0).clamp(min=_TINY)
 
 
 def psnr(mean_squared_error: float) -> float:
-    """Decibels of colours in 0–1; at most 100."""
+    """Decibels of colours in 0–1: ``−10 log₁₀ MSE``, at most 100.
+
+    Example:
+        >>> psnr(0.01), psnr(0.0)
+        (20.0, 100.0)
+    """
     return -10 * math.log10(max(mean_squared_error, 1e-10))
 
 

@@ -11,6 +11,7 @@ from oneformer3d.fields.asking.evaluate_text import evaluate_text
 from oneformer3d.fields.asking.pictures import (
     draw_views,
     feature_colors_of,
+    make_painters,
     surface_points,
     turntable_cameras,
     write_labelled_cloud,
@@ -73,7 +74,7 @@ def side(world):
 
 @pytest.fixture(scope='module')
 def known():
-    """The exact field with what six views of the room saw; the second half of them is missing."""
+    """The exact field with what three of six views of the room observed."""
     scene = box_scene(6)
     return FittedField(
         field=box_field(scene_normalisation(bounds=torch.stack((-1.1 * HALF, 1.1 * HALF)))),
@@ -126,20 +127,20 @@ def test_relevancy_of_nothing_and_of_bad_text():
             relevancy(torch.eye(2), *arguments)
 
 
-def test_points_of_the_world_are_labelled_where_some_view_saw_them(known):
+def test_points_of_the_world_are_labelled_where_some_view_observed_them(known):
     points, wall = wall_points(600)
     result = query_nerf_at_points(known, points)
-    seen = result['observed']
-    assert 0.3 < seen.float().mean() < 0.9
-    assert (result['labels'][seen] == wall[seen]).all()
-    assert (result['labels'][~seen] == IGNORE).all()
-    assert (result['confidence'][~seen] == 0).all()
-    assert (result['semantic_confidence'][~seen] == 0).all()
+    observed = result['observed']
+    assert 0.3 < observed.float().mean() < 0.9
+    assert (result['labels'][observed] == wall[observed]).all()
+    assert (result['labels'][~observed] == IGNORE).all()
+    assert (result['confidence'][~observed] == 0).all()
+    assert (result['semantic_confidence'][~observed] == 0).all()
     assert result['density'].max() == pytest.approx(200, rel=1e-4)
-    assert (result['confidence'][seen] > 0.99).all()
+    assert (result['confidence'][observed] > 0.99).all()
     middle = query_nerf_at_points(known, known.observations.camera.world_from_cam[:1, :3, 2] * 0.6)
     assert middle['observed'].all()
-    assert middle['confidence'] == 0  # seen, and nothing is there
+    assert middle['confidence'] == 0  # observed, and nothing is there
     assert set(query_nerf_at_points(known, points, return_confidence=False)) == {'labels'}
     everywhere = query_nerf_at_points(known.field, points)
     assert (everywhere['labels'] == wall).all()
@@ -174,13 +175,13 @@ def test_one_similarity_serves_queries_and_views_alike():
 def test_text_finds_its_wall_and_abstains_elsewhere(known):
     points, wall = wall_points(300)
     result = query_lerf_with_text(known, points, TEXT[:2], negatives=TEXT[3:])
-    seen = known.observations.observed(points)
-    assert ((wall == 0) == (result['valid_mask'] & (result['labels'] == 0)))[seen].all()
-    assert ((wall == 1) == (result['valid_mask'] & (result['labels'] == 1)))[seen].all()
-    assert not result['valid_mask'][~seen].any()
-    assert (result['relevancy_matrix'][~seen] == 0).all()
+    observed = known.observations.observed(points)
+    assert ((wall == 0) == (result['valid_mask'] & (result['labels'] == 0)))[observed].all()
+    assert ((wall == 1) == (result['valid_mask'] & (result['labels'] == 1)))[observed].all()
+    assert not result['valid_mask'][~observed].any()
+    assert (result['relevancy_matrix'][~observed] == 0).all()
     expected = relevancy(torch.eye(4)[wall], TEXT[:2], TEXT[3:])
-    assert torch.allclose(result['relevancy_matrix'][seen], expected[seen])
+    assert torch.allclose(result['relevancy_matrix'][observed], expected[observed])
     named = query_lerf_with_text(
         known, points, ['x', 'y'], negatives=['nothing'],
         encode_text=lambda texts: TEXT[[{'x': 0, 'y': 1, 'nothing': 3}[t] for t in texts]],
@@ -209,10 +210,10 @@ def test_objects_are_found_by_their_names(known):
 def test_features_are_handed_over_where_they_are_known(known):
     points, wall = wall_points(200)
     found = query_features_at_points(known, points)
-    seen = found['observed']
-    assert torch.equal(found['features'][seen], torch.eye(4)[wall][seen])
-    assert (found['features'][~seen] == 0).all()
-    assert (found['confidence'] > 0.9).equal(seen)
+    observed = found['observed']
+    assert torch.equal(found['features'][observed], torch.eye(4)[wall][observed])
+    assert (found['features'][~observed] == 0).all()
+    assert (found['confidence'] > 0.9).equal(observed)
     with pytest.raises(ValueError, match='no head'):
         query_features_at_points(known, points, 'features_dino')
 
@@ -240,8 +241,8 @@ def test_the_best_patch_size_counts():
 def test_instances_are_clusters_within_a_class(known):
     points, wall = wall_points(800)
     result = instances_at_points(known, points)
-    seen = result['observed']
-    things = seen & (wall < 2)
+    observed = result['observed']
+    things = observed & (wall < 2)
     true = 2 * wall + (side(points) > 0)
     pairs = set(zip(true[things].tolist(), result['instances'][things].tolist()))
     large = [t for t in true[things].unique().tolist() if (true[things] == t).sum() >= 30]
@@ -267,6 +268,7 @@ def test_pictures_show_what_the_field_holds(known, tmp_path):
     assert (np.abs(rgb - expected).max(-1) < 12).mean() > 0.9
     classes = np.asarray(Image.open(tmp_path / 'view.semantics.png'))
     assert (known.palette[scene.read(1).semantics] == classes).all(-1).mean() > 0.9
+    assert 'semantics' not in make_painters(replace(known, palette=None))
     first, second = feature_colors_of(known), feature_colors_of(known)
     assert np.array_equal(first.axes, second.axes)
     write_turntable(tmp_path / 'turn.gif', known, num_frames=3, size=(12, 16))
@@ -285,7 +287,7 @@ def test_pictures_show_what_the_field_holds(known, tmp_path):
     assert colors is not None
 
 
-def test_a_turn_keeps_the_place_and_goes_once_around(known):
+def test_a_turn_stays_at_its_position_and_goes_once_around(known):
     cameras = turntable_cameras(known, 8)
     centres = torch.stack([camera.world_from_cam[:3, 3] for camera in cameras])
     assert (centres - centres[0]).abs().max() < 1e-6
@@ -306,11 +308,11 @@ def test_labels_are_written_for_the_segmentor(known, tmp_path):
     shares = write_pseudo_labels(names, points, tmp_path, 'room', table)
     raw = np.fromfile(tmp_path / 'semantic_mask' / 'room.bin', dtype=np.int64)
     instance = np.fromfile(tmp_path / 'instance_mask' / 'room.bin', dtype=np.int64)
-    seen = known.observations.observed(points).numpy()
-    assert (raw[~seen] == 0).all()
-    assert np.array_equal(raw[seen], wall.numpy()[seen] + 1)
+    observed = known.observations.observed(points).numpy()
+    assert (raw[~observed] == 0).all()
+    assert np.array_equal(raw[observed], wall.numpy()[observed] + 1)
     assert (instance[raw == 0] == 0).all()
-    assert shares['labelled'] == pytest.approx(seen.mean(), abs=1e-6)
+    assert shares['labelled'] == pytest.approx(observed.mean(), abs=1e-6)
 
 
 def test_priors_are_read_from_files(tmp_path):
@@ -337,10 +339,10 @@ def test_a_scan_is_labelled_by_a_given_field_and_left_as_it_was(known):
     scan = {'pos': points, 'feat': torch.ones(200)}
     result = segment_scan_with_field(scan, [], [], known)
     assert set(scan) == {'pos', 'feat'}
-    seen = known.observations.observed(points)
-    assert (result['labels'] == torch.where(seen, wall, IGNORE)).all()
-    assert (result['label_confidence'][seen] > 0.9).all()
-    assert (result['label_confidence'][~seen] == 0).all()
+    observed = known.observations.observed(points)
+    assert (result['labels'] == torch.where(observed, wall, IGNORE)).all()
+    assert (result['label_confidence'][observed] > 0.9).all()
+    assert (result['label_confidence'][~observed] == 0).all()
 
 
 def test_a_scan_is_labelled_from_its_images_in_any_convention():

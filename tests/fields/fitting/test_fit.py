@@ -14,7 +14,9 @@ from oneformer3d.fields.fitting.prior import PointPrior
 from oneformer3d.fields.fitting.settings import FitSettings, make_fit_settings
 from oneformer3d.fields.fitting.step import rate_at
 from oneformer3d.fields.networks.mlp_field import SemanticNeRF
+from oneformer3d.fields.scene.extent import observe
 from oneformer3d.fields.scene.labelled_points import LabelledPoints
+from oneformer3d.lifting import resize_intrinsics
 from tests.helpers.small_scenes import (
     SIZE,
     SMALL_FEATURES,
@@ -44,7 +46,7 @@ def fitted_box():
     return fit_field(scene, settings), scene
 
 
-def test_a_room_is_shown_from_new_places_and_its_points_are_labelled(fitted_box):
+def test_a_room_is_rendered_from_new_positions_and_its_points_are_labelled(fitted_box):
     fitted, scene = fitted_box
     _, held_out = scene.split(4)
     report = evaluate_views(fitted, scene, held_out)
@@ -70,8 +72,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         fit_field(scene, settings, tmp_path / 'parts', on_step=interrupt)
-    kept, _ = load_field(tmp_path / 'parts')
-    assert kept.step == 3
+    stopped, _ = load_field(tmp_path / 'parts')
+    assert stopped.step == 3
     steps = []
     resumed = fit_field(
         scene, settings, tmp_path / 'parts', on_step=lambda step, values: steps.append(step)
@@ -107,9 +109,9 @@ def test_every_method_fits_on_either_field_and_comes_back_from_its_file(method, 
         tmp_path,
         on_step=lambda step, values: terms.update(values),
     )
-    own = {'panoptic': 'instances', 'feature_field': 'features', 'lerf': 'language'}
+    term = {'panoptic': 'instances', 'feature_field': 'features', 'lerf': 'language'}
     assert {'rgb', 'semantics', 'depth', 'psnr'} <= set(terms)
-    assert method not in own or own[method] in terms
+    assert method not in term or term[method] in terms
     if method == 'panoptic' and kind:
         assert 'slots' in terms
     again, _ = load_field(tmp_path)
@@ -147,10 +149,10 @@ def test_classes_of_points_alone_teach_a_field(fitted_box):
     prior = PointPrior(points, torch.nn.functional.one_hot(wall, 3).float())
     settings = quick_settings(steps=40, loss_weights=dict(prior=0.5))
     fitted = fit_field(scene, settings, prior=prior)
-    others, truth = wall_points(1000, seed=1)
-    found = query_nerf_at_points(fitted, others)
-    seen = found['observed']
-    assert (found['labels'] == truth)[seen].float().mean() > 0.9
+    points, truth = wall_points(1000, seed=1)
+    found = query_nerf_at_points(fitted, points)
+    correct = found['labels'] == truth
+    assert correct[found['observed']].float().mean() > 0.9
 
 
 def test_a_given_model_learns_from_a_list_of_views():
@@ -250,6 +252,24 @@ def test_missing_depth_and_no_depth_are_fitted():
     fitted = fit_field(box_scene(4, depth=None), quick_settings(steps=2, far=3.0))
     assert fitted.occupancy is None
     assert (fitted.observations.depth > 0).all()
+
+
+def test_images_of_mixed_sizes_are_fitted():
+    views = box_views(4)
+    small = (SIZE[0] // 2, SIZE[1] // 2)
+    views['images'][1] = views['images'][1][::2, ::2]
+    views['depth'][1] = views['depth'][1][::2, ::2]
+    intrinsics = [K, resize_intrinsics(K, SIZE, small), K, K]
+    scene = box_scene(
+        4,
+        images=views['images'],
+        depth=views['depth'],
+        intrinsics=intrinsics,
+        **dict.fromkeys(('semantics', 'features', 'instances')),
+    )
+    fitted = fit_field(scene, quick_settings(steps=2))
+    assert (fitted.observations.depth > 0).all()
+    assert observe(scene, [0, 1], max_side=20).depth.shape == (2, 15, 20)
 
 
 def test_a_loss_that_is_not_finite_ends_the_fit_in_one_line():

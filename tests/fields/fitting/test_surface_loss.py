@@ -40,8 +40,8 @@ def test_a_surface_says_what_its_pixel_shows_and_what_rendering_shows() -> None:
         # a pixel on the edge of two walls may be either's
         same = outputs['semantics'].argmax(-1) == batch.targets['semantics']
         assert same.float().mean() > 0.97
-        shown = outputs['rgb'][same]
-        torch.testing.assert_close(shown, batch.targets['rgb'][same], atol=4e-3, rtol=0)
+        rgb = outputs['rgb'][same]
+        torch.testing.assert_close(rgb, batch.targets['rgb'][same], atol=4e-3, rtol=0)
         rendered = render_rays(
             field, batch.rays, HierarchicalSampler(256, 256), ('rgb', 'semantics'), perturb=False
         )
@@ -53,7 +53,7 @@ def test_a_surface_says_what_its_pixel_shows_and_what_rendering_shows() -> None:
             )
 
 
-def test_places_are_drawn_within_reach_along_the_ray() -> None:
+def test_positions_are_drawn_within_reach_along_the_ray() -> None:
     batch = RayPool(box_scene(4), range(4), seed=1).batch(0, 200)
     field = KnownField(lambda x: x[..., 0] * 0, {'features': lambda x: x})
     at, near = (

@@ -48,9 +48,9 @@ def test_a_cell_holds_the_embedding_of_its_crop():
 
 def test_pyramids_are_kept_stamped_and_read_as_targets(tmp_path):
     scene, encoder = box_scene(3), small_encoder()
-    seen = []
-    store = write_pyramids(scene, encoder, tmp_path, (0.5, 1.0), on_view=lambda: seen.append(1))
-    assert len(seen) == len(list(store.keys())) == 3
+    calls = []
+    store = write_pyramids(scene, encoder, tmp_path, (0.5, 1.0), on_view=lambda: calls.append(1))
+    assert len(calls) == len(list(store.keys())) == 3
     first = store.checksums()
     assert write_pyramids(scene, encoder, tmp_path, (0.5, 1.0)).checksums() == first
     with pytest.raises(StampMismatchError, match='crop sides'):

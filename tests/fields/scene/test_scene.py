@@ -78,7 +78,7 @@ def test_smaller_images_keep_the_geometry(room):
 
 
 def test_depth_of_another_camera_lands_on_the_colour_ray():
-    """A plane's depth through two cameras of one place: the same z everywhere."""
+    """A plane's depth through two cameras at one position: the same z everywhere."""
     depth_k = torch.tensor([[30.0, 0, 20.0], [0, 31.0, 14.0], [0, 0, 1]])
     v, u = torch.meshgrid(torch.arange(30.0), torch.arange(40.0), indexing='ij')
     rays = torch.stack([(u - 20) / 30, (v - 14) / 31, torch.ones_like(u)], dim=-1)
@@ -103,10 +103,10 @@ def test_labels_of_points_and_of_a_folder(room, tmp_path):
     )
     looked_up = load_field_scene(room, labels=tmp_path / 'labels.npz')
     assert looked_up.class_names == scene.class_names
-    own, other = scene.read(1).semantics, looked_up.read(1).semantics
-    both = (own != IGNORE) & (other != IGNORE)
+    given, found = scene.read(1).semantics, looked_up.read(1).semantics
+    both = (given != IGNORE) & (found != IGNORE)
     assert both.float().mean() > 0.7
-    assert (own == other)[both].float().mean() > 0.9
+    assert (given == found)[both].float().mean() > 0.9
 
     folder = tmp_path / 'maps'
     folder.mkdir()
@@ -161,12 +161,12 @@ def test_batches_repeat_by_seed_and_step_however_they_are_reached(room):
     small = dict(seed=1, byte_budget=2 * 72 * 96 * 12)  # two of four views at a time
     pool = RayPool(scene, [0, 1, 2, 3], **small)
     assert pool.views_in_memory == 2
-    seen = [pool.batch(step, 64) for step in (0, 49, 50, 99, 100)]
+    batches = [pool.batch(step, 64) for step in (0, 49, 50, 99, 100)]
     again = RayPool(scene, [0, 1, 2, 3], **small).batch(50, 64)
-    assert torch.equal(seen[2].uv, again.uv)
-    assert torch.equal(seen[2].view, again.view)
-    assert set(seen[0].view.tolist()) | set(seen[2].view.tolist()) == {0, 1, 2, 3}
-    assert not torch.equal(seen[0].uv, seen[1].uv)
+    assert torch.equal(batches[2].uv, again.uv)
+    assert torch.equal(batches[2].view, again.view)
+    assert set(batches[0].view.tolist()) | set(batches[2].view.tolist()) == {0, 1, 2, 3}
+    assert not torch.equal(batches[0].uv, batches[1].uv)
 
 
 def test_features_can_be_left_unread():
@@ -256,7 +256,7 @@ def test_observed_is_in_view_and_not_behind_the_surface():
     depth = torch.full(SIZE, 2.0)
     depth[:, 24:] = 0
     camera = Camera(K[None], torch.eye(4)[None], SIZE)
-    seen = Observations(camera.resize((8, 12)), small_depth(depth, (8, 12))[None])
+    observations = Observations(camera.resize((8, 12)), small_depth(depth, (8, 12))[None])
     points = torch.tensor(
         [
             [-0.2, 0.0, 1.0], [-0.2, 0.0, 2.0], [-0.2, 0.0, 2.3], [0.2, 0.0, 1.0],
@@ -264,8 +264,8 @@ def test_observed_is_in_view_and_not_behind_the_surface():
         ]
     )  # fmt: skip
     expected = [True, True, False, False, False, False, False]
-    assert seen.observed(points).tolist() == expected
+    assert observations.observed(points).tolist() == expected
     many = points.repeat(100, 1)
-    assert seen.observed(many, byte_budget=500).tolist() == expected * 100
-    again = Observations.from_state(seen.state())
+    assert observations.observed(many, byte_budget=500).tolist() == expected * 100
+    again = Observations.from_state(observations.state())
     assert again.observed(points).tolist() == expected
