@@ -5,5 +5,6 @@ _base_ = [
     './_base_/models/bifusion_scannet200.py',
     './_base_/schedules/poly_512e.py',
 ]
+
 model = dict(encoder=dict(clip_store=_base_.clip_store))
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.fusion_rates))

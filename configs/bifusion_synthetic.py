@@ -5,5 +5,6 @@ _base_ = [
     './_base_/models/bifusion_synthetic.py',
     './_base_/schedules/demo.py',
 ]
+
 model = dict(encoder=dict(clip_store=_base_.clip_store))
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.fusion_rates))

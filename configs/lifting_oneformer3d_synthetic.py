@@ -7,6 +7,7 @@ _base_ = [
     './_base_/models/lifting_synthetic.py',
     './_base_/schedules/demo.py',
 ]
+
 train_views = dict(_base_.train_views, image_dropout=0.1)
 train_pipeline = [*_base_.load_scene, train_views, *_base_.train_steps]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

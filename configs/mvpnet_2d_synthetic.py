@@ -5,6 +5,7 @@ _base_ = [
     './_base_/models/mvpnet_synthetic.py',
     './_base_/schedules/mvpnet.py',
 ]
+
 model = dict(
     _delete_=True,
     type='MVPNet2D',

@@ -8,6 +8,7 @@ _base_ = [
     './_base_/models/mvpnet_synthetic.py',
     './_base_/schedules/mvpnet.py',
 ]
+
 val_evaluator = dict(tasks=('semantic',))
 test_evaluator = val_evaluator
 

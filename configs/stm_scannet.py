@@ -5,5 +5,6 @@ _base_ = [
     './_base_/models/stm_scannet.py',
     './_base_/schedules/poly_512e.py',
 ]
+
 model = dict(decoder=dict(pyramid=dict(clip_store=_base_.clip_store)))
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.stm_rates))

@@ -167,8 +167,12 @@ def add_common_arguments(parser: ArgumentParser) -> None:
 
 def add_folder_arguments(parser: ArgumentParser) -> None:
     """Arguments for the folders that a config reads."""
-    parser.add_argument('--data-root', help="the data's folder, everywhere in the config")
-    parser.add_argument('--clip-store', help='the feature store, everywhere in the config')
+    parser.add_argument(
+        '--data-root', metavar='DIR', help="the data's folder, everywhere in the config"
+    )
+    parser.add_argument(
+        '--clip-store', metavar='DIR', help='the feature store, everywhere in the config'
+    )
 
 
 def folder_options(args: Namespace) -> dict[str, str]:

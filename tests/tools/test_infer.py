@@ -102,7 +102,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
 @pytest.mark.parametrize(
     'options',
-    [['--score-thr', '2'], ['--max-points', '0'], ['--voxel-size', '-1'], ['--device', 'abacus']],
+    [
+        ['--score-thr', '2'],
+        ['--max-points', '0'],
+        ['--voxel-size', '-1'],
+        ['--device', 'abacus'],
+        ['--clip-store', 'of a model that reads none'],
+    ],
 )
 def test_bad_options(arguments, tmp_path: Path, monkeypatch, capsys, options) -> None:
     assert run_in_process([*arguments, *options], monkeypatch) == 2
