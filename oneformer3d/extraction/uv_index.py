@@ -24,7 +24,8 @@ import torch
 from oneformer3d.data.scenes import Frame
 from oneformer3d.files.images import read_depth
 from oneformer3d.lifting.camera import Camera
-from oneformer3d.lifting.pairs import PixelPairs, project_pairs, zbuffer_views
+from oneformer3d.lifting.depth_render import zbuffer_views
+from oneformer3d.lifting.pairs import PixelPairs, project_pairs
 from oneformer3d.lifting.visibility import Visibility
 
 from .points import read_xyz, write_npz

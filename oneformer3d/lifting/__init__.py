@@ -19,7 +19,6 @@ from .aggregation import (
     LearnableFusion,
     MultiViewAggregator,
     TransformerFeatureAggregator,
-    ViewAggregator,
     build_aggregator,
 )
 from .bev import BEVFeatureLifting
@@ -41,6 +40,7 @@ from .confidence import (
     view_agreement,
     vote_agreement,
 )
+from .depth_render import render_depth_from_pointcloud, zbuffer_views
 from .efficient import EfficientFeatureLifting
 from .grid import check_grid_sample_shapes, pixel_to_grid_coords
 from .inputs import opencv_from_opengl
@@ -53,13 +53,12 @@ from .pairs import (
     nearest_view,
     project_pairs,
     project_visible,
-    render_depth_from_pointcloud,
     reproject_pairs,
     visible_pairs,
-    zbuffer_views,
 )
 from .provenance import Provenance, Reason, trace_sources
 from .sampling import gather_pairs, sample_map
+from .view_aggregator import ViewAggregator
 from .visibility import (
     Visibility,
     drop_depth_edges,

@@ -1,29 +1,26 @@
 """Many views of a point → one feature: every way to combine them behind one interface.
 
 Enters: features (N, V, C), confidence (N, V) not negative, perhaps a mask (N, V). Leaves: (N, C).
-N points, V views (any number, also 0, and another one than in training), C channels.
+N points, V views, C channels; which views count, see ``view_aggregator``.
 
     aggregator(features, confidence=None, mask=None, points=None, view_ids=None)
 
-A view counts for a point when the mask holds, its confidence is above 0 and its values are finite;
-what stands in the other places is never read. Points without any view get a learned token. Points
-do not influence each other, so working in chunks changes nothing. Permuting the views of a point
-(with their ``view_ids``) changes nothing either, except for ``LearnableFusion``, whose slots have
-weights of their own.
+Permuting the views of a point (with their ``view_ids``) changes nothing, except for
+``LearnableFusion``, whose slots have weights of their own.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .shapes import expect_shape
-from .view_encodings import PositionalEncoding3D, ViewEmbedding
+from .view_aggregator import ViewAggregator, confidence_mean
 
 
-def build_aggregator(settings: str | Mapping[str, Any], feature_dim: int) -> 'ViewAggregator':
+def build_aggregator(settings: str | Mapping[str, Any], feature_dim: int) -> ViewAggregator:
     """An aggregator by name, or by ``{'type': name, …}`` with further settings.
 
     Args:
@@ -44,111 +41,6 @@ def build_aggregator(settings: str | Mapping[str, Any], feature_dim: int) -> 'Vi
     if name not in AGGREGATORS:
         raise ValueError(f'aggregator: expected one of {sorted(AGGREGATORS)}, got {name!r}')
     return AGGREGATORS[name](feature_dim, **settings)
-
-
-class ViewAggregator(nn.Module):
-    """Base: checks, points without views, what is masked. Subclasses define ``aggregate``.
-
-    Args:
-        feature_dim: C.
-
-    Example:
-        >>> class First(ViewAggregator):
-        ...     def aggregate(self, features, confidence, valid, points, view_ids):
-        ...         return features[:, 0]
-        >>> First(2)(torch.tensor([[[1.0, 2.0], [3.0, 6.0]]]))
-        tensor([[1., 2.]])
-    """
-
-    def __init__(self, feature_dim: int) -> None:
-        super().__init__()
-        if feature_dim < 1:
-            raise ValueError(f'feature_dim must be positive, got {feature_dim}')
-        self.feature_dim = feature_dim
-        self.no_view = nn.Parameter(torch.randn(feature_dim) * 0.02)
-
-    def forward(
-        self,
-        features: Tensor | Sequence[Tensor],
-        confidence: Tensor | None = None,
-        mask: Tensor | None = None,
-        points: Tensor | None = None,
-        view_ids: Tensor | None = None,
-    ) -> Tensor:
-        """Combine the views of each point.
-
-        Args:
-            features: (N, V, C), or V tensors (N, C).
-            confidence: (N, V) not negative, 0 for a view that does not count; None is 1.
-            mask: (N, V) bool, which views see the point; None is all of them.
-            points: (N, 3) metres, for aggregators that look at positions.
-            view_ids: (V,) or (N, V) int64 numbers of the views, for those that tell views
-                apart; None is 0…V−1.
-
-        Returns:
-            (N, C), finite.
-
-        Raises:
-            ValueError: shapes that do not fit.
-        """
-        if not torch.is_tensor(features):
-            features = _stacked(features)
-        num_points, num_views = self._check(features, confidence, mask, points)
-        view_ids = _view_ids(view_ids, num_points, num_views, features.device)
-
-        # which views of a point count
-        valid = torch.isfinite(features).all(-1)  # (N, V)
-        if mask is not None:
-            valid = valid & mask
-        if confidence is None:
-            confidence = features.new_ones(num_points, num_views)
-        valid = valid & (confidence > 0) & (confidence < torch.inf)
-
-        # points without any get the token, the others are combined
-        rows = valid.any(1).nonzero()[:, 0]
-        result = self.no_view.to(features.dtype).expand(num_points, -1)
-        if len(rows) == 0:
-            return result.clone()
-        if len(rows) < num_points:
-            features, confidence, valid, view_ids = (
-                x[rows] for x in (features, confidence, valid, view_ids)
-            )
-            points = None if points is None else points[rows]
-
-        # what does not count is never read, not even as 0 · nan
-        if not bool(valid.all()):
-            features = features.masked_fill(~valid[..., None], 0.0)
-            confidence = confidence.masked_fill(~valid, 0.0)
-        combined = self.aggregate(features, confidence.to(features), valid, points, view_ids)
-        if len(rows) == num_points:
-            return combined
-        return result.to(combined.dtype).index_copy(0, rows, combined)
-
-    def aggregate(
-        self,
-        features: Tensor,
-        confidence: Tensor,
-        valid: Tensor,
-        points: Tensor | None,
-        view_ids: Tensor,
-    ) -> Tensor:
-        """(N, C) of points that have a view; features and confidence are 0 where not valid."""
-        raise NotImplementedError
-
-    def _check(
-        self,
-        features: Tensor,
-        confidence: Tensor | None,
-        mask: Tensor | None,
-        points: Tensor | None,
-    ) -> tuple[int, int]:
-        num_points, num_views, _ = expect_shape('features', features, 'N V C', C=self.feature_dim)
-        for name, value in (('confidence', confidence), ('mask', mask)):
-            if value is not None:
-                expect_shape(name, value, 'N V', N=num_points, V=num_views)
-        if points is not None:
-            expect_shape('points', points, 'N 3', N=num_points)
-        return num_points, num_views
 
 
 class MeanAggregator(ViewAggregator):
@@ -371,36 +263,49 @@ AGGREGATORS = {
 }
 
 
-def confidence_mean(features: Tensor, weights: Tensor) -> Tensor:
-    """``Σ w f / Σ w`` over the views: (N, V, C) and (N, V) with a positive sum → (N, C)."""
-    shares = weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
-    return (features * shares[..., None]).sum(1)
-
-
 def _fusion_mlp(in_channels: int, feature_dim: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(in_channels, feature_dim * 2), nn.ReLU(), nn.Linear(feature_dim * 2, feature_dim)
     )
 
 
-def _stacked(features: Sequence[Tensor]) -> Tensor:
-    if len(features) == 0:
-        raise ValueError('features: no views; give a tensor (N, 0, C)')
-    shapes = {tuple(x.shape) for x in features}
-    if len(shapes) > 1:
-        raise ValueError(f'features: views of the same points differ in shape, got {shapes}')
-    return torch.stack(list(features), dim=1)
+class PositionalEncoding3D(nn.Module):
+    """Sinusoids of x, y and z, wavelengths from 10 cm to 100 m; has no parameters.
+
+    Args:
+        channels: of the encoding; where 6 does not divide it, the last ones are zero.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        if channels < 6:
+            raise ValueError(f'expected at least 6 channels, got {channels}')
+        self.channels = channels
+        wavelengths = torch.logspace(-1, 2, channels // 6)
+        self.register_buffer('frequencies', 2 * math.pi / wavelengths, persistent=False)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """(..., 3) metres → (..., channels)."""
+        angles = points[..., None] * self.frequencies.to(points.dtype)
+        encoded = torch.cat((angles.sin(), angles.cos()), dim=-1).flatten(-2)
+        return F.pad(encoded, (0, self.channels - encoded.shape[-1]))
 
 
-def _view_ids(
-    view_ids: Tensor | None, num_points: int, num_views: int, device: torch.device
-) -> Tensor:
-    if view_ids is None:
-        view_ids = torch.arange(num_views, device=device)
-    # one number for each view, or one for each view of each point
-    if tuple(view_ids.shape) not in ((num_views,), (num_points, num_views)):
-        raise ValueError(
-            f'view_ids must be ({num_views},) or ({num_points}, {num_views}), '
-            f'got {tuple(view_ids.shape)}'
-        )
-    return view_ids.expand(num_points, num_views)
+class ViewEmbedding(nn.Module):
+    """An embedding of every view number: sinusoids through a linear layer.
+
+    Args:
+        channels: of the embedding.
+        num_views: the longest wavelength covers so many numbers.
+    """
+
+    def __init__(self, channels: int, num_views: int = 32, num_waves: int = 8) -> None:
+        super().__init__()
+        wavelengths = torch.logspace(math.log10(2.5), math.log10(2 * max(2, num_views)), num_waves)
+        self.register_buffer('frequencies', 2 * math.pi / wavelengths, persistent=False)
+        self.linear = nn.Linear(2 * num_waves, channels)
+
+    def forward(self, view_ids: Tensor) -> Tensor:
+        """(...) int64 → (..., channels)."""
+        angles = view_ids[..., None].to(self.frequencies) * self.frequencies
+        return self.linear(torch.cat((angles.sin(), angles.cos()), dim=-1))

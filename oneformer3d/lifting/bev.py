@@ -18,8 +18,8 @@ from torch import Tensor
 
 from .camera import Camera, pixel_grid
 from .chunks import DEFAULT_BYTE_BUDGET
+from .depth_render import zbuffer_views
 from .inputs import camera_views, check_points, depth_views, feature_views
-from .pairs import zbuffer_views
 from .sampling import sample_map
 from .shapes import expect_shape
 from .visibility import Visibility, drop_depth_edges, nearest_pixel

@@ -20,16 +20,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .aggregation import ViewAggregator
 from .chunks import DEFAULT_BYTE_BUDGET, check_byte_budget, join, ranges
 from .confidence import DECAY
+from .depth_render import zbuffer_views
 from .inputs import check_points, checked_views, feature_views
 from .lift import gather_scales
 from .map_cache import Key, MapCache, Maps, MapStore, from_arrays, image_digest, to_arrays
 from .normals import estimate_normals
 from .pair_aggregation import best_pairs, lift_pairs
-from .pairs import visible_pairs, zbuffer_views
+from .pairs import visible_pairs
 from .sampling import read_pairs
+from .view_aggregator import ViewAggregator
 from .visibility import Visibility
 
 # Copies of a pair's features that are alive at once: read, regrouped, and inside an aggregator.
@@ -250,15 +251,10 @@ class EfficientFeatureLifting:
     ) -> Tensor:
         """Lift maps to the points and combine the views of each, a chunk at a time.
 
+        The first eight arguments are those of ``lift_features_to_points``; a z-buffer is drawn of
+        the whole cloud.
+
         Args:
-            points: (N, 3) metres.
-            features: name → (V, C, h, w), or (C, h, w) of one view.
-            intrinsics: (3, 3) or (V, 3, 3) of the image.
-            extrinsics: (4, 4) or (V, 4, 4) camera to world.
-            image_shape: (H, W).
-            depth: (V, h, w) metres, or None.
-            depth_intrinsics: of the depth maps, where they are of a camera of their own.
-            visibility: what counts as visible; a z-buffer is drawn of the whole cloud.
             aggregate: a ``ViewAggregator`` in evaluation mode; None takes the mean weighted by
                 the confidence, with zeros where no view sees a point.
             normals: (N, 3) unit, for the confidence; None leaves the viewing angle out.

@@ -138,21 +138,11 @@ def lift_mean_features(
 ) -> tuple[Tensor, Tensor]:
     """Weighted mean over the views that see a point, with no (V, N, ΣC) value ever made.
 
-    Equals ``lift_features_to_points`` (bilinear, border) averaged over its visible views, and
-    takes the same arguments, and these:
+    Equals ``lift_features_to_points`` (bilinear, border) averaged over its visible views; the
+    arguments that the two share are described there.
 
     Args:
-        points: (N, 3) metres.
-        features: name → (C, h, w) or (V, C, h, w).
-        intrinsics: (3, 3) or (V, 3, 3).
-        extrinsics: (4, 4) or (V, 4, 4).
-        image_shape: (H, W).
-        depth: (h, w) or (V, h, w), or None.
-        depth_intrinsics: of the depth maps, where they are of a camera of their own.
-        visibility: what counts as visible.
         weights: (V, N), or (N,) for one view, not negative; None weighs every view 1.
-        combine: 'concat' or 'sum'.
-        byte_budget: bytes for temporary values.
 
     Returns:
         (N, ΣC), zero where no view sees the point, and the sum of the weights (N,).

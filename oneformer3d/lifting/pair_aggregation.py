@@ -11,13 +11,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .aggregation import ViewAggregator
 from .camera import invert_pose, transform_points
 from .chunks import join
 from .confidence import DECAY, pair_agreement, pair_confidence
 from .pairs import PixelPairs
 from .sampling import bag_chunks, bag_starts
 from .shapes import expect_shape
+from .view_aggregator import ViewAggregator
 
 
 def lift_pairs(

@@ -6,7 +6,6 @@ point and then by view. A view of a room sees a fifth of it, so everything downs
 instead of N x V.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from .camera import Camera, project_coordinates
 from .chunks import DEFAULT_BYTE_BUDGET, num_rows, ranges
-from .inputs import camera_views, check_points
+from .depth_render import BYTES_PER_TEST, zbuffer_views
 from .shapes import expect_shape
 from .visibility import (
     Visibility,
@@ -24,11 +23,7 @@ from .visibility import (
     in_frustum,
     majority_instance,
     nearest_pixel,
-    zbuffer,
 )
-
-# Bytes that one (point, view) takes while a chunk is projected and tested; measured.
-_BYTES_PER_TEST = 64
 
 
 @dataclass(frozen=True)
@@ -124,7 +119,7 @@ def project_pairs(
         expect_shape('depth', depth, 'V h w', V=num_views)
 
     columns: tuple[list[Tensor], ...] = ([], [], [], [], [])
-    size = num_rows(max(1, num_views) * _BYTES_PER_TEST, byte_budget, points.device)
+    size = num_rows(max(1, num_views) * BYTES_PER_TEST, byte_budget, points.device)
     for begin, end in ranges(max(1, len(points)), size):  # one empty chunk, empty pairs
         chunk = points[begin:end]
         found = _frustum_pairs(chunk, camera, visibility.near)
@@ -223,7 +218,7 @@ def project_visible(
 
     columns: tuple[list[Tensor], ...] = ([], [], [])
     num_points = points.shape[-2]
-    size = num_rows(lead.numel() * _BYTES_PER_TEST, byte_budget, points.device)
+    size = num_rows(lead.numel() * BYTES_PER_TEST, byte_budget, points.device)
     for begin, end in ranges(max(1, num_points), size):  # one empty chunk gives empty results
         uv, z = camera.project(points[..., begin:end, :])
         u, v = uv.unbind(-1)
@@ -234,94 +229,6 @@ def project_visible(
         for column, values in zip(columns, (uv, z, visible)):
             column.append(values)
     return tuple(_join(column, dim) for column, dim in zip(columns, (-2, -1, -1)))
-
-
-def zbuffer_views(
-    points: Tensor,
-    camera: Camera,
-    visibility: Visibility = Visibility(),
-    byte_budget: int = DEFAULT_BYTE_BUDGET,
-) -> Tensor:
-    """Depth maps (..., H, W) in metres of the points themselves, see ``zbuffer``; 0 for none.
-
-    A resized camera makes a coarser map with fewer gaps, which ``project_pairs`` takes too.
-
-    Args:
-        points: (..., N, 3) metres; leading dimensions broadcast against the camera's.
-        camera: cameras (...).
-        visibility: ``point_size`` and ``near`` are read.
-        byte_budget: bytes for temporary values.
-
-    Example:
-        >>> camera = Camera(torch.eye(3), torch.eye(4)[None], (2, 3))
-        >>> points = torch.tensor([[1.0, 0, 1], [2.0, 0, 2]])  # one behind the other
-        >>> zbuffer_views(points, camera, Visibility(point_size=1))
-        tensor([[[0., 1., 0.],
-                 [0., 0., 0.]]])
-    """
-    camera = camera.to(points.device, points.dtype)
-    lead = torch.broadcast_shapes(points.shape[:-2], camera.batch_shape)
-    depth = points.new_full((*lead, *camera.image_size), torch.inf)
-    size = num_rows(max(1, lead.numel()) * _BYTES_PER_TEST, byte_budget, points.device)
-    for begin, end in ranges(points.shape[-2], size):
-        uv, z = camera.project(points[..., begin:end, :])
-        drawn = zbuffer(uv, z, camera.image_size, visibility.point_size, visibility.near)
-        depth = torch.minimum(depth, drawn.masked_fill(drawn == 0, torch.inf))
-    return depth.masked_fill(depth == torch.inf, 0)
-
-
-def render_depth_from_pointcloud(
-    points: Tensor | Mapping[str, Tensor],
-    intrinsics: Tensor,
-    extrinsics: Tensor,
-    image_shape: tuple[int, int],
-    convention: str = 'opencv',
-    *,
-    visibility: Visibility = Visibility(),
-    byte_budget: int = DEFAULT_BYTE_BUDGET,
-) -> Tensor:
-    """Nearest z-depth of all points whose square covers a pixel.
-
-    Squares that are too small leave gaps through which the far side shows; too large, they
-    widen what is near over its surroundings. ``edge_reject`` takes the second error back: beside
-    a jump in depth nothing is known, and a depth test rejects there.
-
-    Args:
-        points: (N, 3) world coordinates in metres, or a mapping with them under 'pos'; rows that
-            are not finite are left out.
-        intrinsics: (3, 3) or (V, 3, 3) of the image.
-        extrinsics: (4, 4) or (V, 4, 4) camera to world.
-        image_shape: (H, W) of the image and of the result.
-        convention: 'opencv' or 'opengl' axes of ``extrinsics``. The intrinsics are OpenCV's in
-            both, and so is the result: positive depth, first row on top.
-        visibility: ``point_size`` and ``near`` of the points drawn; with ``edge_reject``, pixels
-            on a depth edge are 0.
-        byte_budget: bytes for temporary values.
-
-    Returns:
-        (H, W), or (V, H, W) for V views, of the points' type. The depth has no gradient in the
-        pixel that a point falls in, but it has one in the point's depth.
-
-    Raises:
-        ValueError: shapes that do not fit, a camera that cannot project.
-        KeyError: a mapping without 'pos'.
-
-    Example:
-        >>> points = torch.tensor([[1.0, 0, 1], [2.0, 0, 2]])  # one behind the other
-        >>> render_depth_from_pointcloud(points, torch.eye(3), torch.eye(4), (2, 3))
-        tensor([[1., 1., 1.],
-                [1., 1., 1.]])
-    """
-    if isinstance(points, Mapping):
-        if 'pos' not in points:
-            raise KeyError(f"the point cloud has no 'pos', only {sorted(points)}")
-        points = points['pos']
-    points = check_points(points)
-    camera, single = camera_views(intrinsics, extrinsics, image_shape, convention)
-    depth = zbuffer_views(points, camera, visibility, byte_budget)
-    if visibility.edge_reject:
-        depth = drop_depth_edges(depth, visibility)
-    return depth[0] if single else depth
 
 
 def reproject_pairs(points: Tensor, camera: Camera, pairs: PixelPairs) -> PixelPairs:

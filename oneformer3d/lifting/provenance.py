@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .depth_render import zbuffer_views
 from .inputs import Views, check_points, checked_views
-from .pairs import zbuffer_views
 from .shapes import expect_shape
 from .visibility import (
     Visibility,

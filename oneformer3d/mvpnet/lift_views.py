@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from oneformer3d.backbones.fpn import FeaturePyramid, ImageMaps
-from oneformer3d.lifting.aggregation import ViewAggregator
 from oneformer3d.lifting.camera import resize_pixels
 from oneformer3d.lifting.confidence import DECAY
 from oneformer3d.lifting.normals import estimate_normals
 from oneformer3d.lifting.pair_aggregation import best_pairs, lift_pairs, original_coordinates
 from oneformer3d.lifting.pairs import PixelPairs
 from oneformer3d.lifting.sampling import read_pairs
+from oneformer3d.lifting.view_aggregator import ViewAggregator
 from oneformer3d.structures import PosedViews
 
 MapsOf = Callable[[PosedViews], ImageMaps]

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from oneformer3d.lifting.camera import Camera
+from oneformer3d.lifting.depth_render import zbuffer_views
 from oneformer3d.lifting.inputs import camera_views, check_points, depth_views
-from oneformer3d.lifting.pairs import project_pairs, zbuffer_views
+from oneformer3d.lifting.pairs import project_pairs
 from oneformer3d.lifting.provenance import Provenance, trace_sources
 from oneformer3d.lifting.visibility import Visibility
 from oneformer3d.structures import PosedViews

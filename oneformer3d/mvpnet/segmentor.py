@@ -23,8 +23,9 @@ from oneformer3d.backbones.fpn import FeaturePyramid
 from oneformer3d.backbones.neighbourhoods import shuffled_rank
 from oneformer3d.backbones.pointnet2 import Point3DProcessor
 from oneformer3d.data.samples.preprocessor import SceneDataPreprocessor
-from oneformer3d.lifting.aggregation import ViewAggregator, build_aggregator
+from oneformer3d.lifting.aggregation import build_aggregator
 from oneformer3d.lifting.confidence import DECAY
+from oneformer3d.lifting.view_aggregator import ViewAggregator
 from oneformer3d.registry import MODELS
 from oneformer3d.structures import PosedViews, point_labels, views_of
 

@@ -8,10 +8,10 @@ from oneformer3d.lifting.aggregation import (
     AGGREGATORS,
     LearnableFusion,
     MultiViewAggregator,
+    PositionalEncoding3D,
     TransformerFeatureAggregator,
     build_aggregator,
 )
-from oneformer3d.lifting.view_encodings import PositionalEncoding3D
 
 C = 16
 SETTINGS = {

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from oneformer3d.files.images import read_depth
 from oneformer3d.lifting.camera import Camera
+from oneformer3d.lifting.depth_render import zbuffer_views
 from oneformer3d.lifting.map_cache import MapCache
-from oneformer3d.lifting.pairs import PixelPairs, project_pairs, zbuffer_views
+from oneformer3d.lifting.pairs import PixelPairs, project_pairs
 from oneformer3d.lifting.visibility import Visibility
 
 from ..scenes import Frame
