@@ -121,6 +121,10 @@ def pixel_shuffle_features(feat: Tensor, factor: int = 2) -> Tensor:
 
     Raises:
         ValueError: the channels cannot be divided.
+
+    Example:
+        >>> pixel_shuffle_features(torch.zeros(2, 768, 14, 14)).shape
+        torch.Size([2, 192, 28, 28])
     """
     if factor < 1 or feat.shape[-3] % factor**2:
         raise ValueError(

@@ -49,6 +49,7 @@ def accepts_plain_tensors(forward: Callable[..., FusedPoints]) -> Callable:
         batch = inputs_of_tensors(inputs, data_samples, *cameras, scene_ids, frame_ids, as_maps)
         return forward(encoder, batch).samples()
 
+    del call.__wrapped__  # help() shows the arguments of ``call``
     return call
 
 

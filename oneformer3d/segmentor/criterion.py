@@ -255,7 +255,12 @@ class InstanceCriterion(nn.Module):
 
 
 def class_of_columns(masks: Tensor) -> Tensor:
-    """(S,) int64 class of each column of masks (C, S) bool; C where no row holds it."""
+    """(S,) int64 class of each column of masks (C, S) bool; C where no row holds it.
+
+    Example:
+        >>> class_of_columns(torch.tensor([[True, False, False], [False, False, True]]))
+        tensor([0, 2, 1])
+    """
     return torch.where(masks.any(0), masks.int().argmax(0), len(masks))
 
 

@@ -220,6 +220,13 @@ def matrix_nms_decay(
 
     Returns:
         (K,) factors in 0…1.
+
+    Example:
+        >>> iou = torch.tensor([[1.0, 0.75, 0.0], [0.75, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        >>> matrix_nms_decay(iou, torch.tensor([4, 4, 4]))
+        tensor([1.0000, 0.2500, 1.0000])
+        >>> matrix_nms_decay(iou, torch.tensor([4, 5, 4]))
+        tensor([1., 1., 1.])
     """
     if len(labels) == 0:
         return iou.new_zeros(0)

@@ -34,6 +34,19 @@ def superpoint_targets(
 
     Raises:
         ValueError: lengths differ, or labels lie outside their range.
+
+    Example:
+        >>> superpoints = torch.tensor([0, 0, 1, 1, 1])
+        >>> semantic = torch.tensor([0, 0, 1, 1, 2])  # of 2 classes; 2 is unlabeled
+        >>> instance = torch.tensor([-1, -1, 0, 0, -1])
+        >>> targets = superpoint_targets(superpoints, semantic, instance, 2, [1])
+        >>> targets.labels_3d  # the instance is of the first instance class; then all classes
+        tensor([0, 0, 1, 2])
+        >>> targets.sp_masks.int()
+        tensor([[0, 1],
+                [1, 0],
+                [0, 1],
+                [0, 0]], dtype=torch.int32)
     """
     _check_labels(superpoints, semantic, instance, num_semantic_classes)
     num_rows = num_semantic_classes + 1

@@ -27,18 +27,21 @@ def test_equals_the_3d_network_at_step_0(mode):
     plain = MODELS.build(small_settings()).eval()
     fused = build_segmentor(mode=mode)
     assert not fused.load_state_dict(plain.state_dict(), strict=False).unexpected_keys
+
     inputs, samples = batch(scene(0), scene(1))
     alone = {'points': inputs['points']}
     with torch.no_grad():
         expected = plain.encoder(alone).features
         assert torch.equal(fused.encoder(inputs).features[:, :4], expected)
     assert_equal_predictions(fused.predict(inputs, samples), plain.predict(alone, samples))
+
     torch.manual_seed(1)
     expected = plain.loss(alone, samples)
     torch.manual_seed(1)
     losses = fused.loss(inputs, samples)
     for name, value in expected.items():
         assert torch.equal(losses[name], value)
+
     with torch.no_grad():
         expected = plain(alone, samples)['cls_preds'][0]
         assert torch.equal(fused(inputs, samples)['cls_preds'][0], expected)
@@ -64,10 +67,12 @@ def test_3d_weights_load_with_only_the_fusion_missing(mode):
     names = set(fused.state_dict())
     encoder_names = {n for n in plain.state_dict() if n.startswith(('input', 'unet', 'output'))}
     assert encoder_names <= names
+
     missing, unexpected = fused.load_state_dict(
         {name: plain.state_dict()[name] for name in encoder_names}, strict=False
     )
     assert not unexpected
+
     fusion = (
         'image_branch',
         'tiny_sa',
@@ -81,6 +86,7 @@ def test_3d_weights_load_with_only_the_fusion_missing(mode):
         assert name.removeprefix('encoder.').startswith((*fusion, 'decoder.', 'criterion.')), name
     for name in encoder_names:
         assert torch.equal(fused.state_dict()[name], plain.state_dict()[name])
+
     again = build_segmentor(mode=mode, clip_cons=CONS)
     again.load_state_dict(fused.state_dict())  # strict
 
@@ -189,14 +195,17 @@ def test_zero_views(mode):
             {'points': [points], 'views': [none]},
         )
     ]
+
     assert torch.isfinite(results[0]).all()
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
+
     result = encoder({'points': [points], 'views': [none]})
     assert not result.gate.any()
     losses = encoder.auxiliary_losses(result)
     total = result.features.square().sum() + sum(v for k, v in losses.items() if 'loss' in k)
     total.backward()
+
     for name, parameter in encoder.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name

@@ -24,6 +24,7 @@ def test_contract_of_the_outputs(as_lists):
     if as_lists:
         points, images = [points[0], points[1][:90]], list(images)
         intrinsics, extrinsics = [intrinsics] * 2, list(extrinsics)
+
     outputs = encoder(
         points,
         images,
@@ -32,6 +33,7 @@ def test_contract_of_the_outputs(as_lists):
         scene_ids=['room_a', 'room_b'],
         frame_ids=[['00007'], ['00042']],
     )
+
     assert len(outputs) == 2
     for i, (sample, cloud) in enumerate(zip(outputs, points)):
         num_points = len(cloud)
@@ -46,6 +48,7 @@ def test_contract_of_the_outputs(as_lists):
         }
         assert {name: tuple(sample[name].shape) for name in shapes} == shapes
         assert set(sample) == {*shapes, 'scene_id', 'frame_ids'}
+
         assert sample['valid'].dtype == torch.bool
         assert sample['scene_id'] == ('room_a', 'room_b')[i]
         assert sample['frame_ids'] == (('00007',), ('00042',))[i]

@@ -91,10 +91,12 @@ def test_neighbourhood_of_a_room():
         members = xyz[hood.centre_of_point == centre]
         torch.testing.assert_close(hood.centres[centre], members.mean(0), atol=1e-5, rtol=0)
         assert (members.amax(0) - members.amin(0)).max() <= CELL + 1e-6
+
     offset = (xyz[hood.neighbour] - hood.centres[:, None]) / RADIUS
     torch.testing.assert_close(
         hood.offset, offset.masked_fill(~hood.is_neighbour[..., None], 0), atol=1e-5, rtol=0
     )
+
     torch.testing.assert_close(hood.nearby_weight.sum(1), torch.ones(800))
     distance = torch.cdist(xyz, hood.centres)
     used = hood.nearby_weight > 0
@@ -113,6 +115,7 @@ def test_layer_equals_slow_twin():
     layer = TinySAModule(channels, heads)
     features = torch.randn(120, channels)
     normed = layer.norm(features)
+
     learnt = []
     for c in range(len(hood.centres)):
         balls = slow_ball(xyz - xyz.amin(0), (hood.centres - xyz.amin(0))[c : c + 1])[0]
@@ -120,12 +123,14 @@ def test_layer_equals_slow_twin():
         key_value = layer.key_value(normed[balls])
         key_value = key_value + layer.position((xyz[balls] - hood.centres[c]) / RADIUS)
         key, value = key_value.chunk(2, dim=1)
+
         parts = []
         for head in range(heads):
             part = slice(head * 4, head * 4 + 4)
             weights = (key[:, part] @ query[part] / 2).softmax(0)
             parts.append(weights @ value[:, part])
         learnt.append(layer.out(torch.cat(parts)))
+
     learnt = torch.stack(learnt)
     expected = features + (learnt[hood.nearby] * hood.nearby_weight[..., None]).sum(1)
     torch.testing.assert_close(layer(features, hood), expected, atol=1e-5, rtol=1e-4)

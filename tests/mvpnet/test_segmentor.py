@@ -134,9 +134,11 @@ def test_learns_what_only_images_tell():
     feat[views.pairs.view, 1, v, u] = (~bright[views.pairs.point]).float()
     views = views_of(points, 4, feat=feat)
     sample.gt_pts_seg.pts_semantic_mask = bright.long()
+
     model = build(image_net=None, clip_channels=2, aggregator='mean', point_inputs=())
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     inputs = {'points': [points], 'views': [views]}
+
     losses = []
     for _ in range(25):
         loss = model.train().loss(inputs, [sample])['loss_semantic']
@@ -144,6 +146,7 @@ def test_learns_what_only_images_tell():
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
+
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -309,6 +312,7 @@ def test_segmentor_with_lifted_features(mode):
         'mode': mode,
         **({'lifted_channels': 4} if mode == 'concat' else {'point_channels': 4}),
     }
+
     torch.manual_seed(0)
     segmentor = MODELS.build(settings).train()
     inputs, samples = batch()
@@ -316,6 +320,7 @@ def test_segmentor_with_lifted_features(mode):
     sum(value for name, value in losses.items() if 'loss' in name).backward()
     assert segmentor.encoder.out.weight.grad.abs().sum() > 0
     assert segmentor.encoder.image_net.projectors[0].weight.grad is not None
+
     segmentor.eval()
     base = segmentor.encoder(inputs).features
     if mode == 'add':  # starts as the network of points

@@ -96,11 +96,13 @@ def test_instance_loss_follows_the_formula():
         SceneTargets(t.labels_3d[: -NUM_CLASSES - 1], t.sp_masks[: -NUM_CLASSES - 1])
         for t in TARGETS
     ]
+
     expected = 0.0
     for i, target in enumerate(instances):
         pairs = criterion.matcher(
             outputs['cls_preds'][i], outputs['masks'][i], target.labels_3d, target.sp_masks
         )
+
         classes = torch.full((len(outputs['cls_preds'][i]),), NUM_INSTANCE_CLASSES)
         bce = dice = 0.0
         for q, k in zip(*map(torch.Tensor.tolist, pairs)):
@@ -109,10 +111,12 @@ def test_instance_loss_follows_the_formula():
             soft = logits.sigmoid()
             bce += F.binary_cross_entropy(soft, mask)
             dice += 1 - (2 * (soft * mask).sum() + 1) / (soft.sum() + mask.sum() + 1)
+
         log_p = outputs['cls_preds'][i].log_softmax(1)[range(len(classes)), classes]
         weight = torch.tensor([1.0, 1.0, 1.0, 0.1])[classes]
         cls = -(weight * log_p).sum() / weight.sum()
         expected += (0.5 * cls + bce / len(pairs[0]) + 4 * dice / len(pairs[0])) / 2
+
     torch.testing.assert_close(criterion(outputs, instances)['inst_loss'], expected)
 
 

@@ -46,6 +46,7 @@ def test_matches_the_reference_values():
             range(2, 20),
             PostprocessSettings(**test_cfg),
         )
+
         np.testing.assert_array_equal(got.semantic, expected['pts_semantic_mask'][0])
         np.testing.assert_array_equal(got.panoptic_semantic, expected['pts_semantic_mask'][1])
         np.testing.assert_array_equal(got.panoptic_ids, expected['pts_instance_mask'][1])

@@ -34,11 +34,13 @@ def test_matches_the_reference_values(reference):
         if key.startswith('decoder.')
     }
     decoder.load_state_dict(weights, strict=True)
+
     with torch.no_grad():
         output = decoder(reference['sp_feats'], reference['sp_feats'])
     for key in ('cls_preds', 'sem_preds', 'masks'):
         for got, expected in zip(output[key], reference[key]):
             torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
+
     assert len(output['aux_outputs']) == len(reference['aux'])
     for layer, expected_layer in zip(output['aux_outputs'], reference['aux']):
         assert layer['sem_preds'] is None
