@@ -111,7 +111,7 @@ def step_address(cfg: Config, key: str) -> str:
     parts = key.split('.')
     for position, part in enumerate(parts):
         if isinstance(node, list | tuple) and not part.isdigit():
-            types = [step.get('type') for step in node if isinstance(step, Mapping)]
+            types = [step.get('type') if isinstance(step, Mapping) else None for step in node]
             if types.count(part) != 1:
                 raise ValueError(f'{key}: expected one step {part} among {types}')
             parts[position] = str(types.index(part))
