@@ -171,13 +171,15 @@ def step(
     side: str, maps: Sequence[Tensor], points: Sequence[Tensor], sizes: dict[str, int]
 ) -> Tensor:
     """Forward and backward of all stages; returns the sum that was differentiated."""
-    num_points = sizes['points']
+    total = 0.0
     if side == 'ours':
         table = level_table(maps, STRIDES, sizes['groups'])
-        sampled = (SAMPLE4D(x, table, n_points=num_points)[0] for x in points)
-    else:
-        sampled = (described_sample4d(x, maps, STRIDES, num_points) for x in points)
-    total = sum(x.square().sum() for x in sampled)
+    for stage_points in points:
+        if side == 'ours':
+            sampled = SAMPLE4D(stage_points, table, n_points=sizes['points'])[0]
+        else:
+            sampled = described_sample4d(stage_points, maps, STRIDES, sizes['points'])
+        total = total + sampled.square().sum()
     total.backward()
     return total.detach()
 
