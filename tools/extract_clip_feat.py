@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from oneformer3d.engine.cli import USER_ERRORS, run_tool
 from oneformer3d.extraction.run import extract_features
-from oneformer3d.extraction.settings import make_settings, read_yaml, setting_types
+from oneformer3d.extraction.settings import make_settings, setting_types
+from oneformer3d.files.yaml import read_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from oneformer3d.engine.cli import load_config
-from oneformer3d.extraction.settings import read_yaml
 from oneformer3d.files.names import validate_scene_name
+from oneformer3d.files.yaml import read_yaml
 
 _TABLE_KEYS = {
     'title', 'prepare', 'seeds', 'budget_minutes', 'options', 'groups', 'baseline', 'cells'

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oneformer3d.extraction.settings import read_yaml
 from oneformer3d.files.atomic import atomic_write_bytes
 from oneformer3d.files.names import validate_scene_name
+from oneformer3d.files.yaml import read_yaml
 
 RECORD_NAME = 'compose.json'
 _VARIABLE = re.compile(r'\{(\w+)\}')

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 STORES = ('lmdb', 'npz', 'h5')
 FRAME_SELECTIONS = ('first', 'uniform', 'random')
@@ -157,27 +156,6 @@ def make_settings(*layers: Mapping[str, Any], source: str = 'settings') -> Extra
     for name, value in merged.items():
         merged[name] = _checked(name, value, types_of[name], source)
     return ExtractionSettings(**merged)
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A flat mapping from a YAML file; tags that make objects are refused.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not YAML, or not a mapping.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such config file')
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path}: not readable as YAML: {" ".join(str(error).split())}') from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ValueError(f'{path}: expected names with values, got {type(content).__name__}')
-    return content
 
 
 def setting_types() -> dict[str, tuple[type, ...]]:

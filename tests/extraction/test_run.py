@@ -19,8 +19,9 @@ from oneformer3d.extraction.run import (
     extract_features,
     extraction_stamp,
 )
-from oneformer3d.extraction.settings import make_settings, read_yaml
+from oneformer3d.extraction.settings import make_settings
 from oneformer3d.files.images import read_image
+from oneformer3d.files.yaml import read_yaml
 from oneformer3d.fusion.image_branch import ImageBranch, pixel_shuffle_features
 from oneformer3d.fusion.point_head import load_point_head
 from oneformer3d.lifting import PixelPairs

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oneformer3d.extraction.settings import make_settings, read_yaml
+from oneformer3d.extraction.settings import make_settings
+from oneformer3d.files.yaml import read_yaml
 from oneformer3d.store import FeatureStore, verify_store
 from tests.helpers.clip_files import write_small_clip
 from tests.helpers.load_tool import load_tool

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from oneformer3d.extraction.settings import read_yaml
+from oneformer3d.files.yaml import read_yaml
 
 from ..losses.total import DEFAULT_WEIGHTS
 

@@ -1,0 +1,46 @@
+"""Air: long function bodies are written in paragraphs."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.conftest import REPOSITORY
+
+LONG_BODY = 20  # lines, without the docstring
+MAX_DENSE = 0.05
+
+
+def test_long_bodies_are_written_in_paragraphs():
+    bodies = list(long_bodies())
+    dense = [name for name, lines in bodies if not any(is_break(line) for line in lines)]
+    assert len(bodies) > 100
+    assert len(dense) <= MAX_DENSE * len(bodies), '\n'.join(dense)
+
+
+def test_a_dense_body_is_found_and_an_airy_one_passes(tmp_path):
+    dense = '\n'.join(['def f():', '    """Doc.', '', '    More.', '    """', *['    x = 1'] * 20])
+    airy = dense.replace('    x = 1\n    x = 1', '    x = 1\n\n    x = 1', 1)
+    for text, num_dense in ((dense, 1), (airy, 0)):
+        (tmp_path / 'm.py').write_text(text)
+        ((_, lines),) = bodies_of(tmp_path / 'm.py')
+        assert (not any(is_break(line) for line in lines)) == num_dense
+
+
+def long_bodies() -> Iterator[tuple[str, list[str]]]:
+    for path in sorted((REPOSITORY / 'oneformer3d').rglob('*.py')):
+        yield from bodies_of(path)
+
+
+def bodies_of(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """``file:line name`` and the lines of every long body in a file."""
+    text = path.read_text()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = text.splitlines()[body[0].lineno - 1 : node.end_lineno] if body else []
+            if len(lines) >= LONG_BODY:
+                yield f'{path.name}:{node.lineno} {node.name}', lines
+
+
+def is_break(line: str) -> bool:
+    return not line.strip() or line.strip().startswith('#')
