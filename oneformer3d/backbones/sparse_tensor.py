@@ -1,6 +1,7 @@
 """The record that sparse layers pass on: features at occupied voxels.
 
-N occupied voxels, C channels.
+Enters: features and coordinates of voxels. Leaves: a ``SparseTensor``, checked. N occupied voxels,
+C channels.
 """
 
 from dataclasses import dataclass, field, replace
