@@ -31,6 +31,7 @@ ARROWS = {
     'tiny_clip': 'files clip data fusion',
     'mvpnet': 'lifting structures store clip data backbones engine',
     'stm': 'lifting visualization structures store clip backbones segmentor',
+    'open_vocabulary': 'files lifting store',
     'extraction': 'files lifting visualization store clip data fusion',
     'inference': 'files lifting visualization structures data segmentor fusion engine',
     'fields': 'files lifting visualization store clip data metrics',
