@@ -59,7 +59,10 @@ def test_published_settings(name):
 
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_published_and_native_settings_build_the_same_model(name):
-    """All parameters, all other attributes of all modules, and how often which module is there."""
+    """All parameters, all other attributes of all modules, and how often which module is there.
+
+    Training grids that begin at random places are ours alone.
+    """
     published, native = (
         MODELS.build(Config.fromfile(CONFIG_DIR / path).model)
         for path in (f'published/{name}.py', f'oneformer3d_{name}.py')
@@ -69,7 +72,8 @@ def test_published_and_native_settings_build_the_same_model(name):
     assert repr(published) == repr(native)
     for ours, theirs in zip(native.modules(), published.modules(), strict=True):
         for key, value in plain_attributes(theirs).items():
-            assert plain_attributes(ours)[key] == value, f'{type(ours).__name__}.{key}'
+            if key != 'random_grid_start':
+                assert plain_attributes(ours)[key] == value, f'{type(ours).__name__}.{key}'
 
 
 def plain_attributes(module: torch.nn.Module) -> dict:

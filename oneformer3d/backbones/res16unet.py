@@ -55,6 +55,7 @@ class Res16UNet34C(SparseModule):
 
     planes = (32, 64, 128, 256, 256, 128, 96, 96)
     layers = (2, 3, 4, 6, 2, 2, 2, 2)
+    total_stride = TOTAL_STRIDE
 
     def __init__(self, in_channels: int, out_channels: int, config: Mapping | None = None) -> None:
         super().__init__()

@@ -55,6 +55,7 @@ class SpConvUNet(SparseModule):
         if block_reps < 1:
             raise ValueError(f'block_reps: expected at least 1, got {block_reps}')
         self.return_blocks = return_blocks
+        self.total_stride = 2 ** (len(num_planes) - 1)  # of the coarsest level
 
         norm = {'eps': norm_eps, 'momentum': norm_momentum}
         planes = num_planes[0]

@@ -28,6 +28,7 @@ def voxelize(
     elastic_coords: Sequence[Tensor | None] | None = None,
     subtract_min: bool = True,
     min_spatial_shape: int = 1,
+    grid_starts: Tensor | None = None,
 ) -> VoxelGrid:
     """Average the features of all points that share a voxel.
 
@@ -40,6 +41,8 @@ def voxelize(
         subtract_min: start each sample's grid at its smallest coordinate; otherwise voxel borders
             stay at multiples of ``voxel_size`` in the world.
         min_spatial_shape: lower bound of the grid extent along each axis.
+        grid_starts: (B, 3) float, how many voxels each sample's grid begins before where it would
+            otherwise, fractions too; None and zeros change nothing.
 
     Raises:
         ValueError: an empty sample, unequal lengths, coordinates that are not finite, or a grid
@@ -50,11 +53,15 @@ def voxelize(
     if voxel_size <= 0:
         raise ValueError(f'voxelize: expected a positive voxel_size, got {voxel_size}')
 
+    if grid_starts is not None:
+        expect_shape('grid_starts', grid_starts, 'B 3', B=len(points))
+
     coords = []
     for index, sample in enumerate(points):
         elastic = elastic_coords[index] if elastic_coords is not None else None
+        start = grid_starts[index] if grid_starts is not None else None
         _check_sample(index, sample, features[index], elastic)
-        coords.append(_grid_coords(sample, elastic, voxel_size, subtract_min))
+        coords.append(_grid_coords(sample, elastic, voxel_size, subtract_min, start))
 
     # one ascending key per voxel; points of the same key share it
     num_points = tuple(len(sample) for sample in points)
@@ -138,7 +145,11 @@ def _check_sample(index: int, points: Tensor, features: Tensor, elastic: Tensor 
 
 
 def _grid_coords(
-    points: Tensor, elastic: Tensor | None, voxel_size: float, subtract_min: bool
+    points: Tensor,
+    elastic: Tensor | None,
+    voxel_size: float,
+    subtract_min: bool,
+    start: Tensor | None,
 ) -> Tensor:
     """(N, 3) int64 voxel coordinates of one sample, none negative."""
     coords = points[:, :3] if elastic is None else elastic
@@ -149,6 +160,8 @@ def _grid_coords(
     if elastic is None:
         # A tensor, not a number: dividing by a number multiplies by its reciprocal on CUDA.
         coords = coords / coords.new_tensor(voxel_size)
+    if start is not None:
+        coords = coords + start.to(coords)
     coords = coords.floor().long()
     if subtract_min:
         return coords

@@ -24,6 +24,12 @@ class VoxelEncoder(PointEncoder):
         min_spatial_shape: lower bound of the grid extent along each axis, in voxels.
         subtract_min: start the grid of each sample at its smallest coordinate.
         use_xyz: append coordinates relative to the sample's mean to the features.
+        random_grid_start: in training, begin the grid of each sample up to a whole period of the
+            network before that, anew in each step and along each axis.
+
+    Strided convolutions group voxels by their place in the grid. Where every training grid begins
+    at the lowest point, and that is a floor, the network learns that floor is the first layer of
+    voxels, and one stray point below takes it away; ``random_grid_start`` leaves nothing to learn.
     """
 
     def __init__(
@@ -33,6 +39,7 @@ class VoxelEncoder(PointEncoder):
         min_spatial_shape: int,
         subtract_min: bool,
         use_xyz: bool,
+        random_grid_start: bool = False,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
@@ -40,6 +47,12 @@ class VoxelEncoder(PointEncoder):
         self.min_spatial_shape = min_spatial_shape
         self.subtract_min = subtract_min
         self.use_xyz = use_xyz
+        self.random_grid_start = random_grid_start
+
+    @property
+    def grid_period(self) -> int:
+        """Voxels after which the network sees the same grid again: its total stride."""
+        raise NotImplementedError
 
     def forward(self, inputs: dict, data_samples: list | None = None) -> PointFeatures:
         """Features of all points; ``data_samples`` are not read."""
@@ -71,7 +84,14 @@ class VoxelEncoder(PointEncoder):
             elastic_coords=inputs.get('elastic_coords'),
             subtract_min=self.subtract_min,
             min_spatial_shape=self.min_spatial_shape,
+            grid_starts=self._grid_starts(len(points)),
         )
+
+    def _grid_starts(self, num_samples: int) -> Tensor | None:
+        """(B, 3) random voxels in training, or None; drawn on the CPU, as all of a run's draws."""
+        if not (self.training and self.random_grid_start):
+            return None
+        return torch.rand(num_samples, 3) * self.grid_period
 
     def point_features(self, points: Tensor) -> Tensor:
         """What is averaged over the (N, 3 + F) points of a voxel: (N, in_channels)."""
@@ -98,6 +118,7 @@ class SpConvUNetEncoder(VoxelEncoder):
         num_channels: D.
         voxel_size: edge length in metres.
         min_spatial_shape: lower bound of the grid extent along each axis, in voxels.
+        random_grid_start: see ``VoxelEncoder``.
     """
 
     def __init__(
@@ -107,15 +128,26 @@ class SpConvUNetEncoder(VoxelEncoder):
         num_channels: int = 32,
         voxel_size: float = 0.02,
         min_spatial_shape: int = 128,
+        random_grid_start: bool = False,
     ) -> None:
         super().__init__(
-            in_channels, voxel_size, min_spatial_shape, subtract_min=True, use_xyz=True
+            in_channels,
+            voxel_size,
+            min_spatial_shape,
+            subtract_min=True,
+            use_xyz=True,
+            random_grid_start=random_grid_start,
         )
         self.input_conv = SparseSequential(SubMConv3d(in_channels, num_channels, kernel_size=3))
         self.unet = MODELS.build(backbone)
         self.output_layer = SparseSequential(
             BatchNorm1d(num_channels, eps=1e-4, momentum=0.1), nn.ReLU()
         )
+
+    @property
+    def grid_period(self) -> int:
+        """See ``VoxelEncoder``."""
+        return self.unet.total_stride
 
     def encode_voxels(self, grid: VoxelGrid) -> Tensor:
         """Features of voxels, (M, num_channels)."""
@@ -127,13 +159,18 @@ class BackboneEncoder(VoxelEncoder):
     """A sparse backbone alone, on colours and a grid fixed in the world (as for ScanNet200).
 
     Args:
-        backbone: settings with ``in_channels``.
+        backbone: settings with ``in_channels``, of a network that knows its ``total_stride``.
         voxel_size: edge length in metres.
         min_spatial_shape: lower bound of the grid extent along each axis, in voxels.
+        random_grid_start: see ``VoxelEncoder``.
     """
 
     def __init__(
-        self, backbone: dict, voxel_size: float = 0.02, min_spatial_shape: int = 1
+        self,
+        backbone: dict,
+        voxel_size: float = 0.02,
+        min_spatial_shape: int = 1,
+        random_grid_start: bool = False,
     ) -> None:
         super().__init__(
             backbone['in_channels'],
@@ -141,8 +178,14 @@ class BackboneEncoder(VoxelEncoder):
             min_spatial_shape,
             subtract_min=False,
             use_xyz=False,
+            random_grid_start=random_grid_start,
         )
         self.backbone = MODELS.build(backbone)
+
+    @property
+    def grid_period(self) -> int:
+        """See ``VoxelEncoder``."""
+        return self.backbone.total_stride
 
     def encode_voxels(self, grid: VoxelGrid) -> Tensor:
         """Features of voxels, (M, D)."""

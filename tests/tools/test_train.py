@@ -82,6 +82,7 @@ def test_two_processes_equal_one(run_tool, tiny_rooms, tmp_path):
         'train_cfg.val_interval=1',
         'param_scheduler.end=1',
         'model.query_thr=1.0',
+        'model.encoder.random_grid_start=False',
         'optim_wrapper.optimizer.type=SGD',
         'optim_wrapper.optimizer.lr=0.1',
         'optim_wrapper.clip_grad=None',
@@ -90,7 +91,6 @@ def test_two_processes_equal_one(run_tool, tiny_rooms, tmp_path):
         'train_dataloader.dataset.pipeline.RandomFlipBEV.prob_y=0',
         'train_dataloader.dataset.pipeline.RandomRotScaleTrans.rot_range=[0,0]',
         'train_dataloader.dataset.pipeline.RandomRotScaleTrans.scale_ratio_range=[1,1]',
-        'train_dataloader.dataset.pipeline.RandomRotScaleTrans.translation_std=[0,0,0]',
     )
     whole = (*options, 'train_dataloader.batch_size=4')
     halves = (*options, 'train_dataloader.batch_size=2')

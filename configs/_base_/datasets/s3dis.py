@@ -16,7 +16,6 @@ move = dict(
     type='RandomRotScaleTrans',
     rot_range=(0.0, 0.0),
     scale_ratio_range=(0.9, 1.1),
-    translation_std=(0.1, 0.1, 0.1),
 )
 train_pipeline = [*load_scene, draw, _base_.flip, move, _base_.normalize, _base_.pack]
 test_pipeline = [*load_scene, _base_.normalize, _base_.pack]

@@ -8,7 +8,6 @@ move = dict(
     type='RandomRotScaleTrans',
     rot_range=(-3.14, 3.14),
     scale_ratio_range=(0.8, 1.2),
-    translation_std=(0.1, 0.1, 0.1),
 )
 distort = dict(
     type='ElasticDistortion',

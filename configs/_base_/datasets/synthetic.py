@@ -9,7 +9,6 @@ move = dict(
     # the rooms are aligned with the axes; full turns need a longer schedule than the demo's
     rot_range=(-0.2, 0.2),
     scale_ratio_range=(0.9, 1.1),
-    translation_std=(0.1, 0.1, 0.1),
 )
 train_steps = [_base_.flip, move, _base_.normalize, _base_.pack]
 test_steps = [_base_.normalize, _base_.pack]

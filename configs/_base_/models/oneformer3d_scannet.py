@@ -12,6 +12,7 @@ model = dict(
         num_channels=num_channels,
         voxel_size=0.02,
         min_spatial_shape=128,
+        random_grid_start=True,
     ),
     decoder=dict(
         num_layers=6,

@@ -16,6 +16,7 @@ model = dict(
             config=dict(dilations=[1, 1, 1, 1], conv1_kernel_size=5, bn_momentum=0.02),
         ),
         voxel_size=0.02,
+        random_grid_start=True,
     ),
     decoder=dict(
         num_instance_classes=num_instance_classes,

@@ -48,14 +48,16 @@ class RandomRotScaleTrans:
     Args:
         rot_range: angle in radians, uniform.
         scale_ratio_range: s, uniform.
-        translation_std: standard deviation of t in metres, per axis.
+        translation_std: standard deviation of t in metres, per axis. Encoders that centre
+            coordinates and begin their grid at the smallest one undo it; what moves a scene in
+            its grid is their ``random_grid_start``.
     """
 
     def __init__(
         self,
         rot_range: Sequence[float] = (-np.pi, np.pi),
         scale_ratio_range: Sequence[float] = (0.8, 1.2),
-        translation_std: Sequence[float] = (0.1, 0.1, 0.1),
+        translation_std: Sequence[float] = (0.0, 0.0, 0.0),
     ) -> None:
         _check_range('rot_range', rot_range)
         _check_range('scale_ratio_range', scale_ratio_range)
