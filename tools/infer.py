@@ -132,6 +132,8 @@ def show_progress(step: str, done: int, total: int) -> None:
 def report(summary: dict, out: str) -> None:
     """The main numbers on stdout."""
     print(f'{summary["num_points"]} points, {summary["num_points_network"]} for the network')
+    if summary['num_isolated']:
+        print(f'{summary["num_isolated"]} isolated points take the labels of the nearest others')
     shares = [
         f'{name} {100 * count / summary["num_points"]:.1f} %'
         for name, count in summary['points_per_class'].items()

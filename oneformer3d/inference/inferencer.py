@@ -34,7 +34,7 @@ from oneformer3d.segmentor.weights import load_checkpoint
 from oneformer3d.visualization.labels import to_array
 
 from .scan_images import ScanImageReader, ScanImages
-from .thinning import keep_all, scatter_to_points, thin_points
+from .thinning import scatter_to_points, thin_scan
 from .tiling import Tile, merge_predictions, split_tiles
 
 # Steps of a test pipeline that read from disk or leave points out: the inferencer has the points
@@ -150,7 +150,7 @@ class OneFormer3DInferencer:
         cloud = np.concatenate([upright, points[:, 3:]], axis=1)  # (N, 6)
 
         clock.start('thin')
-        thinned = thin_points(cloud, self.voxel_size) if self.voxel_size else keep_all(cloud)
+        thinned = thin_scan(cloud, self.voxel_size)
 
         clock.start('superpoints')
         superpoints = self._superpoints(thinned.points)
@@ -184,6 +184,7 @@ class OneFormer3DInferencer:
             'info': {
                 'up': [round(float(c), 4) for c in rotation[2]],
                 'num_points': len(points),
+                'num_isolated': thinned.num_isolated,
                 'num_points_network': len(thinned.points),
                 'num_superpoints': 0 if superpoints is None else int(superpoints.max()) + 1,
                 'num_tiles': len(tiles),

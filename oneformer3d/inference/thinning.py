@@ -1,7 +1,7 @@
 """Dense clouds → the spacing a model was trained on, and labels back again.
 
 Enters: points (N, 6), xyz in metres and rgb. Leaves: M ≤ N points, one in each occupied cube, and
-the cube of every point.
+the cube of every point. Isolated points are left out before the cubes are laid.
 """
 
 from collections.abc import Mapping
@@ -9,16 +9,53 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.spatial import cKDTree
+
+from .isolated import find_isolated
 
 MAX_KEY = 2**62
 
 
 @dataclass(frozen=True)
 class ThinnedCloud:
-    """``points`` (M, 6) float32 means of the cubes; ``cell_of_point`` (N,) int64 their rows."""
+    """What stands for a scan of N points.
+
+    Attributes:
+        points: (M, 6) float32.
+        cell_of_point: (N,) int64 the row that stands for each point.
+        num_isolated: how many of the N are in none of the M; the nearest stands for them.
+    """
 
     points: np.ndarray
     cell_of_point: np.ndarray
+    num_isolated: int = 0
+
+
+def thin_scan(points: np.ndarray, voxel_size: float) -> ThinnedCloud:
+    """Thin a scan without the points that belong to no surface, see ``find_isolated``.
+
+    Args:
+        points: (N, 6) float32.
+        voxel_size: edge of the cubes in metres; 0 thins nothing.
+
+    Raises:
+        ValueError: as ``thin_points``.
+    """
+
+    def thin(cloud: np.ndarray) -> ThinnedCloud:
+        return thin_points(cloud, voxel_size) if voxel_size else keep_all(cloud)
+
+    whole = thin(points)
+    isolated = find_isolated(whole.points)[whole.cell_of_point]  # (N,)
+    if not isolated.any():
+        return whole
+
+    # anew, because the cubes begin at the lowest point; it may have been one of these
+    thinned = thin(points[~isolated])
+    cell_of_point = np.empty(len(points), np.int64)
+    cell_of_point[~isolated] = thinned.cell_of_point
+    cell_of_point[isolated] = cKDTree(thinned.points[:, :3]).query(points[isolated, :3])[1]
+    return ThinnedCloud(thinned.points, cell_of_point, int(isolated.sum()))
 
 
 def thin_points(points: np.ndarray, voxel_size: float) -> ThinnedCloud:
