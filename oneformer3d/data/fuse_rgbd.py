@@ -1,6 +1,6 @@
 """Depth and colour images to one point cloud, a frame at a time.
 
-Enters: a ``PosedSequence``; or of one frame depth (H, W) in metres with its camera and colour
+Enters: a ``PosedFolder``; or of one frame depth (H, W) in metres with its camera and colour
 (H', W', 3) with its own. Leaves: coloured points of one frame (M, 6), and from all frames one
 mean point per cube of space (N, 6).
 
@@ -16,9 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from oneformer3d.files.left_out import LossRules
 from oneformer3d.lifting.camera import unproject
 
-from .posed_rgbd import PosedSequence, RawFrame, load_posed_rgbd, readable_frames
+from .layouts.colmap import read_points
+from .layouts.records import PosedFolder, PosedFrame
+from .posed_rgbd import load_posed_rgbd, readable_frames
+from .readers import read_point_cloud
+
+_RULES = LossRules()
 
 # Rows are merged into the cloud when so many wait: memory is bounded by the cloud and this.
 _MAX_PENDING_ROWS = 2_000_000
@@ -30,21 +36,42 @@ class FusedScan:
     """A fused sequence: points (N, 6) float32, the frames used, and how many were unreadable."""
 
     points: NDArray[np.float32]
-    frames: tuple[RawFrame, ...]
-    image_size: tuple[int, int]
-    depth_size: tuple[int, int]
+    frames: tuple[PosedFrame, ...]
     num_unreadable: int
 
 
+def fuse(
+    folder: PosedFolder, voxel: float = 0.02, rules: LossRules = _RULES
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Points (N, 6) of a recording and the poses (F, 4, 4) of the frames used.
+
+    Without depth the points are those of the folder's cloud, and (0, 6) if it has none.
+
+    Raises:
+        ValueError: see ``fuse_posed_rgbd``; a broken cloud.
+    """
+    if folder.has_depth:
+        scan = fuse_posed_rgbd(folder, voxel, rules=rules)
+        return scan.points, np.stack([frame.world_from_cam for frame in scan.frames])
+
+    poses = np.stack([frame.world_from_cam for frame in folder.frames])
+    if folder.cloud is None:
+        return np.zeros((0, 6), dtype=np.float32), poses
+    if folder.cloud.suffix == '.txt':
+        return read_points(folder.cloud), poses
+    return read_point_cloud(folder.cloud), poses
+
+
 def fuse_posed_rgbd(
-    sequence: PosedSequence,
+    sequence: PosedFolder,
     voxel_size: float = 0.03,
     *,
     max_depth: float = 5.0,
     edge_ratio: float = 0.03,
     min_count: int = 2,
     progress: bool = False,
-    on_frame: Callable[[RawFrame, NDArray, NDArray], None] | None = None,
+    on_frame: Callable[[PosedFrame, NDArray, NDArray | None], None] | None = None,
+    rules: LossRules = _RULES,
 ) -> FusedScan:
     """Fuse all frames into one mean point per cube of ``voxel_size``; memory grows with the cloud.
 
@@ -56,23 +83,30 @@ def fuse_posed_rgbd(
         min_count: cubes with fewer pixels are left out.
         progress: show a progress bar.
         on_frame: called with each readable frame, its colour and its depth.
+        rules: how many frames may be unreadable.
 
     Raises:
-        ValueError: no readable frame, none with valid depth, or images of different sizes.
+        ValueError: no frame with depth, none with valid depth, too many unreadable ones.
     """
-    cloud, used = VoxelCloud(voxel_size), []
-    for frame, color, depth in readable_frames(sequence, progress):
-        cloud.add(
-            colored_points(
-                depth,
-                color,
-                sequence.depth_intrinsics,
-                sequence.color_intrinsics,
-                frame.world_from_cam,
-                max_depth=max_depth,
-                edge_ratio=edge_ratio,
-            )
+    if not sequence.has_depth:
+        raise ValueError(
+            f'{sequence.folder}: {len(sequence.frames)} posed images without depth, so no points; '
+            'tools/fit_field.py makes a field of them'
         )
+    cloud, used = VoxelCloud(voxel_size), []
+    for frame, color, depth in readable_frames(sequence, progress, rules):
+        if depth is not None and frame.depth_intrinsics is not None:
+            cloud.add(
+                colored_points(
+                    depth,
+                    color,
+                    frame.depth_intrinsics,
+                    frame.K,
+                    frame.world_from_cam,
+                    max_depth=max_depth,
+                    edge_ratio=edge_ratio,
+                )
+            )
         used.append(frame)
         if on_frame is not None:
             on_frame(frame, color, depth)
@@ -82,16 +116,14 @@ def fuse_posed_rgbd(
         raise ValueError(
             f'{sequence.folder}: no valid depth up to {max_depth} m in any of {len(used)} frames'
         )
-    num_unreadable = len(sequence.frames) - len(used)
-    return FusedScan(points, tuple(used), color.shape[:2], depth.shape, num_unreadable)
+    return FusedScan(points, tuple(used), len(sequence.frames) - len(used))
 
 
 def fuse_folder(
     folder: str | Path, voxel_size: float = 0.03, frame_step: int = 1
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Fused points (N, 6) float32 of a folder and the poses (F, 4, 4) of the frames used."""
-    scan = fuse_posed_rgbd(load_posed_rgbd(folder, frame_step), voxel_size)
-    return scan.points, np.stack([frame.world_from_cam for frame in scan.frames])
+    return fuse(load_posed_rgbd(folder, frame_step), voxel_size)
 
 
 def colored_points(

@@ -178,6 +178,9 @@ def _check_image(image: Any, where: str) -> dict[str, Any]:
     _check_path(image['img_path'], f'{where}: img_path')
     if image.get('depth_path') is not None:
         _check_path(image['depth_path'], f'{where}: depth_path')
+    for key in ('cam2img', 'depth2img'):  # of frames with a camera of their own
+        if image.get(key) is not None:
+            _check_matrix(image[key], _MATRIX_KEYS[key], f'{where}: {key}')
     return dict(image)
 
 

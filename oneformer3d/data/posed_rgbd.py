@@ -1,16 +1,8 @@
-"""A folder of posed RGB-D frames as it comes from a scanner: its frames, poses and cameras.
+"""A recording of posed RGB-D frames: its usable frames, and their pixels one after the other.
 
-Enters: a folder in one of three layouts, told apart by their files. Leaves: a ``PosedSequence``
-of its usable frames; images are opened by ``readable_frames`` alone. F frames.
-
-- 7-Scenes: ``frame-000000.color.jpg|png``, ``.depth.png``, ``.pose.txt``, and one
-  ``camera-intrinsics.txt`` (of the depth camera; ``color-intrinsics.txt`` if colour has its own)
-- ScanNet as exported by its tools: ``color/0.jpg``, ``depth/0.png``, ``pose/0.txt``,
-  ``intrinsic/intrinsic_color.txt``, ``intrinsic/intrinsic_depth.txt``
-- this package's ``posed_images/<scene>``: ``00000.jpg``, ``00000.png``, ``00000.txt``,
-  ``intrinsic.txt``, perhaps ``depth_intrinsic.txt``
-
-Poses are ``world_from_cam`` in metres; depth is 16-bit in millimetres, 0 and 65535 are missing.
+Enters: a folder in one of the layouts of ``layouts``. Leaves: a ``PosedFolder`` and, of each frame,
+colour (H, W, 3) and depth (h, w) in metres; frames that cannot be read are left out by one rule.
+F frames.
 """
 
 from collections.abc import Iterator
@@ -18,140 +10,93 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from mmengine.logging import MMLogger
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
-from oneformer3d.files.images import MISSING_DEPTH
-from oneformer3d.lifting.camera import is_valid_pose
+from oneformer3d.files.left_out import LeftOut, LossRules
 
-# 7-Scenes gives the depth camera only and does not register colour to it: taken with the same
-# intrinsics, colours are off by up to 35 pixels. Maximising the image gradient under depth edges
-# over a kitchen sequence gives these for colour; the shift of the principal point stands for the
-# 2 cm between the cameras, right at 1.6 m and within 5 pixels from 1 to 4 m.
-_SEVEN_SCENES_DEPTH = np.array([[585.0, 0, 320], [0, 585, 240], [0, 0, 1]])
-_SEVEN_SCENES_COLOR = np.array([[526.5, 0, 314.8], [0, 526.5, 238.5], [0, 0, 1]])
+from . import layouts
+from .layouts.cameras import check_intrinsics, read_matrix
+from .layouts.frame_files import SEVEN_SCENES_COLOR, SEVEN_SCENES_DEPTH
+from .layouts.pixels import read_color, read_depth
+from .layouts.records import Matrix, PosedFolder, PosedFrame
 
-
-@dataclass(frozen=True, eq=False)
-class RawFrame:
-    """Files and pose (4, 4) ``world_from_cam`` of one frame, before it is part of a data root."""
-
-    name: str
-    image_path: Path
-    depth_path: Path
-    world_from_cam: NDArray[np.float64]
+_RULES = LossRules()
 
 
-@dataclass(frozen=True, eq=False)
-class PosedSequence:
-    """The usable frames of a folder.
-
-    Attributes:
-        folder: where it lies.
-        frames: F frames with all three files and a valid pose, in order.
-        color_intrinsics, depth_intrinsics: (3, 3) float64.
-        num_dropped_poses: frames left out because their pose is not a finite rigid motion.
-        num_incomplete: frames left out because their colour or pose file is missing.
-    """
-
-    folder: Path
-    frames: tuple[RawFrame, ...]
-    color_intrinsics: NDArray[np.float64]
-    depth_intrinsics: NDArray[np.float64]
-    num_dropped_poses: int
-    num_incomplete: int
-
-
-def load_posed_rgbd(folder: str | Path, frame_step: int = 1) -> PosedSequence:
-    """List a folder's frames and read its poses and cameras; images are not opened.
+def load_posed_rgbd(
+    folder: str | Path,
+    frame_step: int = 1,
+    *,
+    convention: str | None = None,
+    depth_scale: float | None = None,
+    intrinsics: str | Path | Matrix | None = None,
+    rules: LossRules = _RULES,
+) -> PosedFolder:
+    """List a folder's frames with their poses and cameras; what is doubtful is warned about.
 
     Args:
-        folder: in one of the three layouts.
+        folder: in one of the layouts, see docs/data.md.
         frame_step: take every so many-th frame.
+        convention, depth_scale, intrinsics, rules: see ``layouts.find_layout``.
 
     Raises:
-        FileNotFoundError: no such folder, no intrinsics, or no known layout.
-        ValueError: broken camera files, or no frame with a valid pose.
+        FileNotFoundError: no such folder, or no known layout: says what lies there.
+        ValueError: broken files, no usable frame, too many unusable ones, or no intrinsics.
     """
     folder = Path(folder)
-    if frame_step < 1:
-        raise ValueError(f'frame_step: expected 1 or more, got {frame_step}')
-    if not folder.is_dir():
-        raise FileNotFoundError(f'{folder}: no such folder')
-    layout = find_layout(folder)
-    if layout is None:
-        raise FileNotFoundError(f'{folder}: no posed RGB-D frames; expected {LAYOUTS_IN_WORDS}')
-    color_intrinsics, depth_intrinsics = layout.read_intrinsics(folder)
-
-    frames, num_dropped, num_incomplete = [], 0, 0
-    for name, depth_path in layout.list_depth(folder)[::frame_step]:
-        image_path, pose_path = layout.find_color(folder, name), layout.pose_path(folder, name)
-        if image_path is None or not pose_path.is_file():
-            num_incomplete += 1
-            continue
-        pose = read_matrix(pose_path, 4)
-        if is_valid_pose(torch.from_numpy(pose)):
-            frames.append(RawFrame(name, image_path, depth_path, pose))
-        else:
-            num_dropped += 1
-
-    left_out = f'{num_dropped} without a valid pose, {num_incomplete} without colour or pose'
-    if not frames:
-        raise ValueError(f'{folder}: no usable frame: {left_out} file')
-    if num_dropped or num_incomplete:
-        _warn(f'{folder}: left out frames: {left_out} file')
-    return PosedSequence(
-        folder, tuple(frames), color_intrinsics, depth_intrinsics, num_dropped, num_incomplete
+    found = layouts.find_layout(
+        folder,
+        convention=convention,
+        depth_scale=depth_scale,
+        intrinsics=intrinsics,
+        rules=rules,
+        frame_step=frame_step,
     )
+    if found is None:
+        raise FileNotFoundError(layouts.unknown_layout(folder))
+    for warning in found.warnings:
+        _warn(f'{folder}: {warning}')
+    return found
 
 
 def readable_frames(
-    sequence: PosedSequence, progress: bool = False
-) -> Iterator[tuple[RawFrame, NDArray[np.uint8], NDArray[np.float32]]]:
-    """Frames with colour (H, W, 3) and depth (H', W') in metres; broken ones are warned about.
+    sequence: PosedFolder, progress: bool = False, rules: LossRules = _RULES
+) -> Iterator[tuple[PosedFrame, NDArray[np.uint8], NDArray[np.float32] | None]]:
+    """Frames with colour (H, W, 3) and depth (h, w) in metres, None without a depth image.
 
     Raises:
-        ValueError: no readable frame, or images of different sizes.
+        ValueError: no readable frame, or more unreadable ones than the rules allow.
     """
-    sizes = None
+    left_out = LeftOut(str(sequence.folder), rules)
     for frame in tqdm(
         sequence.frames, desc=sequence.folder.name, unit='frame', disable=not progress
     ):
-        images = read_images(frame)
-        if images is None:
+        try:
+            color, depth = read_color(frame), read_depth(frame)
+        except ValueError as error:
+            left_out.add(frame.name, str(error).replace(f'{sequence.folder}/', ''))
             continue
-
-        color, depth = images
-        sizes = sizes or (color.shape[:2], depth.shape)
-        if sizes != (color.shape[:2], depth.shape):
-            raise ValueError(
-                f'{frame.depth_path}: colour and depth are {color.shape[:2]} and {depth.shape} '
-                f'pixels, in the frames before {sizes[0]} and {sizes[1]}'
-            )
         yield frame, color, depth
-    if sizes is None:
-        raise ValueError(f'{sequence.folder}: none of {len(sequence.frames)} frames can be read')
 
-
-def read_images(frame: RawFrame) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
-    """Colour (H, W, 3) and depth (H', W') in metres, or None and a warning if one is broken."""
-    try:
-        with Image.open(frame.image_path) as image:
-            color = np.asarray(image.convert('RGB'))
-        with Image.open(frame.depth_path) as image:
-            depth = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for broken files
-        _warn(f'{frame.depth_path.parent}: frame {frame.name} left out: {error}')
-        return None
-
-    if depth.ndim != 2 or depth.dtype == np.uint8:
+    num_frames = len(sequence.frames)
+    if len(left_out) == num_frames:
         raise ValueError(
-            f'{frame.depth_path}: expected a 16-bit depth image, got {depth.dtype} {depth.shape}'
+            f'{sequence.folder}: none of {num_frames} frames can be read: {left_out.describe()}'
         )
-    return color, np.where(depth == MISSING_DEPTH, 0, depth).astype(np.float32) / 1000
+    left_out.check(num_frames)
+    if len(left_out):
+        _warn(f'{sequence.folder}: {left_out.describe()}')
+
+
+def read_images(frame: PosedFrame) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None] | None:
+    """Colour (H, W, 3) and depth (h, w) in metres, or None and a warning if one is broken."""
+    try:
+        return read_color(frame), read_depth(frame)
+    except ValueError as error:
+        _warn(f'frame {frame.name} left out: {error}')
+        return None
 
 
 @dataclass(frozen=True)
@@ -191,7 +136,7 @@ class Layout:
         depth = read_intrinsics(depth_path if depth_path.is_file() else color_path)
         if color_path.is_file():
             return read_intrinsics(color_path), depth
-        return (_SEVEN_SCENES_COLOR if np.array_equal(depth, _SEVEN_SCENES_DEPTH) else depth), depth
+        return (SEVEN_SCENES_COLOR if np.array_equal(depth, SEVEN_SCENES_DEPTH) else depth), depth
 
 
 LAYOUTS = (
@@ -221,21 +166,6 @@ def find_layout(folder: Path) -> Layout | None:
     return next((layout for layout in LAYOUTS if layout.list_depth(folder)), None)
 
 
-def read_matrix(path: Path, num_rows: int) -> NDArray[np.float64]:
-    """A square matrix of text; inf and nan are numbers here.
-
-    Raises:
-        ValueError: not numbers, or not square of that size; names the file.
-    """
-    try:
-        matrix = np.loadtxt(path, dtype=np.float64, ndmin=2)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path}: not a matrix of numbers ({error})') from error
-    if matrix.shape != (num_rows, num_rows):
-        raise ValueError(f'{path}: expected {num_rows}×{num_rows} numbers, got {matrix.shape}')
-    return matrix
-
-
 def read_intrinsics(path: Path) -> NDArray[np.float64]:
     """Intrinsics (3, 3); ScanNet's 4×4 is accepted.
 
@@ -253,18 +183,6 @@ def read_square_or_padded(path: Path) -> NDArray[np.float64]:
         return read_matrix(path, 3)
     except ValueError:
         return read_matrix(path, 4)[:3, :3]
-
-
-def check_intrinsics(matrix: NDArray, name: str) -> None:
-    """ValueError unless (3, 3) upper triangular with positive focal lengths and a 1 at the end."""
-    below = matrix[[1, 2, 2], [0, 0, 1]]
-    if (
-        not np.isfinite(matrix).all()
-        or below.any()
-        or min(matrix[0, 0], matrix[1, 1]) <= 0
-        or matrix[2, 2] != 1
-    ):
-        raise ValueError(f'{name}: not intrinsics of a pinhole camera: {matrix.tolist()}')
 
 
 def _warn(message: str) -> None:

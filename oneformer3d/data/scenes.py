@@ -35,7 +35,7 @@ class Scene:
         images: V frames, as the infos list them.
         image_folder: their paths may not lead out of it.
         image_size: (H, W) of every colour image; (1, 1) without images.
-        intrinsics: (3, 3) float64 of the colour images; identity without images.
+        intrinsics: (3, 3) float64 of the colour images that have no own; identity without images.
         depth_intrinsics: (3, 3) float64 of the depth images, None where these are the colour
             camera's own.
         depth_size: (h, w) of every depth image, None where the infos do not give it.
@@ -67,6 +67,8 @@ class Scene:
                 depth_file=image.get('depth_path'),
                 world_from_cam=pose,
                 fault=None if is_rigid else 'the pose is not a rigid motion',
+                own_intrinsics=_matrix(image.get('cam2img')),
+                own_depth_intrinsics=_matrix(image.get('depth2img')),
             )
             for image, pose, is_rigid in zip(self.images, poses, rigid)
         )
@@ -77,14 +79,20 @@ class Scene:
         return tuple(frame for frame in self.frames if frame.fault is None)
 
     def cameras(self, frames: Sequence['Frame']) -> Camera:
-        """Colour cameras of V of its frames, float32: (3, 3) intrinsics, (V, 4, 4) poses."""
-        return Camera(_float32(self.intrinsics), _poses(frames), self.image_size)
+        """Colour cameras of V of its frames, float32, with (V, 4, 4) poses.
+
+        The intrinsics are (3, 3), or (V, 3, 3) where one of the frames has its own.
+        """
+        own = [frame.own_intrinsics for frame in frames]
+        return Camera(_each_or_all(own, self.intrinsics), _poses(frames), self.image_size)
 
     def depth_cameras(self, frames: Sequence['Frame'], size: Sequence[int]) -> Camera | None:
         """Cameras of depth images of a size (h, w); None: the colour cameras, resized."""
         if self.depth_intrinsics is None:
             return None
-        return Camera(_float32(self.depth_intrinsics), _poses(frames), (int(size[0]), int(size[1])))
+        own = [frame.own_depth_intrinsics for frame in frames]
+        intrinsics = _each_or_all(own, self.depth_intrinsics)
+        return Camera(intrinsics, _poses(frames), (int(size[0]), int(size[1])))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +106,7 @@ class Frame:
         depth_file: depth image likewise, or None.
         world_from_cam: (4, 4) float64.
         fault: why the frame cannot be used, None where it can.
+        own_intrinsics, own_depth_intrinsics: (3, 3) float64 where they are not the scene's.
     """
 
     scene: Scene
@@ -106,6 +115,8 @@ class Frame:
     depth_file: str | None
     world_from_cam: NDArray[np.float64]
     fault: str | None = None
+    own_intrinsics: NDArray[np.float64] | None = None
+    own_depth_intrinsics: NDArray[np.float64] | None = None
 
     @property
     def key(self) -> str:
@@ -286,6 +297,13 @@ def listed(names: Sequence[str]) -> str:
 def _poses(frames: Sequence[Frame]) -> Tensor:
     poses = [frame.world_from_cam for frame in frames]
     return _float32(np.stack(poses) if poses else np.zeros((0, 4, 4)))
+
+
+def _each_or_all(own: Sequence[NDArray | None], common: NDArray[np.float64]) -> Tensor:
+    """Intrinsics (V, 3, 3) where some frames have their own, else the common (3, 3)."""
+    if all(matrix is None for matrix in own):
+        return _float32(common)
+    return _float32(np.stack([common if matrix is None else matrix for matrix in own]))
 
 
 def _float32(array: NDArray[np.float64]) -> Tensor:

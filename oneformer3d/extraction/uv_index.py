@@ -101,6 +101,7 @@ def scene_stamp(frames: Sequence[Frame], visibility: Visibility) -> dict[str, An
     """What an index depends on: points, cameras, frames, tolerances."""
     scene = frames[0].scene
     cameras = np.stack([frame.world_from_cam for frame in frames])
+    own = [K for f in frames for K in (f.own_intrinsics, f.own_depth_intrinsics) if K is not None]
     depth_intrinsics = (
         scene.intrinsics if scene.depth_intrinsics is None else scene.depth_intrinsics
     )
@@ -108,7 +109,9 @@ def scene_stamp(frames: Sequence[Frame], visibility: Visibility) -> dict[str, An
     return {
         'version': VERSION,
         'points': zlib.crc32(scene.points_path.read_bytes()),
-        'cameras': zlib.crc32(cameras.tobytes() + scene.intrinsics.tobytes()),
+        'cameras': zlib.crc32(
+            cameras.tobytes() + scene.intrinsics.tobytes() + b''.join(K.tobytes() for K in own)
+        ),
         'depth_camera': zlib.crc32(depth_intrinsics.tobytes()),
         'frames': [frame.name for frame in frames],
         'near': visibility.near,

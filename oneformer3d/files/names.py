@@ -25,6 +25,18 @@ def validate_scene_name(name: str) -> str:
     return name
 
 
+def safe_scene_name(name: str) -> str:
+    """A scene name of any text: what is not allowed becomes ``_``.
+
+    Example:
+        >>> safe_scene_name('Küche 2..b'), safe_scene_name('scene0000_00')
+        ('K_che_2_b', 'scene0000_00')
+    """
+    safe = re.sub(r'[^A-Za-z0-9._-]', '_', name)
+    safe = re.sub(r'\.{2,}', '_', safe)[:128]
+    return safe if safe.strip('._') else f'scene{safe.strip(".")}'
+
+
 def resolve_in_root(root: str | os.PathLike, rel: str | os.PathLike) -> Path:
     """Join a path from outside to its root and make sure that it stays there.
 

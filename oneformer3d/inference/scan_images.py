@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from oneformer3d.data.layouts import PosedFolder
+from oneformer3d.data.layouts.common import FittedFrame, common_camera
 from oneformer3d.data.posed_rgbd import load_posed_rgbd, read_images
 from oneformer3d.fusion.online_clip import OnlineClip
 from oneformer3d.lifting.camera import Camera
@@ -98,43 +100,57 @@ class ScanImageReader:
                 f'model was trained with {clip_channels}'
             )
 
-    def __call__(self, folder: str | Path) -> ScanImages:
+    def __call__(self, source: str | Path | PosedFolder) -> ScanImages:
         """Read, encode and keep the images of a folder.
+
+        Args:
+            source: a folder, or its frames where they are listed already.
 
         Raises:
             FileNotFoundError, ValueError: as ``load_posed_rgbd``; no frame can be read.
         """
-        sequence = load_posed_rgbd(folder)
-        count = min(self.max_views, len(sequence.frames))
-        chosen = np.linspace(0, len(sequence.frames) - 1, count).round().astype(int)
+        sequence = source if isinstance(source, PosedFolder) else load_posed_rgbd(source)
+        usable = [frame for frame in sequence.frames if frame.depth_path is not None]
+        count = min(self.max_views, len(usable))
+        chosen = np.linspace(0, len(usable) - 1, count).round().astype(int)
+        common = common_camera(sequence.frames)
 
         # frames that cannot be read are left out
-        frames, colors, depths = [], [], []
+        frames, fitted = [], []
         for index in chosen:
-            images = read_images(sequence.frames[index])
+            images = read_images(usable[index])
             if images is not None:
-                frames.append(sequence.frames[index])
-                colors.append(images[0])
-                depths.append(torch.from_numpy(images[1]))
+                frames.append(usable[index])
+                fitted.append(common.fit(usable[index], *images))
         if not frames:
-            raise ValueError(f'{folder}: none of {count} frames can be read')
+            raise ValueError(f'{sequence.folder}: none of {count} frames can be read')
 
         poses = torch.from_numpy(np.stack([f.world_from_cam for f in frames])).float()  # (V, 4, 4)
-        images = torch.from_numpy(np.stack(colors)).permute(0, 3, 1, 2)  # (V, 3, H, W)
+        images = torch.from_numpy(np.stack([f.color for f in fitted]))
+        images = images.permute(0, 3, 1, 2)  # (V, 3, H, W)
         with torch.no_grad():
             feat, clip_global = self.clip.encode(images.to(self.device))
 
-        depth = torch.stack(depths)  # (V, h, w)
+        depth, depth_camera = _depth_views(fitted, poses)
         return ScanImages(
-            Path(folder).name,
+            sequence.folder.name,
             tuple(frame.name for frame in frames),
-            Camera(_matrix(sequence.color_intrinsics), poses, tuple(images.shape[-2:])),
+            Camera(_matrices([f.intrinsics for f in fitted]), poses, tuple(images.shape[-2:])),
             depth,
-            Camera(_matrix(sequence.depth_intrinsics), poses, tuple(depth.shape[-2:])),
+            depth_camera,
             feat.cpu(),
             clip_global.cpu(),
         )
 
 
-def _matrix(intrinsics: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.asarray(intrinsics, dtype=np.float32))
+def _depth_views(fitted: list[FittedFrame], poses: Tensor) -> tuple[Tensor, Camera]:
+    """Depth (V, h, w) of frames that all have it, and its cameras."""
+    depth = torch.from_numpy(np.stack([f.depth for f in fitted]))  # (V, h, w)
+    intrinsics = _matrices([f.depth_intrinsics for f in fitted])
+    return depth, Camera(intrinsics, poses, tuple(depth.shape[-2:]))
+
+
+def _matrices(intrinsics: list[np.ndarray]) -> Tensor:
+    """(V, 3, 3), or (3, 3) where all are alike."""
+    stacked = np.stack(intrinsics).astype(np.float32)
+    return torch.from_numpy(stacked[0] if (stacked == stacked[0]).all() else stacked)

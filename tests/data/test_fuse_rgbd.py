@@ -15,6 +15,7 @@ from oneformer3d.data.fuse_rgbd import (
     fuse_posed_rgbd,
 )
 from oneformer3d.data.posed_rgbd import load_posed_rgbd
+from oneformer3d.files.left_out import LossRules
 from oneformer3d.lifting.camera import project
 from tests.helpers.rgbd_scenes import (
     ROOM,
@@ -54,25 +55,29 @@ def test_unreadable_images_are_left_out_and_counted(tmp_path):
         path = folder / name
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     (folder / 'frame-000040.depth.png').write_bytes(b'')
-    scan = fuse_posed_rgbd(load_posed_rgbd(folder), 0.1)
-    assert scan.num_unreadable == 3
+    with pytest.raises(ValueError, match=r'of 4 frames are unusable, more than 20 %'):
+        load_posed_rgbd(folder)
+    rules = LossRules(max_lost=1.0)
+    sequence = load_posed_rgbd(folder, rules=rules)
+    scan = fuse_posed_rgbd(sequence, 0.1, rules=rules)
+    assert scan.num_unreadable + len(sequence.left_out) == 3
+    with pytest.raises(ValueError, match=r'0000.0: frame-0000.0'):
+        fuse_posed_rgbd(sequence, 0.1, rules=LossRules(strict=True))
     assert [frame.name for frame in scan.frames] == ['000060']
-    assert scan.image_size == scan.depth_size == SIZE
+    assert scan.frames[0].image_size == scan.frames[0].depth_size == SIZE
     (folder / 'frame-000060.depth.png').write_bytes(b'no image')
-    with pytest.raises(ValueError, match='none of 4 frames can be read'):
-        fuse_folder(folder)
+    with pytest.raises(ValueError, match=r'no usable frame|can be read'):
+        fuse_posed_rgbd(load_posed_rgbd(folder, rules=rules), 0.1, rules=rules)
 
 
-def test_depth_without_any_value_and_changing_size(tmp_path):
+def test_depth_without_any_value_and_of_8_bits(tmp_path):
     folder = write_posed_images(tmp_path / 'scene', render_views(2))
     for name in ('00000.png', '00001.png'):
         Image.fromarray(np.zeros(SIZE, np.uint16)).save(folder / name)
     with pytest.raises(ValueError, match=r'no valid depth up to 5.0 m in any of 2 frames'):
         fuse_folder(folder)
-    Image.fromarray(np.zeros((10, 10), np.uint16)).save(folder / '00001.png')
-    with pytest.raises(ValueError, match=r'00001.png: colour and depth are'):
-        fuse_folder(folder)
-    Image.fromarray(np.zeros(SIZE, np.uint8)).save(folder / '00000.png')
+    for name in ('00000.png', '00001.png'):
+        Image.fromarray(np.zeros(SIZE, np.uint8)).save(folder / name)
     with pytest.raises(ValueError, match='expected a 16-bit depth image'):
         fuse_folder(folder)
 

@@ -54,13 +54,14 @@ def test_missing_and_broken_input_is_named(tmp_path):
         load_posed_rgbd(folder)
     np.savetxt(folder / 'frame-000000.pose.txt', np.full((4, 4), np.nan))
     np.savetxt(folder / 'frame-000020.pose.txt', np.full((4, 4), np.inf))
-    with pytest.raises(ValueError, match='no usable frame: 2 without a valid pose'):
+    with pytest.raises(ValueError, match='no usable frame: 2 frames left out: tracking lost'):
         load_posed_rgbd(folder)
     (folder / 'camera-intrinsics.txt').write_text('a b c')
     with pytest.raises(ValueError, match='not a matrix of numbers'):
         load_posed_rgbd(folder)
-    (folder / 'camera-intrinsics.txt').unlink()
-    with pytest.raises(FileNotFoundError, match=r'color-intrinsics.txt: no such file'):
+    folder = write_posed_images(tmp_path / 'plain', render_views(2))
+    (folder / 'intrinsic.txt').unlink()
+    with pytest.raises(ValueError, match=r'no intrinsics lie there; state --intrinsics'):
         load_posed_rgbd(folder)
 
 

@@ -27,7 +27,7 @@ from oneformer3d.files.names import validate_scene_name
 from oneformer3d.lifting.shapes import expect_shape
 
 from ..infos import write_infos
-from ..posed_rgbd import RawFrame
+from ..layouts import PosedFrame
 
 _JPEG_QUALITY = 95
 _MASK_FOLDERS = {
@@ -152,6 +152,7 @@ class ViewWriter:
         world_from_cam: NDArray,
         color: Path | bytes | NDArray,
         depth: NDArray | None,
+        own_cameras: Mapping[str, NDArray] | None = None,
     ) -> None:
         """Add a frame.
 
@@ -160,6 +161,7 @@ class ViewWriter:
             world_from_cam: (4, 4) in the frame of the points.
             color: A JPEG, as a path or bytes, that is kept as it is; or RGB uint8 (H, W, 3).
             depth: (H', W') uint16 millimetres, 0 = missing; None where there is none.
+            own_cameras: ``cam2img`` and ``depth2img`` (3, 3) where they are not the scene's.
         """
         stem = self.folder / validate_scene_name(frame)
         if isinstance(color, Path):
@@ -172,7 +174,10 @@ class ViewWriter:
         if depth is not None:
             Image.fromarray(depth.astype(np.uint16)).save(f'{stem}.png')
             record['depth_path'] = f'{self.scene}/{frame}.png'
-        self.images.append(record | {'world_from_cam': np.asarray(world_from_cam).tolist()})
+        own = {key: np.asarray(K).tolist() for key, K in (own_cameras or {}).items()}
+        if 'cam2img' in own:
+            save_matrix(self.folder / f'{frame}.intrinsic.txt', own['cam2img'])
+        self.images.append(record | {'world_from_cam': np.asarray(world_from_cam).tolist()} | own)
 
     def move(self, new_from_world: NDArray) -> None:
         """Express all poses so far in another frame, ``new_from_world`` (4, 4)."""
@@ -202,9 +207,11 @@ class ViewWriter:
         }
 
 
-def jpeg_or_pixels(frame: RawFrame, color: NDArray[np.uint8]) -> Path | NDArray[np.uint8]:
+def jpeg_or_pixels(frame: PosedFrame, color: NDArray[np.uint8]) -> Path | NDArray[np.uint8]:
     """What ``ViewWriter.add`` should store: a JPEG as it is, else the decoded (H, W, 3) image."""
-    return frame.image_path if frame.image_path.suffix == '.jpg' else color
+    is_jpeg = frame.image_path.suffix.lower() in ('.jpg', '.jpeg')
+    same = frame.distortion is None and frame.image_size == color.shape[:2]
+    return frame.image_path if is_jpeg and same else color
 
 
 @contextmanager

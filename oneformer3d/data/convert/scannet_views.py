@@ -6,7 +6,6 @@ Enters: ``scans/<scene>``. Leaves: ``posed_images/<scene>`` and the scene's came
 import io
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.logging import MMLogger
 from numpy.typing import NDArray
@@ -14,8 +13,12 @@ from PIL import Image
 
 from oneformer3d.lifting.camera import is_valid_pose
 
-from ..posed_rgbd import check_intrinsics, find_layout, load_posed_rgbd, readable_frames
-from .conversion import Record, ViewWriter, jpeg_or_pixels, view_writer
+from ..layouts.cameras import check_intrinsics
+from ..layouts.common import common_camera
+from ..layouts.find import list_folder
+from ..posed_rgbd import load_posed_rgbd, readable_frames
+from .conversion import Record, ViewWriter, view_writer
+from .frame_views import add_frame, finish_views
 from .sens import read_sens, read_sens_header
 
 
@@ -36,7 +39,7 @@ def write_views(
         ValueError: broken files; names them.
     """
     sens = folder / f'{scene}.sens'
-    if (folder / 'depth').is_dir() and find_layout(folder) is not None:
+    if (folder / 'depth').is_dir() and list_folder(folder) is not None:
         with view_writer(out, scene) as views:
             about_images = _add_exported(views, folder, frame_step, new_from_world)
     elif sens.is_file():
@@ -54,21 +57,14 @@ def _add_exported(
     views: ViewWriter, folder: Path, frame_step: int, new_from_world: NDArray
 ) -> Record:
     sequence = load_posed_rgbd(folder, frame_step)
+    common = common_camera(sequence.frames)
     for frame, color, depth in readable_frames(sequence):
-        views.add(
-            frame.name.zfill(5),
-            new_from_world @ frame.world_from_cam,
-            jpeg_or_pixels(frame, color),
-            np.round(depth * 1000),
-        )
+        pose = new_from_world @ frame.world_from_cam
+        add_frame(views, common, frame.name.zfill(5), pose, frame, color, depth)
 
-    return views.finish(
-        sequence.color_intrinsics,
-        sequence.depth_intrinsics,
-        color.shape[:2],
-        depth.shape,
-        sequence.num_dropped_poses,
-    ) | {'num_unreadable_images': len(sequence.frames) - len(views.images)}
+    num_unreadable = len(sequence.frames) - len(views.images)
+    about_images = finish_views(views, common, sequence.num_dropped_poses)
+    return about_images | {'num_unreadable_images': num_unreadable}
 
 
 def _add_recorded(

@@ -9,15 +9,18 @@ Letters: V views, H × W pixels of a colour image, h × w of a depth image.
 from collections.abc import Mapping
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from oneformer3d.data.class_tables import ClassTable, get_class_table
-from oneformer3d.data.posed_rgbd import PosedSequence, load_posed_rgbd
+from oneformer3d.data.layouts import PosedFolder, PosedFrame
+from oneformer3d.data.layouts.common import CommonCamera, common_camera
+from oneformer3d.data.layouts.pixels import read_color, read_depth
+from oneformer3d.data.posed_rgbd import load_posed_rgbd
 from oneformer3d.data.scenes import read_scenes
-from oneformer3d.files.images import image_size, read_depth, read_image
+from oneformer3d.files.images import read_image
 from oneformer3d.lifting import Camera
 from oneformer3d.lifting.visibility import nearest_pixel
 from oneformer3d.store import FeatureStore, StoreStamp
@@ -53,7 +56,7 @@ def load_field_scene(
 
     Raises:
         FileNotFoundError: no such folder, store, labels or class table.
-        ValueError: no usable frame, images of mixed sizes, labels that do not fit.
+        ValueError: no usable frame, labels that do not fit.
         StampMismatchError: features of another encoder.
     """
     folder = _find_folder(Path(folder))
@@ -63,16 +66,14 @@ def load_field_scene(
     maps = read_label_maps(labels, sequence, table)
     features = None if store is None else _open_features(store, expected_stamp, sequence)
 
-    full_size = _common_size(sequence)
-    camera = _cameras(sequence, full_size).resize(_fit_size(full_size, max_side))
+    common = common_camera(sequence.frames)
+    camera = _cameras(sequence, common).resize(_fit_size(common.image_size, max_side))
     camera = camera.to(dtype=torch.float32)
-    depth_intrinsics = torch.from_numpy(sequence.depth_intrinsics).float()
 
     def read(view: int) -> ViewContent:
         frame, view_camera = sequence.frames[view], camera[view]
-        rgb = torch.from_numpy(read_image(frame.image_path, camera.image_size, full_size).copy())
-        depth = torch.from_numpy(read_depth(frame.depth_path))
-        depth = depth_at_color(depth, depth_intrinsics, view_camera)  # (H, W)
+        rgb = torch.from_numpy(_read_color(frame, camera.image_size))
+        depth = _depth_at_color(frame, view_camera)  # (H, W)
 
         semantics = instances = feature_map = None
         if maps is not None:
@@ -87,7 +88,7 @@ def load_field_scene(
         frames=tuple(frame.name for frame in sequence.frames),
         camera=camera,
         read=read,
-        has_depth=True,
+        has_depth=all(frame.depth_path is not None for frame in sequence.frames),
         class_names=() if maps is None else maps.class_names,
         palette=None if maps is None else maps.palette,
         things=() if maps is None else maps.things,
@@ -137,7 +138,7 @@ def _class_table(root: Path | None, scene: str, name: str | None) -> ClassTable 
 
 
 def _open_features(
-    path: str | Path, expected: StoreStamp | Mapping | None, sequence: PosedSequence
+    path: str | Path, expected: StoreStamp | Mapping | None, sequence: PosedFolder
 ) -> FeatureStore:
     store = FeatureStore(path, expected)
     scene = sequence.folder.name
@@ -150,29 +151,27 @@ def _open_features(
     return store
 
 
-def _cameras(sequence: PosedSequence, size: tuple[int, int]) -> Camera:
-    """V colour cameras, intrinsics float64 so that a resize loses nothing."""
+def _cameras(sequence: PosedFolder, common: CommonCamera) -> Camera:
+    """V colour cameras at the common size, intrinsics float64 so that a resize loses nothing."""
     poses = torch.from_numpy(np.stack([frame.world_from_cam for frame in sequence.frames]))
-    intrinsics = torch.from_numpy(sequence.color_intrinsics).expand(len(poses), 3, 3)
-    return Camera(intrinsics, poses, size)
+    intrinsics = np.stack([common.intrinsics_of(frame) for frame in sequence.frames])
+    return Camera(torch.from_numpy(intrinsics), poses, common.image_size)
 
 
-def _common_size(sequence: PosedSequence) -> tuple[int, int]:
-    """(H, W) of all colour images, from their headers."""
-    size = None
-    for frame in sequence.frames:
-        try:
-            found = image_size(frame.image_path)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f'{frame.image_path}: not a readable image ({error})') from error
+def _read_color(frame: PosedFrame, size: tuple[int, int]) -> np.ndarray:
+    """Colour (H, W, 3) uint8 at a size, without lens distortion."""
+    if frame.distortion is None:
+        return read_image(frame.image_path, size, frame.image_size).copy()
+    return cv2.resize(read_color(frame), size[::-1], interpolation=cv2.INTER_AREA)
 
-        size = size or found
-        if found != size:
-            raise ValueError(
-                f'{frame.image_path}: {found[0]}×{found[1]} pixels, the frames before have '
-                f'{size[0]}×{size[1]}; one intrinsics file is of one size'
-            )
-    return size
+
+def _depth_at_color(frame: PosedFrame, camera: Camera) -> Tensor | None:
+    """Depth (H, W) at the colour pixels, None without a depth image."""
+    depth = read_depth(frame)
+    if depth is None or frame.depth_intrinsics is None:
+        return None
+    intrinsics = torch.from_numpy(frame.depth_intrinsics).float()
+    return depth_at_color(torch.from_numpy(depth), intrinsics, camera)
 
 
 def _fit_size(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from oneformer3d.data.class_tables import MAX_RAW_ID, ClassTable, distinct_colors
-from oneformer3d.data.posed_rgbd import PosedSequence
+from oneformer3d.data.posed_rgbd import PosedFolder
 from oneformer3d.files.names import validate_scene_name
 from oneformer3d.lifting import Camera
 from oneformer3d.lifting.visibility import nearest_pixel
@@ -50,7 +50,7 @@ class LabelMaps:
 
 
 def read_label_maps(
-    labels: str | Path, sequence: PosedSequence, table: ClassTable | None
+    labels: str | Path, sequence: PosedFolder, table: ClassTable | None
 ) -> LabelMaps | None:
     """Labels from wherever they are.
 
@@ -108,7 +108,7 @@ def point_labels_reader(points: LabelledPoints, max_distance: float = _MAX_DISTA
     return read
 
 
-def _maps_beside_images(sequence: PosedSequence, table: ClassTable | None) -> LabelMaps | None:
+def _maps_beside_images(sequence: PosedFolder, table: ClassTable | None) -> LabelMaps | None:
     folder, names = sequence.folder, [frame.name for frame in sequence.frames]
     missing = [name for name in names if not (folder / f'{name}.semantic.png').is_file()]
     if len(missing) == len(names):
@@ -131,7 +131,7 @@ def _maps_beside_images(sequence: PosedSequence, table: ClassTable | None) -> La
     return _named(read, table)
 
 
-def _maps_of_folder(folder: Path, sequence: PosedSequence, table: ClassTable | None) -> LabelMaps:
+def _maps_of_folder(folder: Path, sequence: PosedFolder, table: ClassTable | None) -> LabelMaps:
     paths = {frame.name: _label_image(folder, frame.name) for frame in sequence.frames}
     num_classes = 0
     if table is None:
