@@ -12,7 +12,7 @@ The layout is described in docs/data.md. Every command can be run again: what is
 import argparse
 from pathlib import Path
 
-from oneformer3d.engine.cli import run_tool
+from oneformer3d.engine.cli import add_recording_arguments, recording_options, run_tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -92,27 +92,8 @@ def add_posed_rgbd(commands: argparse._SubParsersAction) -> None:
         choices=('auto', 'x', 'y', 'z', '-x', '-y', '-z'),
         help="axis of the poses' world that points up; auto: as the cameras were held",
     )
-    parser.add_argument(
-        '--convention',
-        choices=('opencv', 'opengl', 'opencv-w2c', 'opengl-w2c'),
-        help="of the poses: axes, and camera to world or (-w2c) back (default: the layout's)",
-    )
-    parser.add_argument(
-        '--depth-scale', type=float, help="depth units per metre (default: the layout's)"
-    )
-    parser.add_argument(
-        '--intrinsics',
-        metavar='"FX FY CX CY"',
-        help='of the colour images in pixels, or a file (default: those in the folder)',
-    )
+    add_recording_arguments(parser)
     parser.add_argument('--scene-name', help="of a single sequence (default: its folder's name)")
-    parser.add_argument('--strict', action='store_true', help='end at the first unusable frame')
-    parser.add_argument(
-        '--max-lost',
-        type=float,
-        default=0.2,
-        help='share of unusable frames that is an error (default: %(default)s)',
-    )
     parser.set_defaults(run=run_posed_rgbd)
 
 
@@ -164,7 +145,6 @@ def run_s3dis(args: argparse.Namespace) -> None:
 
 def run_posed_rgbd(args: argparse.Namespace) -> None:
     from oneformer3d.data.convert.posed_rgbd_dataset import convert_posed_rgbd
-    from oneformer3d.files.left_out import LossRules
 
     count = convert_posed_rgbd(
         args.root,
@@ -174,10 +154,7 @@ def run_posed_rgbd(args: argparse.Namespace) -> None:
         max_depth=args.max_depth,
         frame_step=args.frame_step,
         up=args.up,
-        convention=args.convention,
-        depth_scale=args.depth_scale,
-        intrinsics=args.intrinsics,
-        rules=LossRules(args.strict, args.max_lost),
+        **recording_options(args),
         scene_name=args.scene_name,
         progress=not args.no_progress,
     )

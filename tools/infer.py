@@ -12,7 +12,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from oneformer3d.engine.cli import add_folder_arguments, folder_options, load_config, run_tool
+from oneformer3d.engine.cli import (
+    add_folder_arguments,
+    add_recording_arguments,
+    folder_options,
+    load_config,
+    recording_options,
+    run_tool,
+)
 
 UPS = ('x', 'y', 'z', '-x', '-y', '-z')
 
@@ -50,6 +57,7 @@ def parse_args() -> argparse.Namespace:
         choices=UPS,
         help='axis of the input that points up (default: z, of RGB-D frames as the cameras tell)',
     )
+    add_recording_arguments(parser)
     parser.add_argument(
         '--clip-weights',
         help='for a model with image features: the CLIP that they were made with (file or tag of '
@@ -79,9 +87,13 @@ def main() -> None:
     if Path(args.out).exists() and not Path(args.out).is_dir():
         raise NotADirectoryError(f'{args.out}: is not a folder')
 
+    from oneformer3d.data.posed_rgbd import load_posed_rgbd
     from oneformer3d.inference.files import save_segmentation
     from oneformer3d.inference.inferencer import OneFormer3DInferencer
 
+    source = args.input
+    if Path(source).is_dir():
+        source = load_posed_rgbd(source, **recording_options(args))
     show_progress('load model', 0, 1)
     inferencer = OneFormer3DInferencer(
         load_config(args.config, folder_options(args)),
@@ -95,7 +107,7 @@ def main() -> None:
         max_views=args.max_views,
     )
     show_progress('load model', 1, 1)
-    result = inferencer(args.input, up=args.up, progress=show_progress)
+    result = inferencer(source, up=args.up, progress=show_progress)
     show_progress('write files', 0, 1)
     summary = save_segmentation(args.out, result, args.input, inferencer.describe_model())
     show_progress('write files', 1, 1)

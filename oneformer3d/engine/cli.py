@@ -15,6 +15,8 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from oneformer3d.files.left_out import LossRules
+
 TRACEBACK_VARIABLE = 'ONEFORMER3D_TRACEBACK'
 USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError)
 FOLDERS = ('data_root', 'clip_store')  # options that are set wherever a config has them
@@ -173,6 +175,43 @@ def add_folder_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--clip-store', metavar='DIR', help='the feature store, everywhere in the config'
     )
+
+
+def add_recording_arguments(parser: ArgumentParser) -> None:
+    """What a user may know better about a folder of posed frames than its files tell."""
+    parser.add_argument(
+        '--convention',
+        choices=('opencv', 'opengl', 'opencv-w2c', 'opengl-w2c'),
+        help='of the poses of RGB-D frames: axes, camera to world or (-w2c) back (default: as the '
+        'layout has them)',
+    )
+    parser.add_argument(
+        '--depth-scale',
+        type=float,
+        help='units of the depth images per metre (default: as the layout has them)',
+    )
+    parser.add_argument(
+        '--intrinsics',
+        metavar='"FX FY CX CY"',
+        help='of the colour images in pixels, or a file (default: those in the folder)',
+    )
+    parser.add_argument('--strict', action='store_true', help='end at the first unusable frame')
+    parser.add_argument(
+        '--max-lost',
+        type=float,
+        default=0.2,
+        help='share of unusable frames that is an error (default: %(default)s)',
+    )
+
+
+def recording_options(args: Namespace) -> dict[str, Any]:
+    """These arguments as ``load_posed_rgbd`` takes them."""
+    return {
+        'convention': args.convention,
+        'depth_scale': args.depth_scale,
+        'intrinsics': args.intrinsics,
+        'rules': LossRules(args.strict, args.max_lost),
+    }
 
 
 def folder_options(args: Namespace) -> dict[str, str]:

@@ -23,7 +23,9 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
 from oneformer3d.data.class_tables import ClassTable, get_class_table
-from oneformer3d.data.fuse_rgbd import fuse_folder
+from oneformer3d.data.fuse_rgbd import fuse
+from oneformer3d.data.layouts import PosedFolder
+from oneformer3d.data.posed_rgbd import load_posed_rgbd
 from oneformer3d.data.readers import as_point_cloud, read_point_cloud
 from oneformer3d.data.superpoints import superpoints_from_points
 from oneformer3d.data.upright import refine_up, rotation_to_z_up, up_from_axis, up_from_cameras
@@ -110,7 +112,7 @@ class OneFormer3DInferencer:
 
     def __call__(
         self,
-        source: str | Path | np.ndarray,
+        source: str | Path | np.ndarray | PosedFolder,
         up: str | None = None,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
@@ -118,7 +120,8 @@ class OneFormer3DInferencer:
 
         Args:
             source: A ``.ply``, ``.pcd``, ``.npy`` or ``.bin`` file, an array (N, 3) or (N, 6)
-                of xyz in metres and rgb 0–255, or a folder with posed RGB-D frames.
+                of xyz in metres and rgb 0–255, or a folder with posed RGB-D frames, as a path or as
+                ``load_posed_rgbd`` lists it.
             up: the axis of the scan that points up: x, y, z, -x, -y or -z; the network was
                 trained with z up. None takes z for clouds; of RGB-D frames the cameras and the
                 floor tell.
@@ -144,6 +147,8 @@ class OneFormer3DInferencer:
 
         # the network knows z as up
         clock.start('read')
+        if not isinstance(source, np.ndarray | PosedFolder) and Path(source).is_dir():
+            source = load_posed_rgbd(source)
         points, scan_up = read_scan(source)
         rotation = rotation_to_z_up(scan_up if up is None else up_from_axis(up))
         upright = points[:, :3] @ rotation.T.astype(np.float32)  # (N, 3)
@@ -157,8 +162,7 @@ class OneFormer3DInferencer:
         tiles = split_tiles(thinned.points, self.max_points, self.tile_margin)
 
         images = None
-        is_folder = isinstance(source, str | Path) and Path(source).is_dir()
-        if self.read_images is not None and is_folder:
+        if self.read_images is not None and isinstance(source, PosedFolder):
             clock.start('images')
             images = self.read_images(source)
 
@@ -263,7 +267,7 @@ class OneFormer3DInferencer:
         }
 
 
-def read_scan(source: str | Path | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def read_scan(source: str | Path | np.ndarray | PosedFolder) -> tuple[np.ndarray, np.ndarray]:
     """Whatever holds a scan → its points and which way is up.
 
     Args:
@@ -279,11 +283,17 @@ def read_scan(source: str | Path | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     z_up = up_from_axis('z')
     if isinstance(source, np.ndarray):
         return as_point_cloud(source), z_up
-    path = Path(source)
-    if not path.is_dir():
-        return read_point_cloud(path), z_up
-    points, world_from_cam = fuse_folder(path, FUSION_VOXEL)
-    points = as_point_cloud(points, name=str(path))
+    if not isinstance(source, PosedFolder):
+        if not Path(source).is_dir():
+            return read_point_cloud(source), z_up
+        source = load_posed_rgbd(source)
+    points, world_from_cam = fuse(source, FUSION_VOXEL)
+    if len(points) == 0:
+        raise ValueError(
+            f'{source.folder}: {len(source.frames)} posed images without depth, so no points; '
+            'tools/fit_field.py makes a field of them'
+        )
+    points = as_point_cloud(points, name=str(source.folder))
 
     # cameras are held upright; the floor says so more exactly
     up = up_from_cameras(world_from_cam)

@@ -141,6 +141,8 @@ def read_numbers(path: Path) -> Matrix:
     """
     try:
         text = path.read_text(encoding='utf-8').replace(',', ' ')
+        if not text.strip():
+            raise ValueError('it is empty')
         return np.loadtxt(text.splitlines(), dtype=np.float64, ndmin=2)
     except (ValueError, OSError) as error:
         raise ValueError(f'{path}: not a matrix of numbers ({error})') from error

@@ -185,7 +185,7 @@ def _usable(folder: Path, frame: ListedFrame, listing: Listing) -> _Usable:
     if frame.image_path is None or not frame.image_path.is_file():
         raise _UnusableError(_NO_COLOR)
     if frame.pose is None:
-        raise _UnusableError(_NO_POSE)
+        raise _UnusableError(_NO_POSE if frame.fault is None else frame.fault)
     if not np.isfinite(frame.pose).all():
         raise _LostTrackingError(_LOST_TRACKING)
     if not is_valid_pose(torch.from_numpy(frame.pose)):

@@ -36,16 +36,7 @@ def list_frame_files(folder: Path) -> Listing | None:
 
     # a sequence is its depth images; posed RGB without depth its colour images
     names = in_order(files.depth or files.color)
-    frames = tuple(
-        ListedFrame(
-            name,
-            files.color.get(name),
-            files.depth.get(name),
-            read_matrix(files.pose[name], 4) if name in files.pose else None,
-            K=_own_intrinsics(files, name),
-        )
-        for name in names
-    )
+    frames = tuple(_listed_frame(files, name) for name in names)
     color_intrinsics, depth_intrinsics, where = find_intrinsics(folder)
     usual = (SEVEN_SCENES_DEPTH, (480, 640), '7-Scenes')
     return Listing(
@@ -55,6 +46,24 @@ def list_frame_files(folder: Path) -> Listing | None:
         depth_intrinsics=depth_intrinsics,
         usual_intrinsics=usual if _is_seven_scenes(files) else None,
         usual_color_intrinsics=SEVEN_SCENES_COLOR if _is_seven_scenes(files) else None,
+    )
+
+
+def _listed_frame(files: FilesByFrame, name: str) -> ListedFrame:
+    """A frame with its pose, or with what is wrong with the pose's file."""
+    pose, fault = None, None
+    if name in files.pose:
+        try:
+            pose = read_matrix(files.pose[name], 4)
+        except ValueError as error:
+            fault = str(error).replace(f'{files.pose[name].parent}/', '')
+    return ListedFrame(
+        name,
+        files.color.get(name),
+        files.depth.get(name),
+        pose,
+        K=_own_intrinsics(files, name),
+        fault=fault,
     )
 
 

@@ -121,6 +121,7 @@ class ListedFrame:
         K: (3, 3), None for the folder's.
         K_size: (H, W) that ``K`` belongs to, None for the colour image's own.
         distortion: see ``PosedFrame``.
+        fault: why its pose cannot be read, None where it can.
     """
 
     name: str
@@ -130,6 +131,7 @@ class ListedFrame:
     K: Matrix | None = None
     K_size: Size | None = None
     distortion: Distortion | None = None
+    fault: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

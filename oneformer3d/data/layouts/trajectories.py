@@ -32,6 +32,7 @@ from .listing import (
 )
 from .records import ListedFrame, Listing, Matrix
 
+_MATRICES = 'HoloLens or other matrices in lines'
 _MAX_TIME = 0.02  # seconds between a pose, a colour and a depth image of one frame
 _PRIMESENSE = (pinhole(525, 525, 319.5, 239.5), (480, 640), "Open3D's PrimeSense")
 _REPLICA = (pinhole(600, 600, 599.5, 339.5), (680, 1200), 'Replica of NICE-SLAM')
@@ -70,7 +71,7 @@ def list_trajectory(folder: Path) -> Listing | None:
         frames, warnings = _frames_by_time(folder, files, poses)
     else:
         frames, warnings = _frames_by_order(files, poses)
-    kind = 'Replica of NICE-SLAM' if results and poses.kind == 'matrices' else poses.kind
+    kind = 'Replica of NICE-SLAM' if results and poses.kind == _MATRICES else poses.kind
     color_intrinsics, depth_intrinsics, where = find_intrinsics(folder)
     scale = {'TUM RGB-D': 5000.0, 'Replica of NICE-SLAM': 6553.5}.get(kind, 1000.0)
 
@@ -112,9 +113,9 @@ def _table_of_poses(path: Path, numbers: NDArray) -> PoseFile | None:
     if columns in (12, 16):
         poses = np.tile(np.eye(4), (rows, 1, 1))
         poses[:, : columns // 4] = numbers.reshape(rows, columns // 4, 4)
-        return PoseFile(path, 'matrices', poses)
+        return PoseFile(path, _MATRICES, poses)
     if columns == 4 and rows % 4 == 0 and rows >= 8:  # matrices below each other
-        return PoseFile(path, 'matrices', numbers.reshape(-1, 4, 4))
+        return PoseFile(path, _MATRICES, numbers.reshape(-1, 4, 4))
     return None
 
 
