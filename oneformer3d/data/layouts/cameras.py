@@ -128,6 +128,10 @@ def read_matrix(path: Path, num_rows: int) -> Matrix:
         ValueError: not numbers, or not square of that size; names the file.
     """
     matrix = read_numbers(path)
+    if matrix.size == num_rows**2:  # also all numbers in one line
+        matrix = matrix.reshape(num_rows, num_rows)
+    if matrix.shape == (3, 4) and num_rows == 4:
+        matrix = np.concatenate([matrix, [[0.0, 0, 0, 1]]])
     if matrix.shape != (num_rows, num_rows):
         raise ValueError(f'{path}: expected {num_rows}×{num_rows} numbers, got {matrix.shape}')
     return matrix

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from oneformer3d.files.names import resolve_in_root
+
 from .cameras import pinhole, pose_from_quaternion
 from .listing import frame_name, subfolders, time_order, with_suffix
 from .pixels import DEPTH_SUFFIXES
@@ -47,7 +49,7 @@ def list_colmap(folder: Path) -> Listing | None:
         if camera not in cameras:
             raise ValueError(f'{model / "images.txt"}: camera {camera} is not in cameras.txt')
         K, size, distortion = cameras[camera]
-        path = root / name
+        path = resolve_in_root(root, name)
         key = frame_name(path)
         frames.append(ListedFrame(key, path, depth.get(key), pose, K, size, distortion))
     frames.sort(key=lambda frame: time_order(frame.name))

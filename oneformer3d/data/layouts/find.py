@@ -41,6 +41,7 @@ LAYOUTS: dict[str, Callable[[Path], Listing | None]] = {
 _LOST_TRACKING = 'tracking lost: the pose is inf or nan'
 _NOT_RIGID = 'the pose is no rigid motion'
 _NO_COLOR, _NO_POSE = 'no colour image', 'no pose'
+_MAX_LOOKED_INTO = 100
 _NO_RULES = LossRules(max_lost=1.0)
 _RULES = LossRules()
 
@@ -79,6 +80,9 @@ def find_layout(
         raise ValueError(f'depth_scale: expected a positive number, got {depth_scale}')
     listing = list_folder(folder)
     if listing is None:
+        folder = _only_recording_in(folder)
+        listing = None if folder is None else list_folder(folder)
+    if folder is None or listing is None:
         return None
 
     if convention is not None:
@@ -104,8 +108,34 @@ def list_folder(folder: Path) -> Listing | None:
     return next((listing for listing in found if listing is not None and listing.frames), None)
 
 
+def recordings_in(folder: Path, depth: int = 2) -> list[Path]:
+    """Folders in a folder that hold a recording, up to so many levels below it."""
+    inner = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.'))
+    found: list[Path] = []
+    for path in inner[:_MAX_LOOKED_INTO]:
+        try:
+            is_one = list_folder(path) is not None
+        except ValueError:  # a broken one is one; the reason is told when it is read
+            is_one = True
+        if is_one:
+            found.append(path)
+        elif depth > 1:
+            found += recordings_in(path, depth - 1)
+    return found
+
+
+def _only_recording_in(folder: Path) -> Path | None:
+    """The one recording in a folder, as downloads often have it; None if none or several."""
+    found = recordings_in(folder)
+    return found[0] if len(found) == 1 else None
+
+
 def unknown_layout(folder: Path) -> str:
     """What is said about a folder in no known layout: what lies in it, and what is expected."""
+    several = recordings_in(folder)
+    if several:
+        names = ', '.join(str(path.relative_to(folder)) for path in several[:8])
+        return f'{folder}: holds {len(several)} recordings, give one of them: {names}'
     return (
         f'{folder}: no posed RGB-D frames; found there: {describe_contents(folder)}; expected '
         f'one of: {"; ".join(LAYOUTS)}'

@@ -19,6 +19,7 @@ POSE_WORDS = ('pose', 'extrinsic', 'extrinsics', 'cam2world')
 COLOR_FOLDERS = ('color', 'colour', 'rgb', 'image', 'images', 'colors', 'imgs', 'rgbs')
 DEPTH_FOLDERS = ('depth', 'depths', 'depth_images', 'depth_image')
 POSE_FOLDERS = ('pose', 'poses', 'extrinsics', 'cam2world')
+_FOLDERS = {'color': COLOR_FOLDERS, 'depth': DEPTH_FOLDERS, 'pose': POSE_FOLDERS}
 _ROLE = {
     **dict.fromkeys(COLOR_WORDS, 'color'),
     **dict.fromkeys(DEPTH_WORDS, 'depth'),
@@ -51,19 +52,41 @@ def files_by_frame(folder: Path) -> FilesByFrame:
 def files_in_folders(folder: Path) -> FilesByFrame:
     """Of folders ``color``, ``depth`` and ``pose``, whatever their exact names."""
     found, names = FilesByFrame(), []
-    for attribute, roles, suffixes in (
-        ('color', COLOR_FOLDERS, COLOR_SUFFIXES),
-        ('depth', DEPTH_FOLDERS, DEPTH_SUFFIXES),
-        ('pose', POSE_FOLDERS, ('.txt',)),
-    ):
-        for inner in subfolders(folder, roles):
-            files = with_suffix(inner, suffixes)
-            if files:
-                getattr(found, attribute).update((frame_name(path), path) for path in files)
+    roles = (
+        ('color', found.color, COLOR_SUFFIXES),
+        ('depth', found.depth, DEPTH_SUFFIXES),
+        ('pose', found.pose, ('.txt',)),
+    )
+    for role, files, suffixes in roles:
+        for inner in folders_of_role(folder, role):
+            paths = with_suffix(inner, suffixes)
+            if paths:
+                files.update((frame_name(path), path) for path in paths)
                 names.append(f'{inner.name}/')
                 break
     found.where = ' '.join(names)
+    found.depth = _keyed_as(found.color, found.depth)
     return found
+
+
+def _keyed_as(color: dict[str, Path], depth: dict[str, Path]) -> dict[str, Path]:
+    """Depth by the names of colour, where each has time stamps of its own.
+
+    Redwood's names are number and time, ``0000001-000000033369``: the number is common.
+    """
+    num_alike = len(color.keys() & depth.keys())
+    if not color or not depth or num_alike > 0.5 * min(len(color), len(depth)):
+        return depth
+    by_number = [{_first_number(name): name for name in names} for names in (color, depth)]
+    numbers = by_number[0].keys() & by_number[1].keys() - {None}
+    if len(numbers) >= 0.5 * max(len(color), len(depth)):
+        return {by_number[0][number]: depth[by_number[1][number]] for number in numbers}
+    return depth
+
+
+def _first_number(name: str) -> int | None:
+    found = re.match(r'(\d+)[-_]', name)
+    return int(found[1]) if found else None
 
 
 def files_side_by_side(folder: Path) -> FilesByFrame:
@@ -121,6 +144,17 @@ def subfolders(folder: Path, names: Iterable[str]) -> list[Path]:
     """Folders in a folder that have one of the names in any case, in the order of the names."""
     inside = {path.name.lower(): path for path in folder.iterdir() if path.is_dir()}
     return [inside[name] for name in names if name in inside]
+
+
+def folders_of_role(folder: Path, role: str) -> list[Path]:
+    """Folders of a role: of its usual names first, then those whose name has its word."""
+    usual = subfolders(folder, _FOLDERS[role])
+    named = sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_dir() and path not in usual and role_of(path) == role
+    )
+    return usual + named
 
 
 def with_suffix(folder: Path, suffixes: Iterable[str]) -> list[Path]:

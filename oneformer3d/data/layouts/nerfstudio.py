@@ -15,7 +15,7 @@ from oneformer3d.files.names import resolve_in_root
 
 from .cameras import pinhole
 from .listing import text_files
-from .pixels import COLOR_SUFFIXES
+from .pixels import COLOR_SUFFIXES, color_header
 from .records import Distortion, ListedFrame, Listing, Matrix, Size
 
 _FISHEYE = ('OPENCV_FISHEYE', 'FISHEYE')
@@ -94,7 +94,7 @@ def _frame(
         raise ValueError(f'{frame["file_path"]}: expected 4×4 numbers, got {pose.shape}')
 
     own = {**content, **frame}
-    K, size = _intrinsics(own)
+    K, size = _intrinsics(own, image)
     return ListedFrame(
         name=Path(frame['file_path']).stem,
         image_path=image,
@@ -110,10 +110,12 @@ def _rest(frame: ListedFrame) -> tuple:
     return frame.image_path, frame.depth_path, frame.pose, frame.K, frame.K_size, frame.distortion
 
 
-def _intrinsics(camera: Mapping[str, Any]) -> tuple[Matrix | None, Size | None]:
+def _intrinsics(camera: Mapping[str, Any], image: Path) -> tuple[Matrix | None, Size | None]:
     """K and the (H, W) it belongs to; None where only the image tells."""
     width, height = camera.get('w'), camera.get('h')
     size = None if width is None or height is None else (int(height), int(width))
+    if size is None and image.is_file() and 'cx' not in camera:
+        size = color_header(image).size
     if 'fl_x' in camera:
         fx = float(camera['fl_x'])
     elif 'camera_angle_x' in camera and size is not None:

@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from oneformer3d.files.names import resolve_in_root
+
 from .cameras import check_intrinsics, pinhole, pose_from_quaternion, read_numbers
 from .frame_files import find_intrinsics
 from .listing import (
@@ -69,7 +71,7 @@ def list_trajectory(folder: Path) -> Listing | None:
     poses = found[0]
     if poses.kind == 'TUM RGB-D':
         frames, warnings = _frames_by_time(folder, files, poses)
-    else:
+    if poses.kind != 'TUM RGB-D' or not frames:
         frames, warnings = _frames_by_order(files, poses)
     kind = 'Replica of NICE-SLAM' if results and poses.kind == _MATRICES else poses.kind
     color_intrinsics, depth_intrinsics, where = find_intrinsics(folder)
@@ -107,6 +109,8 @@ def _table_of_poses(path: Path, numbers: NDArray) -> PoseFile | None:
     if columns == 8:
         poses = [pose_from_quaternion(row[1:4], row[4:]) for row in numbers]
         return PoseFile(path, 'TUM RGB-D', np.stack(poses), numbers[:, 0])
+    if columns in (13, 17):  # a number of the frame first
+        return _table_of_poses(path, numbers[:, 1:])
     if columns == 7:
         poses = [pose_from_quaternion(row[:3], row[3:]) for row in numbers]
         return PoseFile(path, 'slambook2', np.stack(poses))
@@ -273,9 +277,9 @@ def _associated(folder: Path) -> list[tuple[float, Path, Path]]:
         rows = [line.split() for line in path.read_text(encoding='utf-8').splitlines()]
         rows = [row for row in rows if len(row) == 4 and not row[0].startswith('#')]
         pairs = [
-            (float(t1), folder / f1, folder / f2)
+            (float(t1), resolve_in_root(folder, f1), resolve_in_root(folder, f2))
             if not f1.lower().startswith('depth')
-            else (float(t2), folder / f2, folder / f1)
+            else (float(t2), resolve_in_root(folder, f2), resolve_in_root(folder, f1))
             for t1, f1, t2, f2 in rows
         ]
         return [pair for pair in pairs if pair[1].is_file() and pair[2].is_file()]
@@ -288,7 +292,7 @@ def _stamped(folder: Path, index: str, paths: Sequence[Path]) -> list[tuple[floa
     if listed.is_file():
         rows = [line.split() for line in listed.read_text(encoding='utf-8').splitlines()]
         rows = [row for row in rows if len(row) >= 2 and not row[0].startswith('#')]
-        found = [(float(row[0]), folder / row[1]) for row in rows]
+        found = [(float(row[0]), resolve_in_root(folder, row[1])) for row in rows]
         return sorted(item for item in found if item[1].is_file())
     named = []
     for path in sorted(paths, key=lambda path: time_order(path.name)):

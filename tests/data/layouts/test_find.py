@@ -153,3 +153,55 @@ def test_unknown_folder_is_told_what_it_holds(tmp_path):
     message = unknown_layout(tmp_path)
     assert 'found there: photos/, 2 .jpg (b.jpg, …), a.txt' in message
     assert 'transforms.json' in message
+
+
+def test_names_that_differ_between_colour_and_depth(tmp_path):
+    """Redwood's own recordings: the number is common, the time stamp behind it is not."""
+    views = rooms.render_views(6)
+    folder = foreign.write_redwood(tmp_path / 'loft', views)
+    (folder / 'depth').rename(folder / 'depth_maps')
+    for inner, step in (('color', 33369), ('depth_maps', 33401)):
+        for index, path in enumerate(sorted((folder / inner).iterdir())):
+            path.rename(path.with_name(f'{index + 1:07d}-{index * step:012d}{path.suffix}'))
+    found = find_layout(folder)
+    assert len(found.frames) == 6
+    for frame, view in zip(found.frames, views):
+        np.testing.assert_allclose(read_depth(frame), view.depth / 1000, atol=1e-6)
+        np.testing.assert_allclose(frame.world_from_cam, view.world_from_cam, atol=1e-6)
+
+
+def test_the_one_recording_inside_a_download_is_found(tmp_path):
+    views = rooms.render_views(3)
+    foreign.write_hololens(tmp_path / 'download' / 'data' / 'seq-01', views)
+    assert len(find_layout(tmp_path / 'download').frames) == 3
+    foreign.write_hololens(tmp_path / 'download' / 'data' / 'seq-02', views)
+    assert find_layout(tmp_path / 'download') is None
+    message = unknown_layout(tmp_path / 'download')
+    assert message.endswith('holds 2 recordings, give one of them: data/seq-01, data/seq-02')
+
+
+def test_nerfstudio_with_an_opening_angle_and_images_of_another_size(tmp_path):
+    """As blender's files: no K at all; and K of the photographs beside smaller images."""
+    folder = foreign.write_nerfstudio(tmp_path / 'ns', rooms.render_views(2))
+    path = folder / 'transforms.json'
+    content = json.loads(path.read_text())
+    for frame in content['frames']:
+        for key in ('w', 'h', 'fl_x', 'fl_y', 'cx', 'cy'):
+            frame[key] *= 2
+    content['frames'][0]['cx'], content['frames'][0]['cy'] = 63.5, 47.5
+    path.write_text(json.dumps(content))
+    np.testing.assert_allclose(find_layout(folder).frames[0].K, rooms.K, atol=1e-9)
+    for frame in content['frames']:
+        for key in ('w', 'h', 'fl_x', 'fl_y', 'cx', 'cy'):
+            del frame[key]
+    angle = 2 * np.arctan(rooms.SIZE[1] / 2 / rooms.K[0, 0])
+    path.write_text(json.dumps(content | {'camera_angle_x': angle}))
+    np.testing.assert_allclose(find_layout(folder).frames[1].K, rooms.K, atol=1e-9)
+
+
+def test_paths_of_a_list_may_not_leave_the_folder(tmp_path):
+    folder = foreign.write_tum(tmp_path / 'a', rooms.render_views(2), associations=True)
+    path = folder / 'associations.txt'
+    path.write_text(path.read_text().replace('rgb/', '../rgb/'))
+    with pytest.raises(ValueError, match='not a relative path inside its folder'):
+        find_layout(folder)
