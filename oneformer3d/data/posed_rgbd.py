@@ -101,7 +101,10 @@ def read_images(frame: PosedFrame) -> tuple[NDArray[np.uint8], NDArray[np.float3
 
 @dataclass(frozen=True)
 class Layout:
-    """How a kind of folder names its files; ``{}`` stands for the frame."""
+    """How a kind of folder names its files, for the doctor, which reads them as they stand.
+
+    ``{}`` stands for the frame. Everything else reads folders by ``layouts.find_layout``.
+    """
 
     depth: str
     colors: tuple[str, ...]
