@@ -1,12 +1,11 @@
-"""Frames of a posed RGB-D folder, read without trusting what they mean.
+"""Frames of a posed RGB-D sequence, read without trusting what they mean.
 
-Enters: a folder in one of the layouts of ``posed_rgbd``. Leaves: raw depth, brightness, pose
-matrices as they stand in their files, sampled pixels, and which pairs of frames to compare.
-F frames, n pixels of each, H×W the depth image.
+Enters: a folder in one of the layouts of ``posed_rgbd``, or ``SourceFrame`` records of any reader.
+Leaves: a ``Recording`` of at most a few frames, and ``read``: what they mean after some changes.
+N frames of the sequence, F of them looked at, n pixels of each, H×W the depth image.
 """
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,56 +15,122 @@ from PIL import Image
 
 from oneformer3d.files.images import MISSING_DEPTH
 
-from ..posed_rgbd import (
-    LAYOUTS_IN_WORDS,
-    Layout,
-    find_layout,
-    read_matrix,
-    read_square_or_padded,
-)
+from ..posed_rgbd import LAYOUTS_IN_WORDS, find_layout, read_matrix, read_square_or_padded
+from .changes import Change
+from .compare import FrameArrays, Reading
 
-_OFFSETS = (0, 1, 3, 8, 20)  # neighbours of a frame that it is compared with, in a long sequence
+_OFFSETS = (0, 1, 3, 8, 20)  # neighbours that are looked at together, in a long sequence
 _RIGID_TOLERANCE = 1e-2
 _UNREADABLE = (OSError, SyntaxError, ValueError)
+_EDGE = 0.03  # of depth between pixels two apart: between them lies the outline of a thing
+_OUTLINE = 0.08  # of depth, between neighbours
+_MILLIMETRE = 0.001
+_LEAST_DETERMINANT = 1e-6  # of intrinsics
 
 
-@dataclass(frozen=True)
-class DoctorFrames:
-    """Frames to compare.
+@dataclass(frozen=True, eq=False)
+class SourceFrame:
+    """One frame as a reader finds it.
 
     Attributes:
-        poses: (F, 4, 4) as in the files.
-        depth: (F, H, W) float64 as in the files, 0 missing.
-        brightness: (F, H, W) float32 of the colour image resized to the depth image.
-        pixels: (F, n, 2) sampled pixels (x, y) with depth.
-        pixel_depth, brightness_of_pixels: (F, n) there.
-        pairs: (F, F) bool, from frame (row) to frame (column).
-        color_paths: F files.
-        color_size: (H', W').
-        color_matrix, depth_matrix: (3, 3) of the files, None where there is no such file.
-        built_in_color: (3, 3) that the package takes for colour and no file names, or None.
-        num_bad_poses, num_unreadable: frames left out.
-        notes: faults of the files themselves, and what to do about them.
+        name: of the frame.
+        color_path, depth_path: its files.
+        pose: (4, 4) as it stands there.
+        color_intrinsics, depth_intrinsics: (3, 3).
+        metres: per value of depth.
     """
 
-    poses: NDArray[np.float64]
-    depth: NDArray[np.float64]
-    brightness: NDArray[np.float32]
-    pixels: NDArray[np.float64]
-    pixel_depth: NDArray[np.float64]
-    brightness_of_pixels: NDArray[np.float32]
-    pairs: NDArray[np.bool_]
-    color_paths: tuple[Path, ...]
+    name: str
+    color_path: Path
+    depth_path: Path
+    pose: NDArray[np.float64]
+    color_intrinsics: NDArray[np.float64]
+    depth_intrinsics: NDArray[np.float64]
+    metres: float = _MILLIMETRE
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What the doctor looks at.
+
+    Attributes:
+        frames: N of the sequence.
+        chosen: (F,) which of them are looked at.
+        track: (N, 4, 4) poses, nan where one is no rigid motion.
+        arrays: of the F frames.
+        intrinsics: (F, 3, 3) of the depth images.
+        color_intrinsics: (3, 3) of the colour images.
+        color_size: (H', W').
+        transposed: whether the translations stood in the last row.
+        num_lost, num_not_rigid, num_unreadable: poses of inf or nan, poses that are no rigid
+            motion, images that cannot be read.
+        clipped_at: value that a good part of all depth has, where depth was cut off; or 0.
+    """
+
+    frames: tuple[SourceFrame, ...]
+    chosen: NDArray[np.int64]
+    track: NDArray[np.float64]
+    arrays: FrameArrays
+    intrinsics: NDArray[np.float64]
+    color_intrinsics: NDArray[np.float64]
     color_size: tuple[int, int]
-    color_matrix: NDArray[np.float64] | None
-    depth_matrix: NDArray[np.float64] | None
-    built_in_color: NDArray[np.float64] | None
-    num_bad_poses: int
+    transposed: bool
+    num_lost: int
+    num_not_rigid: int
     num_unreadable: int
-    notes: tuple[str, ...]
+    clipped_at: float
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the F frames."""
+        return tuple(self.frames[i].name for i in self.chosen)
+
+    @property
+    def metres(self) -> float:
+        """Per value of depth."""
+        return self.frames[int(self.chosen[0])].metres
 
 
-def load_frames(folder: str | Path, max_frames: int = 24, num_pixels: int = 600) -> DoctorFrames:
+def read(recording: Recording, changes: Sequence[Change] = ()) -> Reading:
+    """What the frames mean after the changes, which are made one after the other."""
+    poses, positions = recording.track, recording.chosen.astype(np.float64)
+    intrinsics, size = recording.intrinsics, recording.arrays.depth.shape[1:]
+    depth, metres = None, recording.metres
+    for change in changes:
+        poses = poses if change.poses is None else change.poses(poses)
+        if change.positions is not None:
+            positions = change.positions(positions, len(poses))
+        if change.depth is not None:
+            depth = change.depth(recording.arrays.depth if depth is None else depth, intrinsics[0])
+        if change.intrinsics is not None:
+            intrinsics = change.intrinsics(intrinsics, (size[0], size[1]))
+        metres *= change.factor
+
+    world_from_cam = poses_at(poses, positions)
+    solvable = np.abs(np.linalg.det(intrinsics)) > _LEAST_DETERMINANT
+    intrinsics = np.where(solvable[:, None, None], intrinsics, np.eye(3))
+    valid = np.isfinite(world_from_cam).all(axis=(1, 2)) & solvable
+    world_from_cam = np.where(valid[:, None, None], world_from_cam, np.eye(4))
+    return Reading(world_from_cam, intrinsics, metres, valid, depth)
+
+
+def poses_at(poses: NDArray[np.float64], positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Poses (F, 4, 4) at positions (F,) of a sequence (N, 4, 4); nan outside of it."""
+    outside = (positions < 0) | (positions > len(poses) - 1)
+    before = np.clip(np.floor(positions), 0, len(poses) - 1).astype(np.int64)
+    share = positions - before
+    found = poses[before]
+    between = np.flatnonzero((share > 1e-9) & ~outside)
+    if len(between):
+        after = poses[np.minimum(before + 1, len(poses) - 1)][between]
+        weight = share[between, None, None]
+        mixed = (1 - weight) * found[between] + weight * after
+        found[between] = _orthonormal(mixed)
+    found[outside] = np.nan
+    return found
+
+
+def load_recording(folder: str | Path, max_frames: int = 24, num_pixels: int = 300) -> Recording:
     """Read the frames to compare.
 
     Args:
@@ -77,122 +142,153 @@ def load_frames(folder: str | Path, max_frames: int = 24, num_pixels: int = 600)
         FileNotFoundError: no such folder or layout, or no intrinsics.
         ValueError: fewer than two usable frames.
     """
+    frames = list_frames(folder)
+    return recording_of(frames, str(folder), max_frames, num_pixels)
+
+
+def list_frames(folder: str | Path) -> list[SourceFrame]:
+    """The frames of a folder that have colour, depth and pose; raises as ``load_recording``."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder}: no such folder')
     layout = find_layout(folder)
     if layout is None:
         raise FileNotFoundError(f'{folder}: no posed RGB-D frames; expected {LAYOUTS_IN_WORDS}')
-    color_matrix, depth_matrix = (_intrinsics_file(folder / name) for name in layout.intrinsics)
-    if color_matrix is None and depth_matrix is None:
+    color, depth = (_intrinsics_file(folder / name) for name in layout.intrinsics)
+    if color is None and depth is None:
         raise FileNotFoundError(f'{folder / layout.intrinsics[0]}: no such file')
+    depth = color if depth is None else depth
+    try:
+        color = layout.read_intrinsics(folder)[0]
+    except ValueError:  # the package refuses the file, the doctor looks at it all the same
+        color = depth if color is None else color
 
-    listed, num_bad, notes = _list_frames(folder, layout)
-    read, groups, num_unreadable = [], [], 0
-    for index, group in zip(*choose_frames(len(listed), max_frames)):
-        pose, color_path, depth_path = listed[index]
-        images = _read(color_path, depth_path)
+    frames = []
+    for name, depth_path in layout.list_depth(folder):
+        color_path, pose_path = layout.find_color(folder, name), layout.pose_path(folder, name)
+        if color_path is not None and pose_path.is_file():
+            pose = read_matrix(pose_path, 4)
+            frames.append(SourceFrame(name, color_path, depth_path, pose, color, depth))
+    return frames
+
+
+def recording_of(
+    frames: Sequence[SourceFrame], source: str, max_frames: int = 24, num_pixels: int = 300
+) -> Recording:
+    """The frames to compare, of those of any reader.
+
+    Args:
+        frames: N in their order.
+        source: named in errors.
+        max_frames, num_pixels: as of ``load_recording``.
+
+    Raises:
+        ValueError: fewer than two usable frames.
+    """
+    track, transposed, num_lost, num_not_rigid = track_of(frames)
+    usable = np.flatnonzero(np.isfinite(track).all(axis=(1, 2)))
+    chosen, read_images, num_unreadable = [], [], 0
+    for index in choose_frames(len(usable), max_frames):
+        images = _read_images(frames[usable[index]])
         if images is None or not (images[0] > 0).any():
             num_unreadable += 1
         else:
-            read.append((pose, color_path, *images))
-            groups.append(group)
-    if len(read) < 2:
+            chosen.append(int(usable[index]))
+            read_images.append(images)
+    if len(chosen) < 2:
         raise ValueError(
-            f'{folder}: {len(read)} usable frames, two are needed ({num_bad} with a bad pose, '
-            f'{num_unreadable} unreadable or without depth)'
+            f'{source}: {len(chosen)} usable frames, two are needed ({num_lost + num_not_rigid} '
+            f'with a bad pose, {num_unreadable} unreadable or without depth)'
         )
-    poses, color_paths, depth, brightness, color_sizes = zip(*read)
-    if len({image.shape for image in depth}) > 1 or len(set(color_sizes)) > 1:
-        raise ValueError(f'{folder}: frames of different sizes')
 
-    depth, brightness = np.stack(depth), np.stack(brightness)  # (F, H, W)
+    height, width = read_images[0][0].shape
+    intrinsics = [
+        _resized(frames[i].depth_intrinsics, image.shape, (height, width))
+        for i, (image, *_) in zip(chosen, read_images)
+    ]
+    depth = np.stack([_to_size(image, (height, width)) for image, *_ in read_images])  # (F, H, W)
+    brightness = np.stack([_to_size(image, (height, width)) for _, image, _ in read_images])
+    clipped_at = _clipped_value(depth)
+    outlines = np.where(_near_side(depth), depth, np.float32(0))
+    depth = np.where(_edges(depth), np.float32(0), depth)
     pixels = np.stack([sample_pixels(d, num_pixels, seed=i) for i, d in enumerate(depth)])
-    frame = np.arange(len(depth))[:, None]
-    column, row = pixels[..., 0], pixels[..., 1]  # (F, n)
-    in_group = np.equal.outer(groups, groups)  # (F, F)
-    return DoctorFrames(
-        poses=np.stack(poses),
-        depth=depth,
-        brightness=brightness,
-        pixels=pixels.astype(np.float64),
-        pixel_depth=depth[frame, row, column],
-        brightness_of_pixels=brightness[frame, row, column],
-        pairs=in_group & ~np.eye(len(groups), dtype=bool),
-        color_paths=color_paths,
-        color_size=color_sizes[0],
-        color_matrix=color_matrix,
-        depth_matrix=depth_matrix,
-        built_in_color=_built_in_color(layout.read_intrinsics, folder, color_matrix, depth_matrix),
-        num_bad_poses=num_bad,
+    return Recording(
+        frames=tuple(frames),
+        chosen=np.array(chosen),
+        track=track,
+        arrays=FrameArrays(depth, outlines, brightness, pixels),
+        intrinsics=np.stack(intrinsics),
+        color_intrinsics=frames[chosen[0]].color_intrinsics,
+        color_size=read_images[0][2],
+        transposed=transposed,
+        num_lost=num_lost,
+        num_not_rigid=num_not_rigid,
         num_unreadable=num_unreadable,
-        notes=notes,
+        clipped_at=clipped_at,
     )
 
 
-def choose_frames(num_frames: int, max_frames: int) -> tuple[list[int], list[int]]:
-    """Frames to compare, and for each the group in which all are compared with all.
-
-    A short sequence is one group; of a long one groups of near neighbours are taken, since frames
-    far apart rarely see the same.
-    """
+def choose_frames(num_frames: int, max_frames: int) -> list[int]:
+    """Frames to compare: all of a short sequence, groups of near neighbours of a long one."""
     if num_frames <= max_frames:
-        return list(range(num_frames)), [0] * num_frames
+        return list(range(num_frames))
     num_groups = max(1, max_frames // len(_OFFSETS))
     starts = np.linspace(0, max(0, num_frames - 1 - _OFFSETS[-1]), num_groups).astype(int)
-    pairs = {
-        (min(int(start) + offset, num_frames - 1), group)
-        for (group, start), offset in itertools.product(enumerate(starts), _OFFSETS)
-    }
-    chosen = sorted(pairs, key=lambda pair: (pair[1], pair[0]))
-    return [index for index, _ in chosen], [group for _, group in chosen]
+    chosen = {min(int(start) + offset, num_frames - 1) for start in starts for offset in _OFFSETS}
+    # what is left is spread over the sequence, so that every part of it is seen
+    spread = np.linspace(0, num_frames - 1, max_frames).round().astype(int)
+    for index in sorted(spread, key=lambda i: -min(abs(int(i) - other) for other in chosen)):
+        if len(chosen) < max_frames:
+            chosen.add(int(index))
+    return sorted(chosen)[:max_frames]
 
 
 def sample_pixels(depth: NDArray, count: int, seed: int) -> NDArray[np.int64]:
     """(count, 2) pixels (x, y) with depth, drawn evenly; repeated where there are fewer."""
     rng = np.random.default_rng(seed)
-    row, column = np.nonzero(depth > 0)
-    chosen = rng.choice(len(row), count, replace=len(row) < count)
-    return np.stack([column[chosen], row[chosen]], axis=1)
+    places = np.flatnonzero(depth > 0)
+    if len(places) == 0:
+        return np.zeros((count, 2), dtype=np.int64)
+    chosen = rng.choice(places, count, replace=len(places) < count)
+    row, column = np.unravel_index(chosen, depth.shape)
+    return np.stack([column, row], axis=1)
 
 
-def _list_frames(
-    folder: Path, layout: Layout
-) -> tuple[list[tuple[NDArray[np.float64], Path, Path]], int, tuple[str, ...]]:
-    """Pose, colour and depth file of every frame; how many poses are bad; notes on the poses."""
-    listed, num_bad = [], 0
-    notes: dict[str, None] = {}
-    for name, depth_path in layout.list_depth(folder):
-        color_path, pose_path = layout.find_color(folder, name), layout.pose_path(folder, name)
-        if color_path is None or not pose_path.is_file():
-            continue
-        pose, note = _upright_matrix(read_matrix(pose_path, 4))
-        if pose is None:
-            num_bad += 1
-            continue
-        if note is not None:
-            notes[note] = None
-        listed.append((pose, color_path, depth_path))
-    return listed, num_bad, tuple(notes)
-
-
-def _upright_matrix(matrix: NDArray) -> tuple[NDArray | None, str | None]:
-    """A rigid motion, turned over if its translation stands in the last row; None if neither."""
-    if _is_rigid(matrix):
-        return matrix, None
-    if _is_rigid(matrix.T):
-        return matrix.T, 'transpose every pose: their translation stands in the last row'
-    return None, None
-
-
-def _is_rigid(matrix: NDArray) -> bool:
-    rotation = matrix[:3, :3]
-    return bool(
-        np.isfinite(matrix).all()
-        and np.allclose(matrix[3], [0, 0, 0, 1])
-        and np.allclose(rotation @ rotation.T, np.eye(3), atol=_RIGID_TOLERANCE)
-        and np.linalg.det(rotation) > 0
+def track_of(
+    frames: Sequence[SourceFrame],
+) -> tuple[NDArray[np.float64], bool, int, int]:
+    """Poses, nan where they are none; whether transposed; lost; not rigid."""
+    poses = np.array([frame.pose for frame in frames], dtype=np.float64).reshape(-1, 4, 4)
+    finite = np.isfinite(poses).all(axis=(1, 2))
+    with np.errstate(invalid='ignore', over='ignore'):
+        upright, turned = _is_rigid(poses), _is_rigid(poses.swapaxes(1, 2))
+    transposed = bool((turned & ~upright).sum() > upright.sum())
+    if transposed:
+        poses, upright = poses.swapaxes(1, 2).copy(), turned
+    return (
+        np.where(upright[:, None, None], poses, np.nan),
+        transposed,
+        int((~finite).sum()),
+        int((finite & ~upright).sum()),
     )
+
+
+def _is_rigid(poses: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of (N, 4, 4) are rigid motions."""
+    finite = np.isfinite(poses).all(axis=(1, 2))
+    rotation = np.where(finite[:, None, None], poses, 0)[:, :3, :3]
+    orthogonal = np.abs(rotation @ rotation.swapaxes(1, 2) - np.eye(3)).max(axis=(1, 2))
+    last = np.abs(np.where(finite[:, None], poses[:, 3], 9) - [0, 0, 0, 1]).max(axis=1)
+    return finite & (orthogonal <= _RIGID_TOLERANCE) & (last < 1e-5) & (np.linalg.det(rotation) > 0)
+
+
+def _orthonormal(poses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Poses (N, 4, 4) with the rotation that is nearest to their upper left; nan stays."""
+    finite = np.isfinite(poses).all(axis=(1, 2))
+    u, _, vh = np.linalg.svd(np.where(finite[:, None, None], poses, 0)[:, :3, :3])
+    rotated = poses.copy()
+    rotated[:, :3, :3] = np.where(finite[:, None, None], u @ vh, np.nan)
+    return rotated
 
 
 def _intrinsics_file(path: Path) -> NDArray[np.float64] | None:
@@ -205,35 +301,70 @@ def _intrinsics_file(path: Path) -> NDArray[np.float64] | None:
     return matrix
 
 
-def _built_in_color(
-    read_intrinsics: Callable[[Path], tuple[NDArray, NDArray]],
-    folder: Path,
-    color: NDArray | None,
-    depth: NDArray | None,
-) -> NDArray[np.float64] | None:
-    """Colour intrinsics that the package takes where the folder has none of its own."""
-    if color is not None:
-        return None
-    try:
-        matrix = read_intrinsics(folder)[0]
-    except ValueError:  # the package refuses the file, the doctor looks at it all the same
-        return None
-    return None if np.array_equal(matrix, depth) else matrix
-
-
-def _read(
-    color_path: Path, depth_path: Path
-) -> tuple[NDArray[np.float64], NDArray[np.float32], tuple[int, int]] | None:
+def _read_images(
+    frame: SourceFrame,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[int, int]] | None:
     """Raw depth, brightness at its size, and the size of the colour image; None if broken."""
     try:
-        with Image.open(depth_path) as image:
-            depth = np.asarray(image).astype(np.float64)
-        with Image.open(color_path) as image:
+        with Image.open(frame.depth_path) as image:
+            depth = np.asarray(image).astype(np.float32)
+        with Image.open(frame.color_path) as image:
             color_size = (image.height, image.width)
+            image.draft('L', (depth.shape[-1], depth.shape[0]))  # JPEG is decoded smaller
             grey = image.convert('L').resize((depth.shape[1], depth.shape[0]), Image.BILINEAR)
     except _UNREADABLE:
         return None
     if depth.ndim != 2:
-        raise ValueError(f'{depth_path}: expected a depth image, got shape {depth.shape}')
-    depth[(depth == MISSING_DEPTH) | ~np.isfinite(depth)] = 0
-    return depth, np.asarray(grey, dtype=np.float32), color_size
+        raise ValueError(f'{frame.depth_path}: expected a depth image, got shape {depth.shape}')
+    missing = (depth == MISSING_DEPTH) | ~np.isfinite(depth)
+    return np.where(missing, 0, depth), np.asarray(grey, dtype=np.float32), color_size
+
+
+def _to_size(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """The nearest pixels of an image at another size (H, W)."""
+    if image.shape == size:
+        return image
+    rows = ((np.arange(size[0]) + 0.5) * image.shape[0] / size[0]).astype(int)
+    columns = ((np.arange(size[1]) + 0.5) * image.shape[1] / size[1]).astype(int)
+    return image[rows][:, columns]
+
+
+def _resized(
+    matrix: NDArray[np.float64], size_from: tuple[int, ...], size_to: tuple[int, int]
+) -> NDArray[np.float64]:
+    """K after resizing the image; sizes are (H, W). u' = (u + 0.5) · W' / W − 0.5"""
+    y, x = size_to[0] / size_from[0], size_to[1] / size_from[1]
+    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]]) @ matrix
+
+
+def _edges(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Pixels (F, H, W) at the outlines of things, where depth of a pixel is a matter of chance."""
+    edge = np.zeros(depth.shape, dtype=bool)
+    for axis in (1, 2):
+        near, far = [slice(None)] * 3, [slice(None)] * 3
+        near[axis], far[axis] = slice(None, -2), slice(2, None)
+        a, b = depth[tuple(near)], depth[tuple(far)]
+        jump = np.abs(a - b) > _EDGE * np.minimum(a, b)
+        edge[tuple(near)] |= jump
+        edge[tuple(far)] |= jump
+    return edge
+
+
+def _near_side(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Pixels (F, H, W) with a neighbour much farther away; missing depth is no outline."""
+    near = np.zeros(depth.shape, dtype=bool)
+    for axis in (1, 2):
+        low, high = [slice(None)] * 3, [slice(None)] * 3
+        low[axis], high[axis] = slice(None, -1), slice(1, None)
+        a, b = depth[tuple(low)], depth[tuple(high)]
+        near[tuple(low)] |= (a > 0) & (b > (1 + _OUTLINE) * a)
+        near[tuple(high)] |= (b > 0) & (a > (1 + _OUTLINE) * b)
+    return near
+
+
+def _clipped_value(depth: NDArray[np.float32]) -> float:
+    """The largest value if so many pixels have it that depth must have been cut off there."""
+    known = depth[:, ::4, ::4]
+    largest = float(known.max())
+    num_known = int((known > 0).sum())
+    return largest if (known == largest).sum() > 0.02 * num_known else 0.0
