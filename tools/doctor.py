@@ -30,6 +30,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('folder', help='frames with poses, depth and intrinsics')
     parser.add_argument('--fix', metavar='OUT', help='write a fixed copy to this new folder')
+    parser.add_argument(
+        '--intrinsics', help='"fx fy cx cy" of the colour images, where none lie in the folder'
+    )
     parser.add_argument('--max-frames', type=int, default=24, help='to compare (%(default)s)')
     parser.add_argument('--num-pixels', type=int, default=300, help='of each frame (%(default)s)')
     parser.add_argument('--json', action='store_true', help='print JSON instead of text')
@@ -38,7 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    frames = list_frames(args.folder)
+    frames = list_frames(args.folder, args.intrinsics)
     recording = recording_of(frames, args.folder, args.max_frames, args.num_pixels)
     diagnosis = diagnose_recording(recording)
     print(json.dumps(as_json(diagnosis), indent=1) if args.json else describe(diagnosis))

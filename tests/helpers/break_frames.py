@@ -6,6 +6,7 @@ images write them to a folder of their own.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -239,7 +240,7 @@ def depth_agreement(frames: Frames, tolerance: float = 0.02) -> float:
     A slow twin of the doctor's own comparison: one pair and one pixel grid at a time.
     """
     agreeing = testable = 0
-    for first, second in [*zip(frames, frames[1:]), *zip(frames, frames[2:])]:
+    for first, second in pairwise(frames):
         a, b = (np.asarray(Image.open(f.depth_path)) * f.metres for f in (first, second))
         v, u = np.mgrid[2 : a.shape[0] : 7, 2 : a.shape[1] : 7].reshape(2, -1)
         z = a[v, u]

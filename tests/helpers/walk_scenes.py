@@ -27,7 +27,9 @@ def walk_poses(num_frames: int, step: float = 0.22) -> np.ndarray:
     for t in np.arange(num_frames) * step:
         center = [2.4 + 0.5 * np.cos(0.6 * t), 2.0 + 0.4 * np.sin(0.5 * t), 1.4 + 0.2 * np.sin(t)]
         yaw, pitch, roll = 0.7 * t, 0.25 + 0.2 * np.sin(0.8 * t), 0.08 * np.sin(1.3 * t)
-        forward = np.array([np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), -np.sin(pitch)])
+        forward = np.array(
+            [np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), -np.sin(pitch)]
+        )
         right = np.cross(forward, [0.0, 0, 1])
         right /= np.linalg.norm(right)
         down = np.cross(forward, right)

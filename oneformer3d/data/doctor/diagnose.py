@@ -44,6 +44,7 @@ _NUM_QUICK_PIXELS = 150
 _MAX_CHANGES = 3
 _NUM_TRIED = 8
 _OUTLIER = 0.55  # of the agreement of the other frames
+_LEAST_FRAMES = 8  # that two parts must have together to be told apart
 _LEAST_ACROSS = 4  # pairs that must overlap to tell whether two parts contradict each other
 _JUMP = 0.72  # of the agreement within two parts, below it across they contradict each other
 _MAX_OUTLIERS = 0.34  # of the frames
@@ -268,6 +269,8 @@ def find_jump(fit: Fit) -> tuple[int, float]:
     """
     first, second = fit.everything.pairs.min(axis=1), fit.everything.pairs.max(axis=1)
     worst = (0, 1.0)
+    if fit.kept.sum() < _LEAST_FRAMES:
+        return worst
     for start in range(2, len(fit.kept) - 1):
         across = (first < start) & (second >= start)
         agreeing, testable = (

@@ -14,6 +14,7 @@ from PIL import Image
 
 from oneformer3d.files.images import MISSING_DEPTH
 
+from ..layouts.pixels import read_depth_values
 from .diagnose import FIXABLE, Diagnosis
 from .frames import SourceFrame, poses_at, track_of
 
@@ -95,9 +96,7 @@ def _write_frames(
         color_index = index + diagnosis.color.frame_shift
         if not np.isfinite(pose).all() or not 0 <= color_index < len(frames):
             continue
-        with Image.open(frame.depth_path) as image:
-            depth = np.asarray(image).astype(np.float32)
-        depth = np.where((depth == MISSING_DEPTH) | ~np.isfinite(depth), 0, depth)
+        depth = read_depth_values(frame.depth_path).astype(np.float32)
         if num_written == 0:
             _write_intrinsics(frame, diagnosis, (depth.shape[0], depth.shape[1]), out)
 

@@ -13,9 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from oneformer3d.files.images import MISSING_DEPTH
+from oneformer3d.files.left_out import LossRules
 
-from ..posed_rgbd import LAYOUTS_IN_WORDS, find_layout, read_matrix, read_square_or_padded
+from .. import layouts
+from ..layouts.pixels import read_depth_values
+from ..layouts.records import PosedFolder
+from ..posed_rgbd import find_layout as find_raw_layout
+from ..posed_rgbd import read_matrix, read_square_or_padded
 from .changes import Change
 from .compare import FrameArrays, Reading
 
@@ -146,17 +150,24 @@ def load_recording(folder: str | Path, max_frames: int = 24, num_pixels: int = 3
     return recording_of(frames, str(folder), max_frames, num_pixels)
 
 
-def list_frames(folder: str | Path) -> list[SourceFrame]:
-    """The frames of a folder that have colour, depth and pose; raises as ``load_recording``."""
+def list_frames(folder: str | Path, intrinsics: str | None = None) -> list[SourceFrame]:
+    """The frames of a folder that have colour, depth and pose; raises as ``load_recording``.
+
+    Where each frame has a pose file of its own and K lies beside them, files are taken as they are,
+    also those that the package refuses; other layouts are read as the package reads them.
+    ``intrinsics``, ``fx fy cx cy`` of the colour images, are for folders that have none.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder}: no such folder')
-    layout = find_layout(folder)
-    if layout is None:
-        raise FileNotFoundError(f'{folder}: no posed RGB-D frames; expected {LAYOUTS_IN_WORDS}')
+    layout = find_raw_layout(folder)
+    if (
+        intrinsics
+        or layout is None
+        or not any((folder / name).is_file() for name in layout.intrinsics)
+    ):
+        return _frames_of_layout(folder, intrinsics)
     color, depth = (_intrinsics_file(folder / name) for name in layout.intrinsics)
-    if color is None and depth is None:
-        raise FileNotFoundError(f'{folder / layout.intrinsics[0]}: no such file')
     depth = color if depth is None else depth
     try:
         color = layout.read_intrinsics(folder)[0]
@@ -170,6 +181,32 @@ def list_frames(folder: str | Path) -> list[SourceFrame]:
             pose = read_matrix(pose_path, 4)
             frames.append(SourceFrame(name, color_path, depth_path, pose, color, depth))
     return frames
+
+
+def _frames_of_layout(folder: Path, intrinsics: str | None) -> list[SourceFrame]:
+    """Frames with depth as ``layouts`` reads them."""
+    rules = LossRules(max_lost=1.0)
+    found = layouts.find_layout(folder, check=False, intrinsics=intrinsics, rules=rules)
+    if found is None:
+        raise FileNotFoundError(layouts.unknown_layout(folder))
+    return source_frames(found)
+
+
+def source_frames(folder: PosedFolder) -> list[SourceFrame]:
+    """Those frames of a folder that have depth, as the doctor takes them."""
+    return [
+        SourceFrame(
+            frame.name,
+            frame.image_path,
+            frame.depth_path,
+            frame.world_from_cam,
+            frame.K,
+            frame.depth_intrinsics,
+            1 / frame.depth_scale,
+        )
+        for frame in folder.frames
+        if frame.depth_path is not None and frame.depth_intrinsics is not None
+    ]
 
 
 def recording_of(
@@ -209,6 +246,8 @@ def recording_of(
     depth = np.stack([_to_size(image, (height, width)) for image, *_ in read_images])  # (F, H, W)
     brightness = np.stack([_to_size(image, (height, width)) for _, image, _ in read_images])
     clipped_at = _clipped_value(depth)
+    if clipped_at:  # a wall where there is none
+        depth = np.where(depth >= clipped_at, np.float32(0), depth)
     outlines = np.where(_near_side(depth), depth, np.float32(0))
     depth = np.where(_edges(depth), np.float32(0), depth)
     pixels = np.stack([sample_pixels(d, num_pixels, seed=i) for i, d in enumerate(depth)])
@@ -306,18 +345,14 @@ def _read_images(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[int, int]] | None:
     """Raw depth, brightness at its size, and the size of the colour image; None if broken."""
     try:
-        with Image.open(frame.depth_path) as image:
-            depth = np.asarray(image).astype(np.float32)
+        depth = read_depth_values(frame.depth_path).astype(np.float32)
         with Image.open(frame.color_path) as image:
             color_size = (image.height, image.width)
             image.draft('L', (depth.shape[-1], depth.shape[0]))  # JPEG is decoded smaller
             grey = image.convert('L').resize((depth.shape[1], depth.shape[0]), Image.BILINEAR)
     except _UNREADABLE:
         return None
-    if depth.ndim != 2:
-        raise ValueError(f'{frame.depth_path}: expected a depth image, got shape {depth.shape}')
-    missing = (depth == MISSING_DEPTH) | ~np.isfinite(depth)
-    return np.where(missing, 0, depth), np.asarray(grey, dtype=np.float32), color_size
+    return depth, np.asarray(grey, dtype=np.float32), color_size
 
 
 def _to_size(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -73,7 +73,7 @@ def search_changes(
         made: changes that are made before.
         poses: whether conventions of poses are tried; there are hundreds.
     """
-    num_pixels = max(8, 5 * _NUM_POINTS // len(recording.chosen) ** 2)
+    num_pixels = max(8, 5 * _NUM_POINTS // 2 // len(recording.chosen) ** 2)
     found = [_best_of_family(recording, made, family, num_pixels) for family in FAMILIES]
     found.append(_best_of_family(recording, made, _offsets(recording), num_pixels))
     single = [*depth_changes(), *intrinsics_changes(), *order_changes(range(len(recording.frames)))]
