@@ -78,7 +78,11 @@ def _others(
     for convention in conventions:
         for unit in units:
             parts = [f'--convention {convention}'] if convention != 'opencv' else []
-            parts += [f'--depth-scale {unit:g}'] if unit != scale else []
+            # depth in the unit of the poses: rather these are in millimetres than rooms kilometres
+            if (scale, unit) == (1000.0, 1.0):
+                parts += ['the translations of the poses in millimetres (divide them by 1000)']
+            elif unit != scale:
+                parts += [f'--depth-scale {unit:g}']
             if parts:
                 yield ' '.join(parts), (convention, scale / unit)
 

@@ -131,3 +131,21 @@ def test_frames_named_by_time_are_in_the_order_of_time(tmp_path):
             (folder / inner / f'{index}{suffix}').rename(folder / inner / f'{stamp}{suffix}')
     names = [frame.name for frame in find_layout(folder).frames]
     assert names == ['9.25', '9.5', '10.000001', '1305031102.160407']
+
+
+def test_poses_in_millimetres_are_doubted_by_name(tmp_path):
+    in_millimetres = np.diag([1000.0, 1000, 1000, 1])
+    views = [
+        View(in_millimetres @ v.world_from_cam @ np.diag([1e-3, 1e-3, 1e-3, 1]), v.color, v.depth)
+        for v in _moving()
+    ]
+    (doubt,) = _doubts(write_posed_images(tmp_path / 'room', views))
+    assert 'translations of the poses in millimetres' in doubt
+
+
+def test_principal_point_of_a_turned_image_is_doubted(tmp_path):
+    folder = write_posed_images(tmp_path / 'room', render_views(3))
+    turned = K.copy()
+    turned[0, 2], turned[1, 2] = K[1, 2], K[0, 2]
+    np.savetxt(folder / 'intrinsic.txt', turned)
+    assert any('turned by 90°' in doubt for doubt in _doubts(folder))
