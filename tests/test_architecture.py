@@ -19,7 +19,7 @@ ARROWS = {
     'files': '',
     'lifting': '',
     'visualization': 'lifting',
-    'structures': 'lifting',
+    'structures': 'files lifting visualization',
     'store': 'files lifting',
     'clip': 'files lifting store',
     'data': 'files lifting structures store',
@@ -33,7 +33,7 @@ ARROWS = {
     'stm': 'lifting visualization structures store clip backbones segmentor',
     'open_vocabulary': 'files lifting store',
     'extraction': 'files lifting visualization store clip data fusion',
-    'inference': 'files lifting visualization structures data segmentor fusion engine',
+    'inference': 'lifting visualization structures data segmentor fusion engine',
     'fields': 'files lifting visualization store clip data metrics',
     'experiments': 'files engine',
 }

@@ -11,6 +11,7 @@ top.png and summary.json.
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from oneformer3d.engine.cli import (
     add_folder_arguments,
@@ -20,6 +21,9 @@ from oneformer3d.engine.cli import (
     recording_options,
     run_tool,
 )
+
+if TYPE_CHECKING:
+    from oneformer3d.structures import Segmentation
 
 UPS = ('x', 'y', 'z', '-x', '-y', '-z')
 
@@ -88,7 +92,6 @@ def main() -> None:
         raise NotADirectoryError(f'{args.out}: is not a folder')
 
     from oneformer3d.data.posed_rgbd import load_posed_rgbd
-    from oneformer3d.inference.files import save_segmentation
     from oneformer3d.inference.inferencer import OneFormer3DInferencer
 
     source = args.input
@@ -109,9 +112,9 @@ def main() -> None:
     show_progress('load model', 1, 1)
     result = inferencer(source, up=args.up, progress=show_progress)
     show_progress('write files', 0, 1)
-    summary = save_segmentation(args.out, result, args.input, inferencer.describe_model())
+    result.save(args.out)
     show_progress('write files', 1, 1)
-    report(summary, args.out)
+    report(result, args.out)
 
 
 def clip_settings(args: argparse.Namespace) -> dict | None:
@@ -141,23 +144,25 @@ def show_progress(step: str, done: int, total: int) -> None:
         print(f'{step} {done + 1}/{total}', file=sys.stderr, flush=True)
 
 
-def report(summary: dict, out: str) -> None:
+def report(result: 'Segmentation', out: str) -> None:
     """The main numbers on stdout."""
-    print(f'{summary["num_points"]} points, {summary["num_points_network"]} for the network')
-    if summary['num_isolated']:
-        print(f'{summary["num_isolated"]} isolated points take the labels of the nearest others')
+    summary, info = result.summary(), result.info
+    print(f'{len(result.points)} points, {info.num_points_network} for the network')
+    if info.num_isolated:
+        print(f'{info.num_isolated} isolated points take the labels of the nearest others')
     shares = [
-        f'{name} {100 * count / summary["num_points"]:.1f} %'
+        f'{name} {100 * count / len(result.points):.1f} %'
         for name, count in summary['points_per_class'].items()
     ]
     print('classes: ' + ', '.join(shares))
-    print(f'{summary["num_instances"]} instances with a score of at least {summary["score_thr"]}')
-    for instance in summary['instances'][:20]:
-        size = ' x '.join(f'{length:.2f}' for length in instance['size'])
-        print(f'  {instance["score"]:.2f} {instance["class"]:15s} {size} m')
-    if summary['num_instances'] > 20:
-        print(f'  and {summary["num_instances"] - 20} more: see summary.json')
-    print('seconds: ' + ', '.join(f'{k} {v:.2f}' for k, v in summary['seconds'].items()))
+
+    print(f'{len(result.instances)} instances with a score of at least {info.score_thr}')
+    for instance in result.instances[:20]:
+        size = ' x '.join(f'{length:.2f}' for length in instance.box.size)
+        print(f'  {instance.score:.2f} {instance.name:15s} {size} m')
+    if len(result.instances) > 20:
+        print(f'  and {len(result.instances) - 20} more: see summary.json')
+    print('seconds: ' + ', '.join(f'{k} {v:.2f}' for k, v in info.seconds.items()))
     print(f'results: {out}')
 
 

@@ -7,12 +7,13 @@ A fused model also looks at the images of a folder, if it is told which CLIP its
 without images it segments the points alone.
 
 Enters: a point-cloud file, an array (N, 3) or (N, 6), or a folder of posed RGB-D frames. Leaves:
-the dictionary that ``OneFormer3DInferencer.__call__`` describes. N points, M points the
+a ``Segmentation``. N points, M points the
 network sees, K instances.
 """
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,11 @@ from oneformer3d.engine.cli import load_config
 from oneformer3d.fusion.encoder import BiFusionEncoder
 from oneformer3d.registry import MODELS, TRANSFORMS
 from oneformer3d.segmentor.weights import load_checkpoint
+from oneformer3d.structures import ModelInfo, Segmentation, SegmentationInfo
+from oneformer3d.structures.instances import make_instance
 from oneformer3d.visualization.labels import to_array
 
+from .predictions import ScanPrediction, TilePrediction, drop_covered
 from .scan_images import ScanImageReader, ScanImages
 from .thinning import scatter_to_points, thin_scan
 from .tiling import Tile, merge_predictions, split_tiles
@@ -115,7 +119,7 @@ class OneFormer3DInferencer:
         source: str | Path | np.ndarray | PosedFolder,
         up: str | None = None,
         progress: Progress | None = None,
-    ) -> dict[str, Any]:
+    ) -> Segmentation:
         """Segment one scan.
 
         Args:
@@ -128,17 +132,7 @@ class OneFormer3DInferencer:
             progress: called with the name of a step, how much of it is done, and of how much.
 
         Returns:
-            - ``points`` (N, 6) float32 the scan, in its own coordinates
-            - ``semantic`` (N,) int64 class 0…C−1
-            - ``panoptic_semantic`` (N,) int64 class, ``panoptic`` (N,) int64 segment id:
-              the class for stuff, above the last stuff class for things
-            - ``instance`` (N,) int64 row of the best-scored instance that has the point, -1 none
-            - ``instance_points`` K arrays of point indices; they may overlap
-            - ``instance_classes`` (K,) int64 semantic class, ``instance_scores`` (K,) float32
-              descending
-            - ``class_names``, ``palette`` (C, 3) uint8, ``upright`` (N, 3) float32 the points
-              with z up
-            - ``info`` numbers of points, tiles and superpoints, and seconds of each step
+            The scan in its own coordinates with its labels.
 
         Raises:
             FileNotFoundError, ValueError: The scan is missing or broken; names it.
@@ -175,40 +169,64 @@ class OneFormer3DInferencer:
             clock.report(len(predictions))
 
         clock.start('merge')
-        result = merge_predictions(tiles, predictions, len(thinned.points), self.class_table.stuff)
-        result = scatter_to_points(result, thinned)
+        found = merge_predictions(tiles, predictions, len(thinned.points), self.class_table.stuff)
+        shown = drop_covered(found)
+        upright_from_scan = rotation.astype(np.float32)
+        segmentation = self._segmentation(
+            scatter_to_points(shown, thinned), points, upright_from_scan
+        )
         clock.stop()
 
-        return {
-            'points': points,
-            **result,
-            'class_names': self.class_table.classes,
-            'palette': self.class_table.palette,
-            'upright': upright,
-            'info': {
-                'up': [round(float(c), 4) for c in rotation[2]],
-                'num_points': len(points),
-                'num_isolated': thinned.num_isolated,
-                'num_points_network': len(thinned.points),
-                'num_superpoints': 0 if superpoints is None else int(superpoints.max()) + 1,
-                'num_tiles': len(tiles),
-                'num_views': 0 if images is None else len(images.frames),
-                'voxel_size': self.voxel_size,
-                'score_thr': self.score_thr,
-                'seconds': clock.seconds,
-            },
-        }
+        info = SegmentationInfo(
+            source=_source_name(source),
+            num_isolated=thinned.num_isolated,
+            num_points_network=len(thinned.points),
+            num_superpoints=0 if superpoints is None else int(superpoints.max()) + 1,
+            num_tiles=len(tiles),
+            num_covered=len(found.members) - len(shown.members),
+            voxel_size=self.voxel_size,
+            score_thr=self.score_thr,
+            seconds=clock.seconds,
+            model=self.model_info,
+        )
+        return replace(segmentation, info=info, views=() if images is None else images.frames)
 
-    def describe_model(self) -> dict[str, Any]:
-        """What made the result: for reports."""
-        return {
-            'config': self.config_name,
-            'checkpoint': self.checkpoint_name,
-            'type': self.config.model.type,
-            'num_parameters': sum(p.numel() for p in self.model.parameters()),
-            'class_table': self.class_table.name,
-            'device': str(self.device),
-        }
+    @property
+    def model_info(self) -> ModelInfo:
+        """What segments."""
+        return ModelInfo(
+            config=self.config_name,
+            checkpoint=self.checkpoint_name,
+            type=self.config.model.type,
+            num_parameters=sum(p.numel() for p in self.model.parameters()),
+            class_table=self.class_table.name,
+            device=str(self.device),
+        )
+
+    def _segmentation(
+        self, prediction: ScanPrediction, points: np.ndarray, upright_from_scan: np.ndarray
+    ) -> Segmentation:
+        """The prediction for points (N, 6) with the names of its classes and its boxes."""
+        table = self.class_table
+        upright = points[:, :3] @ upright_from_scan.T
+
+        instances = [
+            make_instance(table.classes[label], int(label), float(score), members, upright)
+            for members, label, score in zip(
+                prediction.members, prediction.classes, prediction.scores
+            )
+        ]
+        return Segmentation(
+            points,
+            prediction.semantic,
+            prediction.panoptic,
+            prediction.panoptic_semantic,
+            tuple(instances),
+            table.classes,
+            table.raw_ids,
+            table.palette,
+            upright_from_scan,
+        )
 
     def _superpoints(self, points: np.ndarray) -> np.ndarray | None:
         if not self.model.use_superpoints:
@@ -228,7 +246,7 @@ class OneFormer3DInferencer:
         tile: Tile,
         rotation: np.ndarray,
         images: ScanImages | None,
-    ) -> dict[str, np.ndarray]:
+    ) -> TilePrediction:
         """The model's prediction for a tile's points, of instances the well-scored ones only."""
         upright_from_scan = np.eye(4)
         upright_from_scan[:3, :3] = rotation
@@ -257,14 +275,14 @@ class OneFormer3DInferencer:
         semantic, panoptic_semantic = (to_array(mask) for mask in predicted.pts_semantic_mask)
         class_of = np.asarray(self.model.instance_classes)
 
-        return {
-            'semantic': semantic,
-            'panoptic_semantic': panoptic_semantic,
-            'panoptic': panoptic,
-            'masks': masks[keep].astype(bool),
-            'classes': class_of[to_array(predicted.instance_labels)[keep]],
-            'scores': scores[keep],
-        }
+        return TilePrediction(
+            semantic,
+            panoptic_semantic,
+            panoptic,
+            masks[keep].astype(bool),
+            class_of[to_array(predicted.instance_labels)[keep]],
+            scores[keep],
+        )
 
 
 def read_scan(source: str | Path | np.ndarray | PosedFolder) -> tuple[np.ndarray, np.ndarray]:
@@ -300,6 +318,13 @@ def read_scan(source: str | Path | np.ndarray | PosedFolder) -> tuple[np.ndarray
     if up @ z_up > np.cos(np.radians(35)):
         return points, z_up
     return points, refine_up(points[:, :3], up)
+
+
+def _source_name(source: str | Path | np.ndarray | PosedFolder) -> str:
+    """The scan's path, '' for an array."""
+    if isinstance(source, PosedFolder):
+        return str(source.folder)
+    return '' if isinstance(source, np.ndarray) else str(source)
 
 
 def _test_settings(config: Config, name: str) -> tuple[ClassTable, list[dict]]:

@@ -4,14 +4,13 @@ Enters: points (N, 6), xyz in metres and rgb. Leaves: M ≤ N points, one in eac
 the cube of every point. Isolated points are left out before the cubes are laid.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from .isolated import find_isolated
+from .predictions import ScanPrediction
 
 MAX_KEY = 2**62
 
@@ -95,39 +94,22 @@ def keep_all(points: np.ndarray) -> ThinnedCloud:
     return ThinnedCloud(points, np.arange(len(points)))
 
 
-def scatter_to_points(result: Mapping[str, Any], thinned: ThinnedCloud) -> dict[str, Any]:
-    """The result of M thinned points → of the N points they stand for.
-
-    Args:
-        result: ``semantic``, ``panoptic_semantic``, ``panoptic`` (M,); ``instance_points``, K
-            arrays of indices into M; ``instance_classes``, ``instance_scores`` (K,) descending.
-        thinned: the M points and who they stand for.
-
-    Returns:
-        The same for N, and ``instance`` (N,) int64: the best-scored instance of each point, -1
-        for none.
-    """
+def scatter_to_points(prediction: ScanPrediction, thinned: ThinnedCloud) -> ScanPrediction:
+    """The prediction for M thinned points → for the N points they stand for."""
     cell = thinned.cell_of_point
-    per_point = {
-        key: result[key][cell].astype(np.int64)
-        for key in ('semantic', 'panoptic_semantic', 'panoptic')
-    }
 
-    # scores descend: from the last to the first, the best overwrites the others
-    instance = np.full(len(cell), -1, dtype=np.int64)
-    instance_points: list[np.ndarray] = []
+    members = []
     in_instance = np.zeros(len(thinned.points), dtype=bool)
-    for row, cells in reversed(list(enumerate(result['instance_points']))):
+    for cells in prediction.members:
         in_instance[cells] = True
-        points = np.flatnonzero(in_instance[cell])
+        members.append(np.flatnonzero(in_instance[cell]))
         in_instance[cells] = False
-        instance[points] = row
-        instance_points.insert(0, points)
 
-    return {
-        **per_point,
-        'instance': instance,
-        'instance_points': instance_points,
-        'instance_classes': result['instance_classes'],
-        'instance_scores': result['instance_scores'],
-    }
+    return ScanPrediction(
+        prediction.semantic[cell].astype(np.int64),
+        prediction.panoptic_semantic[cell].astype(np.int64),
+        prediction.panoptic[cell].astype(np.int64),
+        tuple(members),
+        prediction.classes,
+        prediction.scores,
+    )

@@ -9,15 +9,16 @@ Two tiles' instances are one when they have the same label and agree (IoU > 0.5)
 that both tiles hold; each instance has at most one partner in every other tile.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+
+from .predictions import ScanPrediction, TilePrediction
 
 
 @dataclass(frozen=True)
@@ -167,38 +168,32 @@ def gather_core(tiles: Sequence[Tile], values: Sequence[np.ndarray], num_points:
 
 def merge_predictions(
     tiles: Sequence[Tile],
-    predictions: Sequence[Mapping[str, np.ndarray]],
+    predictions: Sequence[TilePrediction],
     num_points: int,
     stuff: Sequence[int],
-) -> dict[str, Any]:
+) -> ScanPrediction:
     """One result of the scene from the predictions of its tiles.
 
     Args:
         tiles: T tiles.
-        predictions: for each tile ``semantic``, ``panoptic_semantic``, ``panoptic`` (M,);
-            ``masks`` (K, M) bool, ``classes``, ``scores`` (K,). Panoptic ids above the last
-            stuff class are things.
+        predictions: of each tile.
         num_points: N.
         stuff: classes that are stuff.
 
     Returns:
-        ``semantic``, ``panoptic_semantic``, ``panoptic``, ``instance_points``,
-        ``instance_classes``, ``instance_scores`` of the N points; instances by descending score,
-        things numbered without gaps.
+        Of the N points; instances by descending score, things numbered without gaps.
     """
     members, classes, scores = merge_masks(
         tiles,
-        [p['masks'] for p in predictions],
-        [p['classes'] for p in predictions],
-        [p['scores'] for p in predictions],
+        [p.masks for p in predictions],
+        [p.classes for p in predictions],
+        [p.scores for p in predictions],
     )
     order = np.argsort(-scores, kind='stable')
 
     # stuff by class; panoptic things are merged like instances and numbered anew
     first_thing = max(stuff, default=-1) + 1
-    panoptic_semantic = gather_core(
-        tiles, [p['panoptic_semantic'] for p in predictions], num_points
-    )
+    panoptic_semantic = gather_core(tiles, [p.panoptic_semantic for p in predictions], num_points)
     things = [_thing_masks(p, first_thing) for p in predictions]
     segments, segment_classes, _ = merge_masks(
         tiles,
@@ -212,14 +207,14 @@ def merge_predictions(
         panoptic[segment] = first_thing + rank
         panoptic_semantic[segment] = label
 
-    return {
-        'semantic': gather_core(tiles, [p['semantic'] for p in predictions], num_points),
-        'panoptic_semantic': panoptic_semantic,
-        'panoptic': panoptic,
-        'instance_points': [members[k] for k in order],
-        'instance_classes': classes[order],
-        'instance_scores': scores[order],
-    }
+    return ScanPrediction(
+        gather_core(tiles, [p.semantic for p in predictions], num_points),
+        panoptic_semantic,
+        panoptic,
+        tuple(members[k] for k in order),
+        classes[order],
+        scores[order],
+    )
 
 
 def _same_objects(
@@ -250,11 +245,9 @@ def _same_objects(
     return rows[paired], columns[paired]
 
 
-def _thing_masks(
-    prediction: Mapping[str, np.ndarray], first_thing: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _thing_masks(prediction: TilePrediction, first_thing: int) -> tuple[np.ndarray, np.ndarray]:
     """Panoptic things of a tile (K of them): masks (K, M) bool and classes (K,)."""
-    ids, first = np.unique(prediction['panoptic'], return_index=True)
+    ids, first = np.unique(prediction.panoptic, return_index=True)
     things = ids >= first_thing
-    masks = prediction['panoptic'][None] == ids[things, None]
-    return masks, prediction['panoptic_semantic'][first[things]]
+    masks = prediction.panoptic[None] == ids[things, None]
+    return masks, prediction.panoptic_semantic[first[things]]

@@ -15,31 +15,41 @@ Records:
     DecoderScene    points, superpoints and views of one sample, for decoders that read images
     SceneTargets    ground truth of one sample in superpoints, enters the criterion
     QueryOutput     what a query decoder returns (a dict)
+    Segmentation    a segmented scan and the files it becomes; its objects are ``Instance``
 
 Contracts: ``PointEncoder`` and ``MaskDecoder``, the bases of what a segmentor is built of. Fields
 of data samples: ``labels``.
 """
 
+from .boxes import UprightBox, fit_upright_box
 from .contracts import MaskDecoder, PointEncoder, expect_contract
+from .instances import Instance
 from .labels import find_point_labels, point_labels
 from .queries import LayerOutput, QueryOutput, map_outputs, split_queries
 from .records import DecoderScene, PointFeatures, SceneTargets, VoxelGrid
+from .segmentation import ModelInfo, Segmentation, SegmentationInfo
 from .state_names import hide_prefix
 from .views import PosedViews, ViewBatch, views_of
 
 __all__ = [
     'DecoderScene',
+    'Instance',
     'LayerOutput',
     'MaskDecoder',
+    'ModelInfo',
     'PointEncoder',
     'PointFeatures',
     'PosedViews',
     'QueryOutput',
     'SceneTargets',
+    'Segmentation',
+    'SegmentationInfo',
+    'UprightBox',
     'ViewBatch',
     'VoxelGrid',
     'expect_contract',
     'find_point_labels',
+    'fit_upright_box',
     'hide_prefix',
     'map_outputs',
     'point_labels',

@@ -9,8 +9,21 @@ from mmengine.config import Config
 
 from oneformer3d.inference.inferencer import OneFormer3DInferencer, model_voxel_size
 from oneformer3d.registry import MODELS
+from oneformer3d.structures import Segmentation
 from tests.helpers.color_segmentor import CLASSES, two_block_scene, write_checkpoint, write_config
 from tests.helpers.small_models import small_settings
+
+
+def members_of(result: Segmentation) -> list[np.ndarray]:
+    return [instance.members for instance in result.instances]
+
+
+def labels_of(result: Segmentation) -> list[int]:
+    return [instance.label for instance in result.instances]
+
+
+def scores_of(result: Segmentation) -> list[float]:
+    return [instance.score for instance in result.instances]
 
 
 @pytest.fixture
@@ -23,34 +36,34 @@ def test_labels_of_a_known_scene(files) -> None:
     scene = two_block_scene()
     result = OneFormer3DInferencer(*files, device='cpu')(scene)
     labels = np.rint(scene[:, 3] / 50).astype(int)
-    np.testing.assert_array_equal(result['points'], scene)
-    np.testing.assert_array_equal(result['semantic'], labels)
-    np.testing.assert_array_equal(result['panoptic_semantic'], labels)
-    assert result['class_names'] == CLASSES
-    assert len(result['instance_points']) == 6
-    np.testing.assert_allclose(result['instance_scores'], 0.95 - 0.05 * np.arange(1, 7), rtol=1e-5)
-    for number, members in enumerate(result['instance_points'], start=1):
+    np.testing.assert_array_equal(result.points, scene)
+    np.testing.assert_array_equal(result.semantic, labels)
+    np.testing.assert_array_equal(result.panoptic_semantic, labels)
+    assert result.class_names == CLASSES
+    assert len(result.instances) == 6
+    np.testing.assert_allclose(scores_of(result), 0.95 - 0.05 * np.arange(1, 7), rtol=1e-5)
+    for number, members in enumerate(members_of(result), start=1):
         np.testing.assert_array_equal(members, np.flatnonzero(np.rint(scene[:, 4] / 10) == number))
-        assert (result['instance'][members] == number - 1).all()
-        assert (labels[members] == result['instance_classes'][number - 1]).all()
-    np.testing.assert_array_equal(result['instance'] == -1, labels < 2)
-    things = result['panoptic'][labels >= 2]
+        assert (result.instance[members] == number - 1).all()
+        assert (labels[members] == labels_of(result)[number - 1]).all()
+    np.testing.assert_array_equal(result.instance == -1, labels < 2)
+    things = result.panoptic[labels >= 2]
     np.testing.assert_array_equal(np.unique(things), np.arange(2, 8))
-    np.testing.assert_array_equal(result['panoptic'][labels < 2], 1)
+    np.testing.assert_array_equal(result.panoptic[labels < 2], 1)
 
 
 def test_tiles_give_what_the_whole_gives_without_doubles_at_the_seam(files) -> None:
     scene = two_block_scene()
     whole = OneFormer3DInferencer(*files, voxel_size=0)(scene)
     tiled = OneFormer3DInferencer(*files, voxel_size=0, max_points=1500, tile_margin=0.5)(scene)
-    assert whole['info']['num_tiles'] == 1
-    assert tiled['info']['num_tiles'] > 3
+    assert whole.info.num_tiles == 1
+    assert tiled.info.num_tiles > 3
     for key in ('semantic', 'panoptic_semantic', 'instance'):
-        np.testing.assert_array_equal(tiled[key], whole[key])
-    for a, b in zip(tiled['instance_points'], whole['instance_points'], strict=True):
+        np.testing.assert_array_equal(getattr(tiled, key), getattr(whole, key))
+    for a, b in zip(members_of(tiled), members_of(whole), strict=True):
         np.testing.assert_array_equal(a, b)
     # Panoptic ids may be numbered otherwise, but part the points alike.
-    pairs = set(zip(tiled['panoptic'].tolist(), whole['panoptic'].tolist()))
+    pairs = set(zip(tiled.panoptic.tolist(), whole.panoptic.tolist()))
     assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
 
 
@@ -60,11 +73,11 @@ def test_dense_cloud_is_thinned_and_every_point_gets_labels(files) -> None:
     jitter = rng.uniform(0, 0.03, (4, *sparse.shape)) * [1, 1, 1, 0, 0, 0]
     dense = (sparse + jitter).reshape(-1, 6).astype(np.float32)
     result = OneFormer3DInferencer(*files, voxel_size=0.1)(dense)
-    assert result['info']['num_points'] == 4 * len(sparse)
-    assert result['info']['num_points_network'] < 1.5 * len(sparse)
-    agreement = (result['semantic'] == np.rint(dense[:, 3] / 50)).mean()
+    assert len(result.points) == 4 * len(sparse)
+    assert result.info.num_points_network < 1.5 * len(sparse)
+    agreement = (result.semantic == np.rint(dense[:, 3] / 50)).mean()
     assert agreement > 0.9
-    assert len(result['semantic']) == len(result['instance']) == len(dense)
+    assert len(result.semantic) == len(result.instance) == len(dense)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +98,7 @@ def test_models_say_how_dense_their_clouds_are(name, metres) -> None:
 
 def test_score_threshold(files) -> None:
     result = OneFormer3DInferencer(*files, score_thr=0.72)(two_block_scene())
-    assert len(result['instance_points']) == 4
+    assert len(result.instances) == 4
 
 
 @pytest.mark.parametrize('up', ['x', 'y', 'z', '-x', '-y', '-z'])
@@ -93,10 +106,10 @@ def test_up_axis(files, up: str) -> None:
     points = np.random.default_rng(0).random((200, 6)).astype(np.float32) * [1, 1, 1, 0, 0, 0]
     result = OneFormer3DInferencer(*files)(points.astype(np.float32), up=up)
     axis, sign = 'xyz'.index(up[-1]), -1 if up[0] == '-' else 1
-    np.testing.assert_allclose(result['upright'][:, 2], sign * points[:, axis], rtol=1e-6)
-    rotation = np.linalg.lstsq(points[:, :3], result['upright'], rcond=None)[0]
+    np.testing.assert_allclose(result.upright[:, 2], sign * points[:, axis], rtol=1e-6)
+    rotation = np.linalg.lstsq(points[:, :3], result.upright, rcond=None)[0]
     assert np.linalg.det(rotation) == pytest.approx(1, abs=1e-4)
-    np.testing.assert_array_equal(result['points'][:, :3], points[:, :3].astype(np.float32))
+    np.testing.assert_array_equal(result.points[:, :3], points[:, :3].astype(np.float32))
 
 
 def test_files_and_colorless_clouds(files, tmp_path: Path) -> None:
@@ -105,37 +118,37 @@ def test_files_and_colorless_clouds(files, tmp_path: Path) -> None:
     np.save(tmp_path / 'bare.npy', scene[:, :3])
     inferencer = OneFormer3DInferencer(*files)
     from_file = inferencer(tmp_path / 'scene.bin')
-    np.testing.assert_array_equal(from_file['semantic'], inferencer(scene)['semantic'])
+    np.testing.assert_array_equal(from_file.semantic, inferencer(scene).semantic)
     bare = inferencer(tmp_path / 'bare.npy')
-    assert (bare['points'][:, 3:] == 127).all()
+    assert (bare.points[:, 3:] == 127).all()
 
 
 def test_model_without_superpoints(tmp_path: Path) -> None:
     config = write_config(tmp_path, use_superpoints=False)
     result = OneFormer3DInferencer(config, write_checkpoint(tmp_path))(two_block_scene())
-    assert len(result['instance_points']) == 6
+    assert len(result.instances) == 6
 
 
 def test_one_point_and_no_instances(files) -> None:
     point = np.array([[1.0, 2, 3, 50, 0, 0]], np.float32)
     result = OneFormer3DInferencer(*files)(point)
-    np.testing.assert_array_equal(result['semantic'], [1])
-    np.testing.assert_array_equal(result['instance'], [-1])
-    assert result['instance_points'] == []
+    np.testing.assert_array_equal(result.semantic, [1])
+    np.testing.assert_array_equal(result.instance, [-1])
+    assert result.instances == ()
 
 
 def test_rgbd_folder_is_fused_and_turned_upright(files, real_frames: Path) -> None:
     """A real sequence whose first camera, looking down by some 18 degrees, is its world."""
     result = OneFormer3DInferencer(*files)(real_frames)
-    up = np.array(result['info']['up'])
+    up = np.array(result.up)
     # the direction, of all in steps of 2 degrees, along which heights pile up highest
     assert up @ [-0.105, -0.946, -0.307] > np.cos(np.radians(5))
-    assert result['info']['num_points_network'] < result['info']['num_points']
+    assert result.info.num_points_network < len(result.points)
     # Upright, a floor or table top is level: its heights pile up.
-    heights = np.histogram(result['upright'][:, 2], bins=np.arange(-3, 3, 0.04))[0]
+    heights = np.histogram(result.upright[:, 2], bins=np.arange(-3, 3, 0.04))[0]
     assert heights.max() > 4 * heights[heights > 0].mean()
     forced = OneFormer3DInferencer(*files)(real_frames, up='-y')
-    assert forced['info']['up'] == [0, -1, 0]
+    np.testing.assert_array_equal(forced.up, [0, -1, 0])
 
 
 def test_progress_is_told(files) -> None:
@@ -209,9 +222,12 @@ def test_real_segmentor_agrees_with_its_own_predict(files, tmp_path: Path) -> No
     sample = Det3DDataSample()
     sample.gt_pts_seg = PointData(sp_pts_mask=torch.from_numpy(superpoints))
     expected = model.predict({'points': [torch.from_numpy(normalised)]}, [sample])[0].pred_pts_seg
-    np.testing.assert_array_equal(result['semantic'], expected.pts_semantic_mask[0])
-    np.testing.assert_array_equal(result['panoptic_semantic'], expected.pts_semantic_mask[1])
-    np.testing.assert_allclose(result['instance_scores'], expected.instance_scores, rtol=1e-6)
-    for members, mask in zip(result['instance_points'], expected.pts_instance_mask[0], strict=True):
+    np.testing.assert_array_equal(result.semantic, expected.pts_semantic_mask[0])
+    np.testing.assert_array_equal(result.panoptic_semantic, expected.pts_semantic_mask[1])
+    masks = expected.pts_instance_mask[0].astype(bool)
+    own = [k for k, mask in enumerate(masks) if (mask & ~masks[:k].any(axis=0)).any()]
+    assert result.info.num_covered == len(masks) - len(own)
+    np.testing.assert_allclose(scores_of(result), expected.instance_scores[own], rtol=1e-6)
+    for members, mask in zip(members_of(result), masks[own], strict=True):
         np.testing.assert_array_equal(members, np.flatnonzero(mask))
-    np.testing.assert_array_equal(result['instance_classes'], expected.instance_labels + 2)
+    np.testing.assert_array_equal(labels_of(result), expected.instance_labels[own] + 2)

@@ -77,13 +77,13 @@ def test_images_change_what_a_fused_model_says(files, tiny_rooms):
     num_frames = len(
         read_infos(tiny_rooms / 'oneformer3d_infos_val.json')['data_list'][0]['images']
     )
-    assert with_images['info']['num_views'] == num_frames
+    assert len(with_images.views) == num_frames
     without = OneFormer3DInferencer(cfg, checkpoint, 'cpu')(folder)
-    assert without['info']['num_views'] == 0
-    np.testing.assert_array_equal(with_images['points'], without['points'])
-    assert (with_images['semantic'] != without['semantic']).mean() > 0.01
+    assert len(without.views) == 0
+    np.testing.assert_array_equal(with_images.points, without.points)
+    assert (with_images.semantic != without.semantic).mean() > 0.01
     # a cloud has no images
-    assert seen(with_images['points'])['info']['num_views'] == 0
+    assert seen(with_images.points).views == ()
 
 
 def test_few_views_are_spread_over_the_scan(files, tiny_rooms):

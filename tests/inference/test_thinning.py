@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from oneformer3d.inference.predictions import ScanPrediction
 from oneformer3d.inference.thinning import keep_all, scatter_to_points, thin_points
 
 
@@ -26,24 +27,22 @@ def test_far_from_the_origin_nothing_is_lost() -> None:
     np.testing.assert_array_equal(thin_points(points, 0.2).cell_of_point, [0, 1, 2, 1])
 
 
-def test_labels_go_back_to_every_point_and_the_best_instance_wins() -> None:
+def test_labels_go_back_to_every_point() -> None:
     points = np.zeros((5, 6), np.float32)
     points[:, 0] = [0.0, 1.0, 0.1, 2.0, 1.1]
     thinned = thin_points(points, 0.5)
-    result = {
-        'semantic': np.array([3, 4, 5]),
-        'panoptic_semantic': np.array([3, 4, 4]),
-        'panoptic': np.array([3, 9, 9]),
-        'instance_points': [np.array([1]), np.array([1, 2]), np.array([], int)],
-        'instance_classes': np.array([4, 4, 4]),
-        'instance_scores': np.array([0.9, 0.5, 0.1]),
-    }
-    carried = scatter_to_points(result, thinned)
-    np.testing.assert_array_equal(carried['semantic'], [3, 4, 3, 5, 4])
-    np.testing.assert_array_equal(carried['panoptic'], [3, 9, 3, 9, 9])
-    np.testing.assert_array_equal(carried['instance'], [-1, 0, -1, 1, 0])
-    expected = [[1, 4], [1, 3, 4], []]
-    for got, wanted in zip(carried['instance_points'], expected, strict=True):
+    prediction = ScanPrediction(
+        semantic=np.array([3, 4, 5]),
+        panoptic_semantic=np.array([3, 4, 4]),
+        panoptic=np.array([3, 9, 9]),
+        members=(np.array([1]), np.array([1, 2]), np.array([], int)),
+        classes=np.array([4, 4, 4]),
+        scores=np.array([0.9, 0.5, 0.1]),
+    )
+    carried = scatter_to_points(prediction, thinned)
+    np.testing.assert_array_equal(carried.semantic, [3, 4, 3, 5, 4])
+    np.testing.assert_array_equal(carried.panoptic, [3, 9, 3, 9, 9])
+    for got, wanted in zip(carried.members, [[1, 4], [1, 3, 4], []], strict=True):
         np.testing.assert_array_equal(got, wanted)
 
 

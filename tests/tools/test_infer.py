@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from oneformer3d.engine.cli import run_tool
-from oneformer3d.inference.files import FILES
+from oneformer3d.structures.segmentation import FILES
 from tests.helpers.color_segmentor import two_block_scene, write_checkpoint, write_config
 from tests.helpers.load_tool import load_tool
 
