@@ -39,7 +39,10 @@ from oneformer3d.stm import image_pyramids, pyramids
 from oneformer3d.stm import query_decoder as stm_query_decoder
 from oneformer3d.version import __version__
 
+Inferencer = OneFormer3DInferencer
+
 __all__ = [
+    'Inferencer',
     'OneFormer3D',
     'OneFormer3DInferencer',
     '__version__',

@@ -4,8 +4,8 @@ python tools/infer.py room.ply --config CONFIG --checkpoint WEIGHTS --out DIR
 python tools/infer.py kinect_sequence/ --config CONFIG --checkpoint WEIGHTS --out DIR
 
 INPUT is a .ply, .pcd, .npy or .bin cloud (xyz in metres, z up; rgb 0-255), or a folder of posed
-RGB-D frames. DIR receives segmentation.ply, instances.ply, predictions.npz, segmentation.png,
-top.png and summary.json.
+RGB-D frames. DIR receives segmentation.ply, instances.ply, instances.json, predictions.npz,
+segmentation.png, top.png and summary.json; see docs/inference.md.
 """
 
 import argparse
@@ -71,6 +71,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--clip-layers', nargs='+', help='as at the extraction')
     parser.add_argument('--clip-input-size', nargs='+', type=int, help='as at the extraction')
     parser.add_argument(
+        '--extras',
+        nargs='+',
+        default=[],
+        choices=('glb', 'las', 'scannet', 'instances'),
+        help="write as well: scene.glb, scan.las (needs laspy), the ScanNet benchmark's files, a "
+        'PLY per instance',
+    )
+    parser.add_argument(
         '--max-views', type=int, default=64, help='images of a folder (default: %(default)s)'
     )
     return parser.parse_args()
@@ -112,7 +120,7 @@ def main() -> None:
     show_progress('load model', 1, 1)
     result = inferencer(source, up=args.up, progress=show_progress)
     show_progress('write files', 0, 1)
-    result.save(args.out)
+    result.save(args.out, args.extras)
     show_progress('write files', 1, 1)
     report(result, args.out)
 

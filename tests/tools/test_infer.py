@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from oneformer3d.engine.cli import run_tool
-from oneformer3d.structures.segmentation import FILES
+from oneformer3d.structures.segmentation import EXTRA_FILES, FILES
 from tests.helpers.color_segmentor import two_block_scene, write_checkpoint, write_config
 from tests.helpers.load_tool import load_tool
 
@@ -65,6 +65,13 @@ def test_options_reach_the_inferencer(arguments, tmp_path: Path, monkeypatch, ca
     assert summary['num_points_network'] == summary['num_points']
     assert summary['model']['config'] == str(tmp_path / 'config.py')
     assert 'chair' in capsys.readouterr().out
+
+
+def test_extra_files(arguments, tmp_path: Path, monkeypatch) -> None:
+    assert run_in_process([*arguments, '--extras', *EXTRA_FILES], monkeypatch) == 0
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == sorted(
+        [*FILES, *EXTRA_FILES.values()]
+    )
 
 
 def test_it_can_be_run_again(arguments, tmp_path: Path, monkeypatch) -> None:
