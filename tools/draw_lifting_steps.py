@@ -22,7 +22,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from oneformer3d.data.readers import read_point_cloud
+from oneformer3d.data.clouds.as_scan import read_point_cloud
 from oneformer3d.data.scenes import read_scenes
 from oneformer3d.engine.cli import run_tool
 from oneformer3d.files.images import read_depth, read_image, write_png

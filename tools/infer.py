@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 from oneformer3d.engine.cli import (
     add_folder_arguments,
     add_recording_arguments,
+    add_scan_arguments,
     folder_options,
     load_config,
     recording_options,
     run_tool,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ def parse_args() -> argparse.Namespace:
         choices=UPS,
         help='axis of the input that points up (default: z, of RGB-D frames as the cameras tell)',
     )
+    add_scan_arguments(parser)
     add_recording_arguments(parser)
     parser.add_argument(
         '--clip-weights',
@@ -99,12 +102,15 @@ def main() -> None:
     if Path(args.out).exists() and not Path(args.out).is_dir():
         raise NotADirectoryError(f'{args.out}: is not a folder')
 
-    from oneformer3d.data.posed_rgbd import load_posed_rgbd
+    from oneformer3d.data.scan import read_scan
     from oneformer3d.inference.inferencer import OneFormer3DInferencer
 
-    source = args.input
-    if Path(source).is_dir():
-        source = load_posed_rgbd(source, **recording_options(args))
+    show_progress('read scan', 0, 1)
+    scan = read_scan(
+        args.input, unit=args.unit, columns=args.columns, up=args.up, **recording_options(args)
+    )
+    show_progress('read scan', 1, 1)
+    tell(scan.warnings, args.warnings)
     show_progress('load model', 0, 1)
     inferencer = OneFormer3DInferencer(
         load_config(args.config, folder_options(args)),
@@ -118,7 +124,7 @@ def main() -> None:
         max_views=args.max_views,
     )
     show_progress('load model', 1, 1)
-    result = inferencer(source, up=args.up, progress=show_progress)
+    result = inferencer(scan, progress=show_progress)
     show_progress('write files', 0, 1)
     result.save(args.out, args.extras)
     show_progress('write files', 1, 1)

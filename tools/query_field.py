@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from oneformer3d.clip.text import CANONICAL_PHRASES
 from oneformer3d.data.class_tables import get_class_table
-from oneformer3d.data.readers import read_point_cloud
+from oneformer3d.data.clouds.as_scan import read_point_cloud
 from oneformer3d.engine.cli import run_tool
 from oneformer3d.fields.asking.answers import (
     encode_phrases,

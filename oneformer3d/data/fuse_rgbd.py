@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from oneformer3d.files.left_out import LossRules
 from oneformer3d.lifting.camera import unproject
 
+from .clouds.as_scan import read_point_cloud
 from .layouts.colmap import read_points
 from .layouts.records import PosedFolder, PosedFrame
 from .posed_rgbd import load_posed_rgbd, readable_frames
-from .readers import read_point_cloud
 
 _RULES = LossRules()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .readers import MAX_COORDINATE
+from .clouds.scale import MAX_COORDINATE
 
 NUM_FEATURES = 6  # xyz, rgb
 

@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from oneformer3d.files.left_out import LossRules
 
 TRACEBACK_VARIABLE = 'ONEFORMER3D_TRACEBACK'
 USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError)
+UNITS = ('m', 'dm', 'cm', 'mm', 'ft', 'in')  # of ``data.clouds.scale``, which imports more
 FOLDERS = ('data_root', 'clip_store')  # options that are set wherever a config has them
 
 
@@ -175,6 +176,33 @@ def add_folder_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--clip-store', metavar='DIR', help='the feature store, everywhere in the config'
     )
+
+
+def add_scan_arguments(parser: ArgumentParser) -> None:
+    """What a user may know better about a cloud than its file tells, and what becomes of doubts."""
+    parser.add_argument(
+        '--unit',
+        choices=UNITS,
+        help='of the coordinates of a cloud (default: metres, unless they can be nothing but '
+        'another unit)',
+    )
+    parser.add_argument(
+        '--columns', nargs='+', metavar='NAME', help='of .bin and .npy files: x y z r g b ...'
+    )
+    parser.add_argument(
+        '--warnings',
+        choices=('show', 'error'),
+        default='show',
+        help='what was assumed while reading is shown, or ends the program (default: %(default)s)',
+    )
+
+
+def tell(warnings: Sequence[str], treatment: str) -> None:
+    """Show what was assumed on stderr, or raise it as a ValueError with ``treatment`` 'error'."""
+    if warnings and treatment == 'error':
+        raise ValueError('; '.join(warnings))
+    for warning in warnings:
+        sys.stderr.write(f'warning: {warning}\n')
 
 
 def add_recording_arguments(parser: ArgumentParser) -> None:

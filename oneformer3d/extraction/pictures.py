@@ -18,7 +18,7 @@ from torch import Tensor
 
 from oneformer3d.clip.encoder import ClipEncoder
 from oneformer3d.clip.text import CANONICAL_PHRASES, channels_last, pairwise_relevancy
-from oneformer3d.data.readers import read_point_cloud
+from oneformer3d.data.clouds.as_scan import read_point_cloud
 from oneformer3d.data.scenes import Frame
 from oneformer3d.files.images import read_image, write_png
 from oneformer3d.files.ply import write_ply

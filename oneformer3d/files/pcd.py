@@ -1,7 +1,7 @@
 """Point Cloud Library files (``.pcd``) → coordinates and colours.
 
 Enters: a PCD file, version 0.6 or 0.7, DATA ascii, binary or binary_compressed. Leaves: xyz (N, 3)
-as stored and rgb (N, 3) uint8 or None. N points; a packed ``rgb``/``rgba`` field is the 32-bit word
+as stored and rgb (N, 3) or None. N points; a packed ``rgb``/``rgba`` field is the 32-bit word
 0xAARRGGBB, stored as an unsigned integer or as a float of the same bits.
 """
 
@@ -13,6 +13,8 @@ import numpy as np
 _KINDS = {'F': 'f', 'U': 'u', 'I': 'i'}
 _SIZES = {'F': (4, 8), 'U': (1, 2, 4, 8), 'I': (1, 2, 4, 8)}
 _MAX_HEADER_LINES = 64
+# as PCL packs them in one field, or as PDAL and others write them in three
+_COLOR_FIELDS = (('red', 'green', 'blue'), ('r', 'g', 'b'))
 
 
 def read_pcd(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -22,7 +24,8 @@ def read_pcd(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         path: the file.
 
     Returns:
-        xyz (N, 3) in its stored dtype; rgb (N, 3) uint8, or None without a colour field.
+        xyz (N, 3) in its stored dtype; rgb (N, 3), uint8 from a packed field and as stored from
+        three of them, or None without a colour field.
 
     Raises:
         ValueError: Broken header, cut-short data, or no x, y, z; names the file.
@@ -34,13 +37,19 @@ def read_pcd(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     except ValueError as error:
         raise ValueError(f'{path}: not a readable PCD file ({error})') from error
 
-    missing = [name for name in 'xyz' if name not in header.names]
+    by_name = {name.lower(): name for name in header.names}
+    missing = [name for name in 'xyz' if name not in by_name]
     if missing:
         raise ValueError(f'{path}: the PCD file has no field {", ".join(missing)}')
 
-    xyz = np.stack([table[name] for name in 'xyz'], axis=1)
-    packed = next((name for name in ('rgb', 'rgba') if name in header.names), None)
-    return xyz, None if packed is None else _unpack_rgb(table[packed], path)
+    xyz = np.stack([table[by_name[name]] for name in 'xyz'], axis=1)
+    packed = next((by_name[name] for name in ('rgb', 'rgba') if name in by_name), None)
+    if packed is not None:
+        return xyz, _unpack_rgb(table[packed], path)
+    colors = next((c for c in _COLOR_FIELDS if set(c) <= set(by_name)), None)
+    if colors is None:
+        return xyz, None
+    return xyz, np.stack([table[by_name[name]] for name in colors], axis=1)
 
 
 @dataclass(frozen=True)

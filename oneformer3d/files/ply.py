@@ -7,6 +7,7 @@ blue and one property for each label.
 
 import re
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,20 @@ from .atomic import atomic_path
 from .errors import one_line
 
 _XYZ, _RGB = ('x', 'y', 'z'), ('red', 'green', 'blue')
+_BOM = b'\xef\xbb\xbf'
+_MAX_HEADER_BYTES = 1 << 16
+_END_OF_HEADER = re.compile(rb'(?m)^end_header[ \t]*(\r\n|\n|\r(?!\n))')
+# what plyfile raises on damaged files
+_BROKEN = (
+    plyfile.PlyParseError,
+    ValueError,
+    EOFError,
+    MemoryError,
+    OverflowError,
+    KeyError,
+    IndexError,
+    TypeError,
+)
 _PROPERTY_NAME = re.compile(r'[A-Za-z_][A-Za-z0-9_]*')
 
 
@@ -117,15 +132,46 @@ def read_ply_vertices(path: str | Path) -> np.ndarray:
         ValueError: Not a PLY file, cut short, or without vertices; names the file.
     """
     try:
+        source = _with_plain_header(Path(path))
         # Triangle meshes map straight to memory; other polygons take plyfile's slow way.
         try:
             ply = plyfile.PlyData.read(
-                str(path), known_list_len={'face': {'vertex_indices': 3, 'vertex_index': 3}}
+                source, known_list_len={'face': {'vertex_indices': 3, 'vertex_index': 3}}
             )
         except plyfile.PlyElementParseError:
-            ply = plyfile.PlyData.read(str(path))
-    except (plyfile.PlyParseError, ValueError, EOFError, MemoryError, OverflowError) as error:
+            if isinstance(source, BytesIO):
+                source.seek(0)
+            ply = plyfile.PlyData.read(source)
+    except _BROKEN as error:
         raise ValueError(f'{path}: not a readable PLY file ({one_line(error)})') from error
+
     if 'vertex' not in ply:
         raise ValueError(f'{path}: the PLY file has no element "vertex"')
-    return np.asarray(ply['vertex'].data)
+    vertices = np.asarray(ply['vertex'].data)
+    lists = [name for name in vertices.dtype.names or () if vertices.dtype[name].kind == 'O']
+    if lists:
+        raise ValueError(f'{path}: vertices with a list "{lists[0]}" cannot be read')
+    return vertices
+
+
+def _with_plain_header(path: Path) -> str | BytesIO:
+    """The path, or the content with an ASCII header where comments, a byte-order mark or
+    line ends of another system stand in the header.
+    """
+    with open(path, 'rb') as file:
+        head = file.read(_MAX_HEADER_BYTES)
+    begin = len(_BOM) if head.startswith(_BOM) else 0
+    found = _END_OF_HEADER.search(head)
+    if found is None:
+        raise ValueError('no end_header')
+
+    header = head[begin : found.end()]
+    body_begins_with_mark = head.startswith(_BOM, found.end())
+    if not begin and header.isascii() and b'\r' not in header and not body_begins_with_mark:
+        return str(path)
+    lines = header.decode('latin-1').replace('\r\n', '\n').replace('\r', '\n').split('\n')
+    plain = '\n'.join(line for line in lines if not line.startswith(('comment', 'obj_info')))
+    body = path.read_bytes()[found.end() :]
+    if b'format ascii' in header:
+        body = body.removeprefix(_BOM)
+    return BytesIO(plain.encode('ascii', 'replace') + body)

@@ -24,12 +24,10 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
 from oneformer3d.data.class_tables import ClassTable, get_class_table
-from oneformer3d.data.fuse_rgbd import fuse
-from oneformer3d.data.layouts import PosedFolder
-from oneformer3d.data.posed_rgbd import load_posed_rgbd
-from oneformer3d.data.readers import as_point_cloud, read_point_cloud
+from oneformer3d.data.clouds.as_scan import Scan, log_warnings
+from oneformer3d.data.scan import read_scan
 from oneformer3d.data.superpoints import superpoints_from_points
-from oneformer3d.data.upright import refine_up, rotation_to_z_up, up_from_axis, up_from_cameras
+from oneformer3d.data.upright import rotation_to_z_up
 from oneformer3d.engine.cli import load_config
 from oneformer3d.fusion.encoder import BiFusionEncoder
 from oneformer3d.registry import MODELS, TRANSFORMS
@@ -46,8 +44,6 @@ from .tiling import Tile, merge_predictions, split_tiles
 # Steps of a test pipeline that read from disk or leave points out: the inferencer has the points
 # already, and wants a label for each.
 _DATASET_STEPS = ('LoadScenePoints', 'LoadSceneAnnotations', 'SamplePoints', 'LoadPosedViews')
-
-FUSION_VOXEL = 0.02  # metres: RGB-D frames are fused to one point per cube of this edge
 
 Progress = Callable[[str, int, int], None]
 
@@ -116,19 +112,17 @@ class OneFormer3DInferencer:
 
     def __call__(
         self,
-        source: str | Path | np.ndarray | PosedFolder,
+        source: str | Path | np.ndarray | Scan,
         up: str | None = None,
         progress: Progress | None = None,
     ) -> Segmentation:
         """Segment one scan.
 
         Args:
-            source: A ``.ply``, ``.pcd``, ``.npy`` or ``.bin`` file, an array (N, 3) or (N, 6)
-                of xyz in metres and rgb 0–255, or a folder with posed RGB-D frames, as a path or as
-                ``load_posed_rgbd`` lists it.
+            source: whatever ``read_scan`` takes, or what it returned. What it had to assume is
+                logged in the first case.
             up: the axis of the scan that points up: x, y, z, -x, -y or -z; the network was
-                trained with z up. None takes z for clouds; of RGB-D frames the cameras and the
-                floor tell.
+                trained with z up. None takes what ``read_scan`` finds.
             progress: called with the name of a step, how much of it is done, and of how much.
 
         Returns:
@@ -141,10 +135,9 @@ class OneFormer3DInferencer:
 
         # the network knows z as up
         clock.start('read')
-        if not isinstance(source, np.ndarray | PosedFolder) and Path(source).is_dir():
-            source = load_posed_rgbd(source)
-        points, scan_up = read_scan(source)
-        rotation = rotation_to_z_up(scan_up if up is None else up_from_axis(up))
+        scan = source if isinstance(source, Scan) else log_warnings(read_scan(source, up=up))
+        points = scan.require_points()
+        rotation = rotation_to_z_up(scan.up)
         upright = points[:, :3] @ rotation.T.astype(np.float32)  # (N, 3)
         cloud = np.concatenate([upright, points[:, 3:]], axis=1)  # (N, 6)
 
@@ -156,9 +149,9 @@ class OneFormer3DInferencer:
         tiles = split_tiles(thinned.points, self.max_points, self.tile_margin)
 
         images = None
-        if self.read_images is not None and isinstance(source, PosedFolder):
+        if self.read_images is not None and scan.recording is not None:
             clock.start('images')
-            images = self.read_images(source)
+            images = self.read_images(scan.recording)
 
         clock.start('network', len(tiles))
         predictions = []
@@ -178,7 +171,7 @@ class OneFormer3DInferencer:
         clock.stop()
 
         info = SegmentationInfo(
-            source=_source_name(source),
+            source=scan.path,
             num_isolated=thinned.num_isolated,
             num_points_network=len(thinned.points),
             num_superpoints=0 if superpoints is None else int(superpoints.max()) + 1,
@@ -189,7 +182,12 @@ class OneFormer3DInferencer:
             seconds=clock.seconds,
             model=self.model_info,
         )
-        return replace(segmentation, info=info, views=() if images is None else images.frames)
+        return replace(
+            segmentation,
+            info=info,
+            views=() if images is None else images.frames,
+            warnings=scan.warnings,
+        )
 
     @property
     def model_info(self) -> ModelInfo:
@@ -283,48 +281,6 @@ class OneFormer3DInferencer:
             class_of[to_array(predicted.instance_labels)[keep]],
             scores[keep],
         )
-
-
-def read_scan(source: str | Path | np.ndarray | PosedFolder) -> tuple[np.ndarray, np.ndarray]:
-    """Whatever holds a scan → its points and which way is up.
-
-    Args:
-        source: see ``OneFormer3DInferencer.__call__``.
-
-    Returns:
-        Points (N, 6) float32, xyz in metres and rgb 0–255; up (3,): z, except for RGB-D frames
-        whose cameras were held otherwise.
-
-    Raises:
-        FileNotFoundError, ValueError: The scan is missing or broken; names it.
-    """
-    z_up = up_from_axis('z')
-    if isinstance(source, np.ndarray):
-        return as_point_cloud(source), z_up
-    if not isinstance(source, PosedFolder):
-        if not Path(source).is_dir():
-            return read_point_cloud(source), z_up
-        source = load_posed_rgbd(source)
-    points, world_from_cam = fuse(source, FUSION_VOXEL)
-    if len(points) == 0:
-        raise ValueError(
-            f'{source.folder}: {len(source.frames)} posed images without depth, so no points; '
-            'tools/fit_field.py makes a field of them'
-        )
-    points = as_point_cloud(points, name=str(source.folder))
-
-    # cameras are held upright; the floor says so more exactly
-    up = up_from_cameras(world_from_cam)
-    if up @ z_up > np.cos(np.radians(35)):
-        return points, z_up
-    return points, refine_up(points[:, :3], up)
-
-
-def _source_name(source: str | Path | np.ndarray | PosedFolder) -> str:
-    """The scan's path, '' for an array."""
-    if isinstance(source, PosedFolder):
-        return str(source.folder)
-    return '' if isinstance(source, np.ndarray) else str(source)
 
 
 def _test_settings(config: Config, name: str) -> tuple[ClassTable, list[dict]]:

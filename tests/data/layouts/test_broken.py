@@ -12,10 +12,10 @@ from PIL import Image
 from oneformer3d.data.convert.posed_rgbd_dataset import convert_posed_rgbd, find_sequences
 from oneformer3d.data.infos import read_infos
 from oneformer3d.data.layouts import find_layout
+from oneformer3d.data.scan import read_scan
 from oneformer3d.data.scenes import read_scenes
 from oneformer3d.fields.scene.folder import load_field_scene
 from oneformer3d.files.left_out import LeftOut, LossRules
-from oneformer3d.inference.inferencer import read_scan
 from tests.data.layouts.test_find import WRITERS
 from tests.helpers import foreign_layouts as foreign
 from tests.helpers.rgbd_scenes import K, distance_to_walls, render_views, write_posed_images
@@ -180,7 +180,8 @@ def test_tools_that_need_points_name_the_one_that_does_not(tmp_path):
     folder = foreign.write_colmap(tmp_path / 'room', render_views(3), depth=False)
     (folder / 'sparse' / '0' / 'points3D.txt').unlink()
     with pytest.raises(ValueError, match=r'3 posed images without depth.*fit_field'):
-        read_scan(folder)
+        read_scan(folder).require_points()
+    assert len(read_scan(folder).recording.frames) == 3
     with pytest.raises(ValueError, match=r'3 posed images without depth.*fit_field'):
         convert_posed_rgbd(folder, tmp_path / 'out', progress=False)
     scene = load_field_scene(folder)

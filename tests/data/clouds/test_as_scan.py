@@ -10,9 +10,9 @@ import pytest
 import trimesh
 from mmengine.logging import MMLogger
 
+from oneformer3d.data.clouds.as_scan import as_point_cloud, read_point_cloud
 from oneformer3d.data.fuse_rgbd import fuse_posed_rgbd
 from oneformer3d.data.posed_rgbd import load_posed_rgbd
-from oneformer3d.data.readers import as_point_cloud, read_point_cloud
 from oneformer3d.files.pcd import lzf_decompress
 
 XYZ = np.array([[0.5, 1.0, -2.0], [3.0, 4.25, 5.0], [-1.0, 0.0, 0.125]], dtype=np.float32)
@@ -145,7 +145,9 @@ BAD_FILES = {
     'lzf.pcd': b'FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nPOINTS 1\nDATA binary_compressed\n'
     + struct.pack('<II', 3, 12)
     + b'\x20\x02\x00',
-    'cloud.xyz': b'1 2 3\n',
+    'cloud.abc': b'1 2 3\n',
+    'words.xyz': b'one two three\n',
+    'two.csv': b'1,2\n3,4\n',
 }
 
 
