@@ -77,11 +77,7 @@ def _named(path: Path, points: NDArray, columns: Sequence[str] | None) -> CloudF
                 '(--columns x y z intensity)'
             )
         names = ('x', 'y', 'z', 'r', 'g', 'b')[: points.shape[1]]
-        if len(names) == 6 and len(points) and not look_like_colors(points[:, 3:]):
-            raise ValueError(
-                f'{path}: colours reach from {np.nanmin(points[:, 3:]):g} to '
-                f'{np.nanmax(points[:, 3:]):g} and are no colours{_hint(path.stat().st_size)}'
-            )
+        _check_colors(path, points)
 
     if len(names) != points.shape[1]:
         raise ValueError(f'{path}: {len(names)} columns are named, it has {points.shape[1]}')
@@ -94,6 +90,17 @@ def _named(path: Path, points: NDArray, columns: Sequence[str] | None) -> CloudF
         None if colors is None else points[:, [names.index(name) for name in colors]],
         f'rows of {" ".join(names)}',
     )
+
+
+def _check_colors(path: Path, points: NDArray) -> None:
+    """Raise ValueError where the last three of six columns cannot be colours."""
+    colors = points[:, 3:]
+    colors = colors[np.isfinite(colors).all(axis=1)]  # (n, 3), n = 0 without colours
+    if colors.size and not look_like_colors(colors):
+        raise ValueError(
+            f'{path}: colours reach from {colors.min():g} to {colors.max():g} and are no '
+            f'colours{_hint(path.stat().st_size)}'
+        )
 
 
 def _hint(num_bytes: int) -> str:
