@@ -22,6 +22,7 @@ from oneformer3d.data.clouds.as_scan import read_point_cloud
 from oneformer3d.data.scenes import Frame
 from oneformer3d.files.images import read_image, write_png
 from oneformer3d.files.ply import write_ply
+from oneformer3d.fusion.image_branch import frozen_tokens
 from oneformer3d.lifting.sampling import gather_pairs
 from oneformer3d.store import FeatureStore, StoreStamp
 from oneformer3d.visualization.features import (
@@ -110,7 +111,8 @@ def draw_scene(
 
     maps = torch.stack(
         [torch.from_numpy(store.get(scene.name, frame.name)['feat']).float() for frame in frames]
-    )  # (V, C, h, w)
+    )
+    maps = frozen_tokens(maps, store.stamp.shuffle_factor)  # (V, C, h, w)
     ways = _ways(channels_last(maps).flatten(0, -2).numpy(), methods, relevancy)
     written = []
 

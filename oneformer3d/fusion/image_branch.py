@@ -134,6 +134,26 @@ def pixel_shuffle_features(feat: Tensor, factor: int = 2) -> Tensor:
     return F.pixel_shuffle(feat, factor)
 
 
+def frozen_tokens(feat: Tensor, factor: int) -> Tensor:
+    """Undo ``pixel_shuffle_features``: the tokens as the encoder gave them, all channels in place.
+
+    Neighbouring cells of a shuffled map hold different channels of one token, so they are neither
+    comparable with each other nor to be interpolated.
+
+    Args:
+        feat: (…, C, h, w) as stored, h and w multiples of the factor.
+        factor: ``StoreStamp.shuffle_factor`` of the store.
+
+    Returns:
+        (…, C · factor², h / factor, w / factor).
+
+    Example:
+        >>> frozen_tokens(torch.zeros(2, 192, 28, 28), 2).shape
+        torch.Size([2, 768, 14, 14])
+    """
+    return F.pixel_unshuffle(feat, factor)
+
+
 class ImageHead(nn.Module):
     """The part of the image branch that stays trainable: Conv1×1 → neck → bilinear.
 

@@ -76,6 +76,12 @@ class StoreStamp:
         if np.dtype(self.dtype).name not in DTYPES:
             raise ValueError(f'stamp: dtype {self.dtype!r} cannot be stored')
 
+    @property
+    def shuffle_factor(self) -> int:
+        """Factor of the pixel shuffle that the stored map went through; 1 without one."""
+        factor = self.postprocessing.removeprefix('pixel_shuffle')
+        return int(factor) if factor != self.postprocessing and factor.isdecimal() else 1
+
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
         return asdict(self)

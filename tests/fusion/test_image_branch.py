@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from oneformer3d.fusion.image_branch import ImageHead, pixel_shuffle_features
+from oneformer3d.fusion.image_branch import ImageHead, frozen_tokens, pixel_shuffle_features
 
 
 def test_the_documented_chain_of_shapes() -> None:
@@ -23,6 +23,27 @@ def test_pixel_shuffle_puts_four_channels_into_one_cell() -> None:
     assert torch.equal(pixel_shuffle_features(feat, 1), feat)
     with pytest.raises(ValueError, match='multiple of 4'):
         pixel_shuffle_features(torch.zeros(1, 6, 2, 2))
+
+
+@pytest.mark.parametrize('factor', [1, 2, 3])
+def test_the_tokens_come_back_from_the_stored_map_bit_for_bit(factor: int) -> None:
+    tokens = torch.randn(2, 36, 3, 5).half()
+    assert torch.equal(frozen_tokens(pixel_shuffle_features(tokens, factor), factor), tokens)
+
+
+def test_an_even_image_has_a_pattern_of_patches_only_while_shuffled() -> None:
+    """Energy at a period of two cells, as a share of all energy, of one token everywhere."""
+    token = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    shuffled = pixel_shuffle_features(token[:, None, None].expand(64, 8, 8))
+
+    def share(feat: torch.Tensor) -> float:
+        power = torch.fft.fft2(feat).abs().square().sum(0)
+        return float(
+            (power[power.shape[0] // 2].sum() + power[0, power.shape[1] // 2]) / power.sum()
+        )
+
+    assert share(shuffled) > 0.3
+    assert share(frozen_tokens(shuffled, 2)) < 1e-6
 
 
 def test_the_enlarged_map_covers_the_same_image() -> None:

@@ -286,3 +286,10 @@ def test_the_map_must_be_what_the_stamp_says():
         check_feature({'feat': feat.astype(np.float32)}, STAMP, 'here')
     with pytest.raises(ValueError, match='feat: expected'):
         check_feature({'feat': feat[0]}, replace(STAMP, grid=None), 'here')
+
+
+@pytest.mark.parametrize(
+    ('postprocessing', 'factor'), [('none', 1), ('pixel_shuffle2', 2), ('pixel_shuffle4', 4)]
+)
+def test_the_stamp_says_how_far_the_map_was_shuffled(postprocessing, factor):
+    assert replace(STAMP, postprocessing=postprocessing).shuffle_factor == factor
