@@ -34,6 +34,7 @@ ARROWS = {
     'open_vocabulary': 'files lifting store',
     'extraction': 'files lifting visualization store clip data fusion',
     'inference': 'lifting visualization structures data segmentor fusion engine',
+    'streaming': 'files lifting',
     'fields': 'files lifting visualization store clip data metrics',
     'experiments': 'files engine',
 }

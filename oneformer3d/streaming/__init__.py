@@ -1,0 +1,26 @@
+"""Segment while scanning: frames in, tracks out.
+
+To be read in this order:
+
+``records``       what one frame says (``FrameInstances``), what is known after it (``Track``)
+``online_merge``  ``OnlineMerge``: which instance of a frame is which track
+``affinity``      overlap where both were visible, appearance, "new object" → who matches whom
+``votes``         voxel → at most three (track, weight); the only map of objects there is
+``track_sums``    what a track adds up: features, classes, scores, directions it was seen from
+``repair``        tracks that fall apart, tracks that overlap
+``ledger``        what every frame voted, on disk, so that it can be taken back
+``voxels``        world voxels as sorted numbers
+"""
+
+from .online_merge import MergeSettings, MergeState, OnlineMerge
+from .records import CameraPoints, Event, FrameInstances, Track
+
+__all__ = [
+    'CameraPoints',
+    'Event',
+    'FrameInstances',
+    'MergeSettings',
+    'MergeState',
+    'OnlineMerge',
+    'Track',
+]
