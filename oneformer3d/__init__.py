@@ -32,6 +32,7 @@ from oneformer3d.metrics import unified
 from oneformer3d.mvpnet import encoder as lifting_encoder
 from oneformer3d.mvpnet import image_segmentor, segmentor
 from oneformer3d.mvpnet.segment_scan import segment_scan
+from oneformer3d.mvpnet.segmentor import FeatureLiftingSegmentation
 from oneformer3d.mvpnet.training import train_feature_lifting_model
 from oneformer3d.segmentor import criterion, matching, published, query_decoder, voxel_encoder
 from oneformer3d.segmentor.oneformer3d import OneFormer3D
@@ -42,6 +43,7 @@ from oneformer3d.version import __version__
 Inferencer = OneFormer3DInferencer
 
 __all__ = [
+    'FeatureLiftingSegmentation',
     'Inferencer',
     'OneFormer3D',
     'OneFormer3DInferencer',

@@ -238,7 +238,11 @@ def bev_figure(scene: LoadedScene, size: tuple[int, int], resolution: float = 0.
 
     camera = scene.camera
     grid, count = lifting.create_bev_features(
-        scene.images, camera.intrinsics, camera.world_from_cam, camera.image_size, scene.depth
+        None,
+        scene.images,
+        list(zip(camera.intrinsics.expand(len(scene.images), 3, 3), camera.world_from_cam)),
+        image_shape=camera.image_size,
+        depth=scene.depth,
     )  # (3, rows, columns), (rows, columns)
     colors = grid.permute(1, 2, 0).clamp(0, 255).byte().numpy()  # (rows, columns, 3)
     colors[count.numpy() == 0] = 255

@@ -3,14 +3,14 @@
 Enters: features (N, V, C), confidence (N, V) not negative, perhaps a mask (N, V). Leaves: (N, C).
 N points, V views, C channels; which views count, see ``view_aggregator``.
 
-    aggregator(features, confidence=None, mask=None, points=None, view_ids=None)
+    aggregator(features, confidence=None, mask=None, points_3d=None, view_ids=None)
 
 Permuting the views of a point (with their ``view_ids``) changes nothing, except for
 ``LearnableFusion``, whose slots have weights of their own.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ def build_aggregator(settings: str | Mapping[str, Any], feature_dim: int) -> Vie
     name = settings.pop('type', None)
     if name not in AGGREGATORS:
         raise ValueError(f'aggregator: expected one of {sorted(AGGREGATORS)}, got {name!r}')
-    return AGGREGATORS[name](feature_dim, **settings)
+    return AGGREGATORS[name](feature_dim=feature_dim, **settings)
 
 
 class MeanAggregator(ViewAggregator):
@@ -201,28 +201,28 @@ class TransformerFeatureAggregator(ViewAggregator):
     """A transformer over the views of a point, whose position is added to each of them.
 
     Args:
-        feature_dim: C; by default the width of the transformer. Another width is reached by
-            linear layers before and after.
         d_model: width.
         nhead: attention heads.
         num_layers: encoder layers.
         dim_feedforward: hidden width of a layer.
         dropout: of a layer.
+        feature_dim: C; None is the width of the transformer. Another width is reached by linear
+            layers before and after.
 
     Example:
-        >>> aggregator = TransformerFeatureAggregator(d_model=16, nhead=2, num_layers=1)
-        >>> aggregator(torch.randn(5, 4, 16), points=torch.randn(5, 3)).shape
+        >>> aggregator = TransformerFeatureAggregator(16, 2, 1)
+        >>> aggregator(torch.randn(5, 4, 16), torch.randn(5, 3)).shape
         torch.Size([5, 16])
     """
 
     def __init__(
         self,
-        feature_dim: int | None = None,
         d_model: int = 256,
         nhead: int = 8,
         num_layers: int = 6,
         dim_feedforward: int = 2048,
         dropout: float = 0.1,
+        feature_dim: int | None = None,
     ) -> None:
         feature_dim = d_model if feature_dim is None else feature_dim
         super().__init__(feature_dim)
@@ -235,6 +235,17 @@ class TransformerFeatureAggregator(ViewAggregator):
         )
         self.transformer = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
 
+    def forward(
+        self,
+        multi_view_features: Tensor | Sequence[Tensor],
+        points_3d: Tensor | None = None,
+        confidence: Tensor | None = None,
+        mask: Tensor | None = None,
+        view_ids: Tensor | None = None,
+    ) -> Tensor:
+        """``ViewAggregator.forward`` with the points (N, 3), which are needed here, second."""
+        return super().forward(multi_view_features, confidence, mask, points_3d, view_ids)
+
     def aggregate(self, features, confidence, valid, points, view_ids) -> Tensor:
         """See ``ViewAggregator``.
 
@@ -242,7 +253,7 @@ class TransformerFeatureAggregator(ViewAggregator):
             ValueError: no points.
         """
         if points is None:
-            raise ValueError('TransformerFeatureAggregator needs points (N, 3)')
+            raise ValueError('TransformerFeatureAggregator needs points_3d (N, 3)')
         position = self.positional_encoding(points.to(features))
         padding = None if bool(valid.all()) else ~valid
         tokens = self.to_model(features) + position[:, None]  # (N, V, d_model)

@@ -10,8 +10,8 @@ world, and falls into the column of the grid below it ("lift, splat", Philion an
 with depth given in place of its distribution).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -77,13 +77,14 @@ class BEVFeatureLifting:
 
     def create_bev_features(
         self,
-        features: Tensor,
-        intrinsics: Tensor,
-        extrinsics: Tensor,
-        image_shape: tuple[int, int],
-        depth: Tensor | DepthFunction | None = None,
+        points: Tensor | None,
+        image_features: Sequence[Tensor] | Tensor,
+        camera_params: Sequence[tuple[Tensor, Tensor]],
+        bev_resolution: float | None = None,
+        bev_size: tuple[int, int] | None = None,
         *,
-        points: Tensor | None = None,
+        image_shape: tuple[int, int] | None = None,
+        depth: Tensor | DepthFunction | None = None,
         images: Tensor | None = None,
         visibility: Visibility = Visibility(),
         byte_budget: int = DEFAULT_BYTE_BUDGET,
@@ -93,13 +94,17 @@ class BEVFeatureLifting:
         Differentiable in the features; with bilinear splats also in depth and cameras.
 
         Args:
-            features: (C, h, w) or (V, C, h, w); each map covers the whole image.
-            intrinsics: (3, 3) or (V, 3, 3) of the image.
-            extrinsics: (4, 4) or (V, 4, 4) camera to world, z of the world up.
-            image_shape: (H, W) of the image.
-            depth: (H', W') or (V, H', W') metres, 0 for missing; or a function that estimates
-                it from ``images``; None draws a z-buffer of ``points``.
-            points: (N, 3) metres, for the z-buffer.
+            points: (N, 3) metres, whose z-buffer is the depth where none is given; else None
+                or the scan, which is not read.
+            image_features: V of (C, h, w); each map covers the whole image.
+            camera_params: V of intrinsics (3, 3) of the image and camera-to-world pose (4, 4),
+                z of the world up.
+            bev_resolution: side of a cell in metres for this call; None is ``resolution``.
+            bev_size: (Y, X) cells for this call; None is ``size``.
+            image_shape: (H, W) of the images that the intrinsics belong to; an error asks for
+                it.
+            depth: (V, H', W') metres, 0 for missing; or a function that estimates it from
+                ``images``; None draws a z-buffer of ``points``.
             images: (V, 3, H, W), for the function.
             visibility: ``point_size`` and ``near`` of the z-buffer; with ``edge_reject``,
                 samples on a depth edge are left out.
@@ -110,22 +115,33 @@ class BEVFeatureLifting:
             shares) of samples in each cell (Y, X).
 
         Raises:
-            ValueError: shapes that do not fit, cameras that cannot project, no source of depth
-                or more than one.
+            ValueError: shapes that do not fit, cameras that cannot project, no image_shape, no
+                source of depth.
         """
-        camera, single = camera_views(intrinsics, extrinsics, image_shape)
+        if bev_resolution is not None or bev_size is not None:
+            grid = replace(
+                self,
+                resolution=self.resolution if bev_resolution is None else bev_resolution,
+                size=self.size if bev_size is None else bev_size,
+            )
+            return grid.create_bev_features(
+                points, image_features, camera_params, image_shape=image_shape, depth=depth,
+                images=images, visibility=visibility, byte_budget=byte_budget,
+            )  # fmt: skip
+        if image_shape is None:
+            raise ValueError('give image_shape=(H, W) of the images the intrinsics belong to')
+        camera = _cameras(camera_params, len(image_features), image_shape)
         num_views = camera.batch_shape[0]
-        maps = feature_views({'features': features}, num_views, single)['features']
+        stacked = torch.stack(list(image_features))
+        maps = feature_views({'image_features': stacked}, num_views, False)['image_features']
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
 
         # where the depth comes from
         if depth is None:
             depth = _drawn_depth(points, camera, visibility, byte_budget)
-        elif points is not None:
-            raise ValueError('points are for the z-buffer; depth was given')
         elif callable(depth):
             depth = _estimated_depth(depth, images)
-        depth = depth_views(depth, num_views, single or num_views == 1)
+        depth = depth_views(depth, num_views, num_views == 1)
         if visibility.edge_reject:
             depth = drop_depth_edges(depth, visibility)
 
@@ -237,6 +253,18 @@ def lift_cells(camera: Camera, depth: Tensor, map_size: tuple[int, int]) -> tupl
 
     present = (at_centre > 0) & (at_centre < torch.inf)
     return small.unproject(torch.where(present, at_centre, 0.0)), present
+
+
+def _cameras(
+    camera_params: Sequence[tuple[Tensor, Tensor]], num_maps: int, image_shape: tuple[int, int]
+) -> Camera:
+    if len(camera_params) != num_maps or num_maps == 0:
+        raise ValueError(
+            f'expected as many cameras as feature maps and at least one, got {len(camera_params)} '
+            f'and {num_maps}'
+        )
+    intrinsics, extrinsics = (torch.stack(list(x)) for x in zip(*camera_params))
+    return camera_views(intrinsics, extrinsics, image_shape)[0]
 
 
 def _drawn_depth(

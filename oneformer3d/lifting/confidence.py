@@ -31,9 +31,9 @@ _BYTES_PER_PAIR = 128
 
 
 def compute_feature_confidence(
-    points: Tensor,
-    extrinsics: Tensor,
-    normals: Tensor | None = None,
+    points_3d: Tensor,
+    camera_extrinsics: Tensor,
+    point_normals: Tensor | None = None,
     *,
     terms: Sequence[str] = ('distance', 'angle'),
     # what 'border' and 'edge' look at
@@ -44,15 +44,15 @@ def compute_feature_confidence(
     # where the terms reach what they say
     decay: float = DECAY,
     border_margin: float = 0.05,
-    normal_voxel: float = 0.1,
+    normal_voxel: float | None = None,
     byte_budget: int = DEFAULT_BYTE_BUDGET,
 ) -> Tensor:
     """Product of the chosen terms, each in [0, 1]. Visibility is not among them: mask as well.
 
     - ``distance``: exp(−|p − c| / decay) from the camera centre c.
-    - ``angle``: max(0, n · (c − p) / |c − p|), how squarely the surface faces the camera. Normals
-      that are estimated here have no side: their absolute cosine counts. Where a normal is zero
-      (nothing known) the term is 1.
+    - ``angle``: max(0, n · (c − p) / |c − p|), how squarely the surface faces the camera. Where a
+      normal is zero or none is given (nothing known) the term is 1. Normals that are estimated
+      here have no side: their absolute cosine counts.
     - ``incidence``: cosine between the viewing ray and the optical axis, with which an image
       loses light and sharpness; 0 behind the camera.
     - ``border``: rises from 0 at the image's border to 1 at ``border_margin`` of its shorter side.
@@ -60,9 +60,9 @@ def compute_feature_confidence(
       t = abs_tol + rel_tol d; 0 where depth is missing.
 
     Args:
-        points: (N, 3) world coordinates in metres; rows that are not finite get 0.
-        extrinsics: (4, 4) or (V, 4, 4) camera to world.
-        normals: (N, 3) unit, outward; None estimates them if the term is among ``terms``.
+        points_3d: (N, 3) world coordinates in metres; rows that are not finite get 0.
+        camera_extrinsics: (4, 4) or (V, 4, 4) camera to world.
+        point_normals: (N, 3) unit, outward.
         terms: some of ``TERMS``.
         intrinsics: (3, 3) or (V, 3, 3); needed by 'border' and 'edge'.
         image_shape: (H, W); needed by the same.
@@ -70,14 +70,15 @@ def compute_feature_confidence(
         visibility: ``near``, and the tolerance that 'edge' compares with.
         decay: metres over which trust falls by e.
         border_margin: share of the image's shorter side.
-        normal_voxel: cell in metres of the normals' estimate, see ``estimate_normals``.
+        normal_voxel: cell in metres for ``estimate_normals``; None estimates no normals.
         byte_budget: bytes for temporary values.
 
     Returns:
         (N,), or (V, N) for V views.
 
     Raises:
-        ValueError: unknown terms, a term without what it needs, shapes that do not fit.
+        ValueError: unknown terms, a term without what it needs, shapes that do not fit, normals
+            that are given and to be estimated as well.
 
     Example:
         >>> points = torch.tensor([[0.0, 0, 1], [0.0, 0, 5]])
@@ -88,17 +89,19 @@ def compute_feature_confidence(
     _check_terms(terms, {'intrinsics': intrinsics, 'image_shape': image_shape, 'depth': depth})
     if decay <= 0 or border_margin <= 0:
         raise ValueError(f'decay and border_margin must be positive, got {decay}, {border_margin}')
-    points = check_points(points)
+    if point_normals is not None and normal_voxel is not None:
+        raise ValueError('normal_voxel estimates normals, but point_normals are given')
+    points = check_points(points_3d)
     if intrinsics is None or image_shape is None:  # no term looks at pixels
-        intrinsics, image_shape = torch.eye(3, device=extrinsics.device), (1, 1)
-    views = checked_views(intrinsics, extrinsics, image_shape, depth)
+        intrinsics, image_shape = torch.eye(3, device=camera_extrinsics.device), (1, 1)
+    views = checked_views(intrinsics, camera_extrinsics, image_shape, depth)
     camera = views.camera.to(points.device, points.dtype)
 
     finite = points.isfinite().all(-1)
     points = torch.where(finite[:, None], points, 0.0)
-    two_sided = normals is None
+    normals = None
     if 'angle' in terms:
-        normals = _normals(points, normals, normal_voxel, finite)
+        normals = _normals(points, point_normals, normal_voxel, finite)
     edge_trust = _edge_trust(views.depth, visibility) if 'edge' in terms else None
 
     def chunk(begin: int, end: int) -> Tensor:
@@ -109,7 +112,8 @@ def compute_feature_confidence(
         trust = finite[begin:end].to(points.dtype).expand(len(views), -1)
         if 'distance' in terms:
             trust = trust * distance_trust(distance, decay)
-        if 'angle' in terms:
+        if normals is not None:
+            two_sided = point_normals is None
             trust = trust * angle_trust(to_camera, distance, normals[begin:end], two_sided)
         if 'incidence' in terms:
             axis = F.normalize(camera.world_from_cam[:, None, :3, 2], dim=-1)
@@ -301,12 +305,18 @@ def vote_agreement(scores: Tensor, weights: Tensor | None = None) -> tuple[Tenso
     return labels.masked_fill(total <= 0, -1), share
 
 
-def _normals(points: Tensor, normals: Tensor | None, voxel_size: float, finite: Tensor) -> Tensor:
+def _normals(
+    points: Tensor, normals: Tensor | None, voxel_size: float | None, finite: Tensor
+) -> Tensor | None:
+    """Normals (N, 3), zero where nothing is known; None where nothing is known anywhere."""
+    if normals is None and voxel_size is None:
+        return None
     if normals is None:
         estimated = points.new_zeros(points.shape)
         rows = finite.nonzero()[:, 0]
         return estimated.index_copy(0, rows, estimate_normals(points[rows].detach(), voxel_size))
-    expect_shape('normals', normals, 'N 3', N=len(points))
+
+    expect_shape('point_normals', normals, 'N 3', N=len(points))
     normals = normals.to(points)
     return torch.where(normals.isfinite().all(-1, keepdim=True), normals, 0.0)
 

@@ -4,6 +4,7 @@ Enters: points (N, 3) in metres or a mapping that holds them under 'pos', camera
 Leaves: z-depth (H, W) or (V, H, W) in metres, 0 where no point falls.
 """
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -22,7 +23,7 @@ def render_depth_from_pointcloud(
     points: Tensor | Mapping[str, Tensor],
     intrinsics: Tensor,
     extrinsics: Tensor,
-    image_shape: tuple[int, int],
+    resolution: tuple[int, int],
     convention: str = 'opencv',
     *,
     visibility: Visibility = Visibility(),
@@ -39,7 +40,8 @@ def render_depth_from_pointcloud(
             are not finite are left out.
         intrinsics: (3, 3) or (V, 3, 3) of the image.
         extrinsics: (4, 4) or (V, 4, 4) camera to world.
-        image_shape: (H, W) of the image and of the result.
+        resolution: (W, H) of the image, width first as cameras are sold; the result is (H, W).
+            Where the intrinsics' centre tells that the two are swapped, a warning says so.
         convention: 'opencv' or 'opengl' axes of ``extrinsics``. The intrinsics are OpenCV's in
             both, and so is the result: positive depth, first row on top.
         visibility: ``point_size`` and ``near`` of the points drawn; with ``edge_reject``, pixels
@@ -56,7 +58,7 @@ def render_depth_from_pointcloud(
 
     Example:
         >>> points = torch.tensor([[1.0, 0, 1], [2.0, 0, 2]])  # one behind the other
-        >>> render_depth_from_pointcloud(points, torch.eye(3), torch.eye(4), (2, 3))
+        >>> render_depth_from_pointcloud(points, torch.eye(3), torch.eye(4), (3, 2))
         tensor([[1., 1., 1.],
                 [1., 1., 1.]])
     """
@@ -65,7 +67,8 @@ def render_depth_from_pointcloud(
             raise KeyError(f"the point cloud has no 'pos', only {sorted(points)}")
         points = points['pos']
     points = check_points(points)
-    camera, single = camera_views(intrinsics, extrinsics, image_shape, convention)
+    camera, single = camera_views(intrinsics, extrinsics, resolution[::-1], convention)
+    _warn_if_swapped(camera)
     depth = zbuffer_views(points, camera, visibility, byte_budget)
     if visibility.edge_reject:
         depth = drop_depth_edges(depth, visibility)
@@ -104,3 +107,21 @@ def zbuffer_views(
         drawn = zbuffer(uv, z, camera.image_size, visibility.point_size, visibility.near)
         depth = torch.minimum(depth, drawn.masked_fill(drawn == 0, torch.inf))
     return depth.masked_fill(depth == torch.inf, 0)
+
+
+def _warn_if_swapped(camera: Camera) -> None:
+    """Say so where the intrinsics' centre is in the middle of the image only after (H, W)."""
+    height, width = camera.image_size
+    centre = camera.intrinsics.detach()[..., :2, 2].reshape(-1, 2)
+    if height == width or len(centre) == 0:
+        return
+
+    size = centre.new_tensor([width, height])
+    off = ((centre + 0.5) / size - 0.5).abs().amax()
+    off_swapped = ((centre + 0.5) / size.flip(0) - 0.5).abs().amax()
+    if off_swapped < 0.05 < off:
+        warnings.warn(
+            f'resolution is (width, height), got {(width, height)}: the centre of the intrinsics '
+            f'suggests {(height, width)}',
+            stacklevel=3,
+        )

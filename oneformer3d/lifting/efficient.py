@@ -112,7 +112,7 @@ class EfficientFeatureLifting:
         self.byte_budget = byte_budget
         self.image_batch = image_batch
         self.store = store
-        self.cache = MapCache(cache_bytes, cache_dtype)
+        self.feature_cache = MapCache(cache_bytes, cache_dtype)
         self._progress = progress
 
     @torch.no_grad()
@@ -134,7 +134,7 @@ class EfficientFeatureLifting:
             points: (N, ≥ 3), xyz in metres first; the model is given all columns.
             model: in evaluation mode; see ``LiftingModel``.
             camera_params: V pairs of intrinsics (3, 3) and camera-to-world pose (4, 4).
-            images: V of (3, H, W), as the model expects them.
+            images: V of (3, H, W) or (1, 3, H, W), as the model expects them.
             depth: (V, h, w) metres, or None.
             keys: as in ``image_features``.
             visibility: what counts as visible.
@@ -152,6 +152,7 @@ class EfficientFeatureLifting:
                 f'and {len(images)}'
             )
         intrinsics, extrinsics = (torch.stack(list(x)) for x in zip(*camera_params))
+        images = [x[0] if x.ndim == 4 and len(x) == 1 else x for x in images]
         image_shape = tuple(images[0].shape[-2:])
         xyz, voxel = points[:, :3], model.normal_voxel
 
@@ -210,7 +211,7 @@ class EfficientFeatureLifting:
             raise ValueError(f'{len(names)} keys for {len(images)} images')
         if owner is None:
             owner = extract.__self__ if inspect.ismethod(extract) else extract
-        self.cache.bind(owner)
+        self.feature_cache.bind(owner)
 
         found = {name: self._kept(name) for name in names}
         missing = {
@@ -319,17 +320,17 @@ class EfficientFeatureLifting:
 
     def _kept(self, name: Any) -> Maps | None:
         """Maps of an image from memory or the store, or None."""
-        maps = self.cache.get(name)
+        maps = self.feature_cache.get(name)
         if maps is not None or self.store is None or not self.store.has(*name):
             return maps
         maps = from_arrays(self.store.get(*name))
-        self.cache.put(name, maps)
+        self.feature_cache.put(name, maps)
         return maps
 
     def _keep(self, name: Any, maps: Mapping[str, Tensor]) -> Maps:
         """Keep maps in memory and in the store; returned as they are kept."""
-        stored = self.cache.stored(maps)
-        self.cache.put(name, stored)
+        stored = self.feature_cache.stored(maps)
+        self.feature_cache.put(name, stored)
         if self.store is not None:
             self.store.put(*name, to_arrays(stored))
         return stored

@@ -25,17 +25,17 @@ from .shapes import expect_shape
 from .visibility import Visibility
 
 MODES = ('bilinear', 'nearest', 'bicubic')
-PADDING_MODES = ('border', 'zeros', 'reflection')
+PADDING_MODES = ('zeros', 'border', 'reflection')
 COMBINE = ('concat', 'sum')
 _STAGES = {'res2': 'feat_1/4', 'res3': 'feat_1/8', 'res4': 'feat_1/16', 'res5': 'feat_1/32'}
 
 
 def lift_features_to_points(
-    points: Tensor,
-    features: Mapping[str, Tensor],
+    points_3d: Tensor,
+    features_2d: Mapping[str, Tensor],
     # cameras
-    intrinsics: Tensor,
-    extrinsics: Tensor,
+    camera_intrinsics: Tensor,
+    camera_extrinsics: Tensor,
     image_shape: tuple[int, int],
     # what is visible
     depth: Tensor | None = None,
@@ -44,7 +44,7 @@ def lift_features_to_points(
     visibility: Visibility = Visibility(),
     # how maps are read
     mode: str = 'bilinear',
-    padding_mode: str = 'border',
+    padding_mode: str = 'zeros',
     combine: str = 'concat',
     byte_budget: int = DEFAULT_BYTE_BUDGET,
 ) -> tuple[Tensor, Tensor]:
@@ -54,10 +54,10 @@ def lift_features_to_points(
     and extrinsics; which pairs are visible has no gradient.
 
     Args:
-        points: (N, 3) world coordinates in metres; rows that are not finite are never visible.
-        features: name → (C, h, w), or (V, C, h, w) for V views; every map covers the whole image.
-        intrinsics: (3, 3), or (V, 3, 3), of the image.
-        extrinsics: (4, 4) or (V, 4, 4) camera to world.
+        points_3d: (N, 3) world coordinates in metres; rows that are not finite are never visible.
+        features_2d: name → (C, h, w), or (V, C, h, w) for V views, each map of the whole image.
+        camera_intrinsics: (3, 3), or (V, 3, 3), of the image.
+        camera_extrinsics: (4, 4) or (V, 4, 4) camera to world.
         image_shape: (H, W) of the image.
         depth: (h, w) or (V, h, w) metres, 0 for missing; None tests the frustum alone.
         depth_intrinsics: (3, 3) or (V, 3, 3) of the depth maps at their own size, where those
@@ -91,10 +91,12 @@ def lift_features_to_points(
     """
     _check_choice('mode', mode, MODES)
     _check_choice('padding_mode', padding_mode, PADDING_MODES)
-    points = check_points(points)
-    views = checked_views(intrinsics, extrinsics, image_shape, depth, depth_intrinsics)
+    points = check_points(points_3d)
+    views = checked_views(
+        camera_intrinsics, camera_extrinsics, image_shape, depth, depth_intrinsics
+    )
     num_points, num_views, size = len(points), len(views), views.camera.image_size
-    maps = _scales(feature_views(features, num_views, views.single), combine)
+    maps = _scales(feature_views(features_2d, num_views, views.single), combine)
     pairs = visible_pairs(points, *views.cameras, visibility=visibility, byte_budget=byte_budget)
 
     # A row of the result is a point in a view; ordered by point they come sorted already.
@@ -120,11 +122,11 @@ def lift_features_to_points(
 
 
 def lift_mean_features(
-    points: Tensor,
-    features: Mapping[str, Tensor],
+    points_3d: Tensor,
+    features_2d: Mapping[str, Tensor],
     # cameras
-    intrinsics: Tensor,
-    extrinsics: Tensor,
+    camera_intrinsics: Tensor,
+    camera_extrinsics: Tensor,
     image_shape: tuple[int, int],
     # what is visible
     depth: Tensor | None = None,
@@ -138,8 +140,8 @@ def lift_mean_features(
 ) -> tuple[Tensor, Tensor]:
     """Weighted mean over the views that see a point, with no (V, N, ΣC) value ever made.
 
-    Equals ``lift_features_to_points`` (bilinear, border) averaged over its visible views; the
-    arguments that the two share are described there.
+    Equals ``lift_features_to_points`` with ``padding_mode='border'`` averaged over its visible
+    views; the arguments that the two share are described there.
 
     Args:
         weights: (V, N), or (N,) for one view, not negative; None weighs every view 1.
@@ -158,9 +160,11 @@ def lift_mean_features(
         >>> lift_mean_features(points, {'a': maps}, K, poses, (6, 8), weights=weights)
         (tensor([[1.5000]]), tensor([4.]))
     """
-    points = check_points(points)
-    views = checked_views(intrinsics, extrinsics, image_shape, depth, depth_intrinsics)
-    maps = _scales(feature_views(features, len(views), views.single), combine)
+    points = check_points(points_3d)
+    views = checked_views(
+        camera_intrinsics, camera_extrinsics, image_shape, depth, depth_intrinsics
+    )
+    maps = _scales(feature_views(features_2d, len(views), views.single), combine)
     if weights is not None:
         weights = weights[None] if views.single and weights.ndim == 1 else weights
         expect_shape('weights', weights, 'V N', V=len(views), N=len(points))

@@ -137,8 +137,8 @@ def aggregate_pairs(
         pairs = order[starts[rows][:, None] + torch.arange(count, device=order.device)]  # (n, k)
         combined = aggregator(
             features[pairs],
-            confidence[pairs],
-            points=None if points is None else points[rows],
+            confidence=confidence[pairs],
+            points_3d=None if points is None else points[rows],
             view_ids=None if view is None else view[pairs],
         )
         rows_of_groups.append(rows)

@@ -18,7 +18,7 @@ def build_uv_index(
     points: Tensor,
     intrinsics: Tensor,
     extrinsics: Tensor,
-    image_size: tuple[int, int],
+    image_size: tuple[int, int] | None = None,
     depth: Tensor | None = None,
     *,
     visibility: Visibility = Visibility(),
@@ -30,7 +30,8 @@ def build_uv_index(
         points: (N, 3) world coordinates in metres.
         intrinsics: (3, 3) of the image.
         extrinsics: (4, 4) camera to world.
-        image_size: (H, W) of the image.
+        image_size: (H, W) of the image; without it nothing says where the image ends, and an
+            error asks for it.
         depth: (h, w) metres of the same field of view, 0 for missing; None tests the frustum
             alone.
         visibility: what counts as valid.
@@ -49,6 +50,7 @@ def build_uv_index(
         tensor([[31.5000, 23.5000],
                 [41.5000, 23.5000]])
     """
+    _check_given(image_size)
     expect_shape('points', points, 'N 3')
     expect_shape('intrinsics', intrinsics, '3 3')
     return build_uv_index_batch(
@@ -66,7 +68,7 @@ def build_uv_index_batch(
     points: Tensor,
     intrinsics: Tensor,
     extrinsics: Tensor,
-    image_size: tuple[int, int],
+    image_size: tuple[int, int] | None = None,
     depth: Tensor | None = None,
     *,
     visibility: Visibility = Visibility(),
@@ -105,6 +107,7 @@ def build_uv_index_batch(
         >>> valid.tolist()
         [[True], [False]]
     """
+    _check_given(image_size)
     camera = Camera(intrinsics, extrinsics, image_size)
     num_lead = len(camera.batch_shape)
     if num_lead == points.ndim - 1:
@@ -123,7 +126,7 @@ def build_uv_index_batch(
 def sample_img_feat(
     feat_map: Tensor,
     uv: Tensor,
-    image_size: tuple[int, int],
+    image_size: tuple[int, int] | None = None,
     byte_budget: int = DEFAULT_BYTE_BUDGET,
 ) -> Tensor:
     """Bilinear features of a map of any stride at pixels of the image that it covers.
@@ -131,7 +134,7 @@ def sample_img_feat(
     Args:
         feat_map: (C, h, w), or (1, C, h, w) with uv (N, 2), or (B, C, h, w) with uv (B, N, 2).
         uv: (N, 2) or (B, N, 2) pixels (x, y) of an image of ``image_size``.
-        image_size: (H, W) that uv belongs to.
+        image_size: (H, W) that uv belongs to; an error asks for it.
         byte_budget: bytes for temporary values.
 
     Returns:
@@ -145,6 +148,7 @@ def sample_img_feat(
         tensor([[0.0000],
                 [1.5000]])
     """
+    _check_given(image_size)
     if feat_map.ndim == 4 and uv.ndim == 2:
         if feat_map.shape[0] != 1:
             raise ValueError(
@@ -152,3 +156,11 @@ def sample_img_feat(
             )
         feat_map = feat_map[0]
     return sample_map(feat_map, uv, image_size, byte_budget=byte_budget)
+
+
+def _check_given(image_size: tuple[int, int] | None) -> None:
+    if image_size is None:
+        raise ValueError(
+            'give image_size=(H, W) of the image that the intrinsics and pixels belong to; '
+            'a feature map has a size of its own'
+        )

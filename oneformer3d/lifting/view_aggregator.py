@@ -42,7 +42,7 @@ class ViewAggregator(nn.Module):
         features: Tensor | Sequence[Tensor],
         confidence: Tensor | None = None,
         mask: Tensor | None = None,
-        points: Tensor | None = None,
+        points_3d: Tensor | None = None,
         view_ids: Tensor | None = None,
     ) -> Tensor:
         """Combine the views of each point.
@@ -51,7 +51,7 @@ class ViewAggregator(nn.Module):
             features: (N, V, C), or V tensors (N, C).
             confidence: (N, V) not negative, 0 for a view that does not count; None is 1.
             mask: (N, V) bool, which views see the point; None is all of them.
-            points: (N, 3) metres, for aggregators that look at positions.
+            points_3d: (N, 3) metres, for aggregators that look at positions.
             view_ids: (V,) or (N, V) int64 numbers of the views, for those that tell views
                 apart; None is 0…V−1.
 
@@ -63,7 +63,7 @@ class ViewAggregator(nn.Module):
         """
         if not torch.is_tensor(features):
             features = _stacked(features)
-        num_points, num_views = self._check(features, confidence, mask, points)
+        num_points, num_views = self._check(features, confidence, mask, points_3d)
         view_ids = _view_ids(view_ids, num_points, num_views, features.device)
 
         # which views of a point count
@@ -83,13 +83,13 @@ class ViewAggregator(nn.Module):
             features, confidence, valid, view_ids = (
                 x[rows] for x in (features, confidence, valid, view_ids)
             )
-            points = None if points is None else points[rows]
+            points_3d = None if points_3d is None else points_3d[rows]
 
         # what does not count is never read, not even as 0 · nan
         if not bool(valid.all()):
             features = features.masked_fill(~valid[..., None], 0.0)
             confidence = confidence.masked_fill(~valid, 0.0)
-        combined = self.aggregate(features, confidence.to(features), valid, points, view_ids)
+        combined = self.aggregate(features, confidence.to(features), valid, points_3d, view_ids)
         if len(rows) == num_points:
             return combined
         return result.to(combined.dtype).index_copy(0, rows, combined)
@@ -117,7 +117,7 @@ class ViewAggregator(nn.Module):
             if value is not None:
                 expect_shape(name, value, 'N V', N=num_points, V=num_views)
         if points is not None:
-            expect_shape('points', points, 'N 3', N=num_points)
+            expect_shape('points_3d', points, 'N 3', N=num_points)
         return num_points, num_views
 
 

@@ -3,7 +3,7 @@
 Enters: settings. Leaves: the network, if there is one, and a function from ``PosedViews`` to maps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oneformer3d.backbones.fpn import FeaturePyramid
@@ -36,3 +36,39 @@ def build_image_net(
         raise ValueError("map_store holds the summed map of a frozen image_net: frozen, 'sum'")
     maps_of = FrozenMaps(network, map_store, map_bytes) if frozen else PyramidMaps(network)
     return network, maps_of, network.out_channels
+
+
+def named_settings(
+    backbone: str | None, channels: int | None, image_net: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """Settings of ``FeaturePyramid`` of the two that have arguments of their own.
+
+    Raises:
+        ValueError: these and ``image_net`` as well.
+    """
+    named = {
+        name: value
+        for name, value in (('backbone', backbone), ('channels', channels))
+        if value is not None
+    }
+    if not named:
+        return image_net
+    if image_net is not None:
+        raise ValueError(
+            'image_net holds all settings of the image network: give backbone_2d and '
+            'lifted_feature_dim as its backbone and channels'
+        )
+    return named
+
+
+def check_feature_dims(feature_dims: Sequence[int] | None, network: FeaturePyramid | None) -> None:
+    """The channels that a caller expects of the four maps, against those of the backbone.
+
+    Raises:
+        ValueError: other channels, or no backbone.
+    """
+    if feature_dims is None:
+        return
+    found = None if network is None else list(network.backbone_2d.channels)
+    if found != list(feature_dims):
+        raise ValueError(f'feature_dims are {list(feature_dims)}, the backbone has {found}')

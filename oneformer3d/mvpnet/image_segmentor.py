@@ -8,7 +8,7 @@ Points that no view sees take the class of the nearest point that one does.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -98,15 +98,8 @@ class ViewSegmentation(BaseModel):
         num_views, _, height, width = images.shape
         expect_shape('view_labels', labels, 'V H W', V=num_views, H=height, W=width)
 
-        # the label at the centre of each cell; cells of the padding have none
-        maps = self.image_net(images)
-        logits = self.image_net.classify(maps)  # (V, C, h, w)
-        step = maps.covered[0] // logits.shape[-2]
-        labels = labels[:, step // 2 :: step, step // 2 :: step]
-        logits = logits[:, :, : labels.shape[1], : labels.shape[2]]
-
-        rows = logits.permute(0, 2, 3, 1).reshape(-1, self.num_classes)  # (cells, C)
-        labels = labels.reshape(-1)
+        logits = self.image_net.classify(self.image_net(images))  # (V, C, h, w)
+        rows, labels = _labeled_cells(logits, labels, height)
         labeled = labels < self.num_classes
         correct = (rows.argmax(1) == labels)[labeled].float().sum() / labeled.sum().clamp(min=1)
         return {
@@ -156,6 +149,51 @@ class ViewSegmentation(BaseModel):
             entropy = -(probabilities * probabilities.clamp(min=1e-12).log()).sum(1, keepdim=True)
             return probabilities * (1 - entropy / math.log(self.num_classes)).clamp(min=1e-3)
         return probabilities
+
+
+def train_image_net(
+    network: FeaturePyramid,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    num_classes: int,
+    num_epochs: int,
+    learning_rate: float,
+) -> None:
+    """Train a pyramid in place on pixels of (images (B, 3, H, W), classes (B, H, W)).
+
+    A 1×1 classifier beside it learns along and is dropped.
+
+    Raises:
+        ValueError: a pyramid whose maps are not summed, or labels of another size.
+    """
+    if network.fuse != 'sum':
+        raise ValueError("the pixel classifier reads the summed map: image_net fuse='sum'")
+    device = next(network.parameters()).device
+    classifier = torch.nn.Conv2d(network.out_channels, num_classes, 1).to(device)
+    parameters = [*network.parameters(), *classifier.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=learning_rate)
+
+    network.train()
+    for _ in range(num_epochs):
+        for images, labels in loader:
+            batch, _, height, width = images.shape
+            expect_shape('labels', labels, 'B H W', B=batch, H=height, W=width)
+            (summed,) = network(images.to(device)).maps
+            rows, cells = _labeled_cells(classifier(summed), labels.to(device), height)
+            loss = masked_cross_entropy(rows, cells, num_classes)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def _labeled_cells(logits: Tensor, labels: Tensor, height: int) -> tuple[Tensor, Tensor]:
+    """Rows (cells, C) of maps (V, C, h, w) and the label at the centre of each cell.
+
+    Cells of the padding have none.
+    """
+    step = (height + -height % 32) // logits.shape[-2]
+    labels = labels[:, step // 2 :: step, step // 2 :: step]
+    logits = logits[:, :, : labels.shape[1], : labels.shape[2]]
+    return logits.permute(0, 2, 3, 1).reshape(-1, logits.shape[1]), labels.reshape(-1)
 
 
 def fill_from_nearest(values: Tensor, visible: Tensor, xyz: Tensor) -> Tensor:

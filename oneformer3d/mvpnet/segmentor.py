@@ -29,7 +29,7 @@ from oneformer3d.lifting.view_aggregator import ViewAggregator
 from oneformer3d.registry import MODELS
 from oneformer3d.structures import PosedViews, point_labels, views_of
 
-from .image_net import build_image_net
+from .image_net import build_image_net, check_feature_dims, named_settings
 from .lift_views import LiftedPoints, MapsOf, lift_views
 from .point_inputs import POINT_INPUTS, draw_points, point_features, views_of_points
 from .point_labels import masked_cross_entropy, with_semantic_prediction
@@ -40,15 +40,20 @@ class FeatureLiftingSegmentation(BaseModel):
     """Multi-view feature lifting, semantic segmentation.
 
     Args:
+        backbone_2d: name of the image backbone, where ``image_net`` is not given; None is
+            'resnet50'.
+        feature_dims: channels of its four maps, which it knows itself: other numbers are an error.
+        lifted_feature_dim: channels that the four scales are brought to, where ``image_net`` is
+            not given; None is 256.
         num_classes: C; label C means unlabeled.
-        image_net: settings of ``FeaturePyramid``; None is its defaults (ResNet-50, four scales
-            brought to 256 channels), or with ``clip_channels`` no network at all.
+        image_net: all settings of ``FeaturePyramid``; None is its defaults with the three above,
+            or with ``clip_channels`` no network at all.
         clip_channels: channels of maps that the views bring along from a feature store.
         use_images: False is the network of points alone.
         aggregator: name or settings of a ``ViewAggregator``.
         point_processor: settings of ``Point3DProcessor`` but for its channels and classes.
         point_inputs: what the points bring themselves, of 'color' and 'height' (above the
-            lowest point, metres).
+            lowest point, metres); nothing by default.
         max_views: only the nearest views of a point; None takes all.
         distance_decay: metres over which the confidence in a view falls to 1/e.
         normal_voxel: metres of the voxels that normals are estimated from, for a confidence that
@@ -66,8 +71,12 @@ class FeatureLiftingSegmentation(BaseModel):
 
     def __init__(
         self,
+        backbone_2d: str | None = None,
+        feature_dims: Sequence[int] | None = None,
+        lifted_feature_dim: int | None = None,
         num_classes: int = 20,
-        # where maps come from
+        *,
+        # where else maps come from
         image_net: Mapping[str, Any] | None = None,
         clip_channels: int | None = None,
         use_images: bool = True,
@@ -75,7 +84,7 @@ class FeatureLiftingSegmentation(BaseModel):
         aggregator: str | Mapping[str, Any] = 'attention',
         # points
         point_processor: Mapping[str, Any] | None = None,
-        point_inputs: Sequence[str] = ('color', 'height'),
+        point_inputs: Sequence[str] = (),
         # which views count, and how much
         max_views: int | None = 8,
         distance_decay: float = DECAY,
@@ -125,9 +134,11 @@ class FeatureLiftingSegmentation(BaseModel):
         self.aggregator: ViewAggregator | None = None
         self._maps_of: MapsOf | None = None
         if use_images:
+            image_net = named_settings(backbone_2d, lifted_feature_dim, image_net)
             self.image_net, self._maps_of, lifted_channels = build_image_net(
                 image_net, clip_channels, map_store, map_bytes
             )
+            check_feature_dims(feature_dims, self.image_net)
             self.aggregator = build_aggregator(aggregator, lifted_channels)
             in_channels += lifted_channels
 

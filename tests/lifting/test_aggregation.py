@@ -41,11 +41,14 @@ def test_table_equals_points_one_by_one(name):
     """Every point alone, with nothing but its own views."""
     aggregator = build(name)
     features, confidence, mask, points = scene()
-    whole = aggregator(features, confidence, mask, points)
+    whole = aggregator(features, confidence=confidence, mask=mask, points_3d=points)
     for i, seen in enumerate(mask):
         ids = seen.nonzero()[:, 0]
         alone = aggregator(
-            features[i : i + 1, ids], confidence[i : i + 1, ids], None, points[i : i + 1], ids
+            features[i : i + 1, ids],
+            confidence=confidence[i : i + 1, ids],
+            points_3d=points[i : i + 1],
+            view_ids=ids,
         )
         torch.testing.assert_close(whole[i], alone[0], atol=1e-5, rtol=1e-4)
 
@@ -58,7 +61,7 @@ def test_simple_ones_are_their_formula():
         expected['max'].append(f[seen].max(0).values)
         expected['confidence'].append((f[seen] * c[seen, None]).sum(0) / c[seen].sum())
     for name, rows in expected.items():
-        result = build(name)(features, confidence, mask, points)[1:]
+        result = build(name)(features, confidence=confidence, mask=mask, points_3d=points)[1:]
         torch.testing.assert_close(result, torch.stack(rows))
 
 
@@ -116,8 +119,14 @@ def test_order_of_views_does_not_matter(name):
     aggregator = build(name)
     features, confidence, mask, points = scene()
     order = torch.tensor([3, 0, 4, 1, 2])
-    straight = aggregator(features, confidence, mask, points)
-    permuted = aggregator(features[:, order], confidence[:, order], mask[:, order], points, order)
+    straight = aggregator(features, confidence=confidence, mask=mask, points_3d=points)
+    permuted = aggregator(
+        features[:, order],
+        confidence=confidence[:, order],
+        mask=mask[:, order],
+        points_3d=points,
+        view_ids=order,
+    )
     torch.testing.assert_close(straight, permuted, atol=1e-5, rtol=1e-4)
 
 
@@ -127,11 +136,11 @@ def test_any_number_of_views(name):
     for num_views in (0, 1, 9):
         features, confidence, mask, points = scene(num_views=max(1, num_views))
         features, confidence, mask = (x[:, :num_views] for x in (features, confidence, mask))
-        result = aggregator(features, confidence, mask, points)
+        result = aggregator(features, confidence=confidence, mask=mask, points_3d=points)
         assert result.shape == (12, C)
         assert torch.isfinite(result).all()
     if name != 'learnable':
-        assert aggregator(torch.randn(3, 40, C), points=torch.rand(3, 3)).shape == (3, C)
+        assert aggregator(torch.randn(3, 40, C), points_3d=torch.rand(3, 3)).shape == (3, C)
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -139,29 +148,35 @@ def test_no_view_is_a_learned_token(name):
     aggregator = build(name)
     features, confidence, mask, points = scene()
     mask[2] = False
-    result = aggregator(features, confidence, mask, points)
+    result = aggregator(features, confidence=confidence, mask=mask, points_3d=points)
     torch.testing.assert_close(result[[0, 2]], aggregator.no_view.expand(2, -1))
     result[0].sum().backward()
     torch.testing.assert_close(aggregator.no_view.grad, torch.ones(C))
     # no confidence is no view
     confidence = torch.where(mask, confidence, 0.0)
-    torch.testing.assert_close(result, aggregator(features, confidence, None, points))
-    assert aggregator(features[:0], confidence[:0], mask[:0], points[:0]).shape == (0, C)
+    torch.testing.assert_close(
+        result, aggregator(features, confidence=confidence, points_3d=points)
+    )
+    assert aggregator(
+        features[:0], confidence=confidence[:0], mask=mask[:0], points_3d=points[:0]
+    ).shape == (0, C)
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_what_is_not_finite_is_not_seen(name):
     aggregator = build(name)
     features, confidence, mask, points = scene()
-    expected = aggregator(features, confidence, mask, points)
+    expected = aggregator(features, confidence=confidence, mask=mask, points_3d=points)
     dirty = features.clone()
     dirty[~mask] = torch.nan
-    torch.testing.assert_close(aggregator(dirty, confidence, mask, points), expected)
+    torch.testing.assert_close(
+        aggregator(dirty, confidence=confidence, mask=mask, points_3d=points), expected
+    )
     mask[1, 2] = False
-    expected = aggregator(features, confidence, mask, points)
+    expected = aggregator(features, confidence=confidence, mask=mask, points_3d=points)
     mask[1, 2] = True
     dirty[1, 2, 3] = torch.inf
-    result = aggregator(dirty.requires_grad_(), confidence, mask, points)
+    result = aggregator(dirty.requires_grad_(), confidence=confidence, mask=mask, points_3d=points)
     torch.testing.assert_close(result, expected)
     result.sum().backward()
     assert torch.isfinite(dirty.grad[mask]).all()
@@ -176,7 +191,7 @@ def test_gradients(name):
     )
 
     def function(features, confidence):
-        return aggregator(features, confidence, mask, points)
+        return aggregator(features, confidence=confidence, mask=mask, points_3d=points)
 
     assert torch.autograd.gradcheck(
         function, (features.requires_grad_(), confidence.requires_grad_()), atol=1e-4
@@ -184,12 +199,14 @@ def test_gradients(name):
 
 
 def test_transformer_reads_positions():
-    aggregator = TransformerFeatureAggregator(C, **SETTINGS['transformer']).eval()
+    aggregator = TransformerFeatureAggregator(feature_dim=C, **SETTINGS['transformer']).eval()
     features, confidence, mask, points = scene()
-    moved = aggregator(features, confidence, mask, points + 0.5)
-    assert (moved - aggregator(features, confidence, mask, points))[1:].abs().max() > 1e-3
+    moved = aggregator(features, points + 0.5, confidence, mask)
+    assert (moved - aggregator(features, confidence=confidence, mask=mask, points_3d=points))[
+        1:
+    ].abs().max() > 1e-3
     with pytest.raises(ValueError, match='needs points'):
-        aggregator(features, confidence)
+        aggregator(features, confidence=confidence)
 
 
 def test_documented_sizes():
@@ -222,7 +239,7 @@ def test_positional_encoding_is_sinusoids():
         ((torch.zeros(2, 3, C + 1),), r'features: expected \(N, V, C\) with C=16'),
         ((torch.zeros(2, 3, C), torch.zeros(3, 2)), 'confidence: expected'),
         ((torch.zeros(2, 3, C), None, torch.zeros(2, dtype=torch.bool)), 'mask: expected'),
-        ((torch.zeros(2, 3, C), None, None, torch.zeros(2, 2)), 'points: expected'),
+        ((torch.zeros(2, 3, C), None, None, torch.zeros(2, 2)), 'points_3d: expected'),
         ((torch.zeros(2, 3, C), None, None, None, torch.zeros(4)), 'view_ids must be'),
         (([],), 'no views'),
         (([torch.zeros(2, C), torch.zeros(3, C)],), 'differ in shape'),

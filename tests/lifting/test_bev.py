@@ -65,12 +65,16 @@ def _loop(lifting, features, camera, depth):
     return grid, count
 
 
+def _params(camera):
+    return list(zip(camera.intrinsics, camera.world_from_cam))
+
+
 @pytest.mark.parametrize('reduce', ['mean', 'max', 'sum'])
 def test_equals_a_loop_over_cells(reduce):
     camera, depth, features = _scene()
     lifting = BEVFeatureLifting(0.3, (15, 12), (0.2, -0.1), reduce, height_range=(-1.0, 1.0))
     grid, count = lifting.create_bev_features(
-        features, camera.intrinsics, camera.world_from_cam, IMAGE, depth
+        None, features, _params(camera), image_shape=IMAGE, depth=depth
     )
     expected, expected_count = _loop(lifting, features, camera, depth)
     torch.testing.assert_close(grid, expected)
@@ -130,7 +134,7 @@ def test_gradient_of_the_features(reduce):
     lifting = BEVFeatureLifting(0.8, (6, 6), reduce=reduce)
     assert torch.autograd.gradcheck(
         lambda x: lifting.create_bev_features(
-            x, camera.intrinsics, camera.world_from_cam, IMAGE, depth
+            None, x, _params(camera), image_shape=IMAGE, depth=depth
         )[0],
         (features.requires_grad_(),),
     )
@@ -146,7 +150,10 @@ def test_bilinear_splats_carry_gradients_to_depth_and_pose():
         move = torch.eye(4, dtype=DOUBLE)[None].clone()
         move = torch.cat((move[:, :, :3], torch.cat((shift, shift.new_ones(1)))[None, :, None]), 2)
         pose = move @ camera.world_from_cam
-        return lifting.create_bev_features(features, camera.intrinsics, pose, IMAGE, depth)[0]
+        params = list(zip(camera.intrinsics, pose))
+        return lifting.create_bev_features(None, features, params, image_shape=IMAGE, depth=depth)[
+            0
+        ]
 
     inputs = tuple(x.requires_grad_() for x in (features, small, shift))
     assert torch.autograd.gradcheck(splat, inputs, eps=1e-7, atol=1e-4)
@@ -155,8 +162,14 @@ def test_bilinear_splats_carry_gradients_to_depth_and_pose():
 def test_sources_of_depth():
     camera, depth, features = _scene()
     lifting = BEVFeatureLifting(0.3, (30, 30))
-    arguments = (features, camera.intrinsics, camera.world_from_cam, IMAGE)
-    given = lifting.create_bev_features(*arguments, depth)[0]
+    arguments = (features, _params(camera))
+
+    def create(depth=None, points=None, **options):
+        return lifting.create_bev_features(
+            points, *arguments, image_shape=IMAGE, depth=depth, **options
+        )
+
+    given = create(depth)[0]
     images = torch.rand(2, 3, *IMAGE)
     asked = []
 
@@ -164,22 +177,22 @@ def test_sources_of_depth():
         asked.append(pictures.shape)
         return depth
 
-    estimated = lifting.create_bev_features(*arguments, estimate, images=images)[0]
+    estimated = create(estimate, images=images)[0]
     assert torch.equal(estimated, given)
     assert asked == [images.shape]
     # The y of the scene's room is the world's height here.
     points = room_points(4000)
     points = torch.stack((points[:, 0], points[:, 2], -points[:, 1]), 1)
-    drawn = lifting.create_bev_features(*arguments, points=points)[0]
-    expected = lifting.create_bev_features(*arguments, zbuffer_views(points, camera))[0]
+    drawn = create(points=points)[0]
+    expected = create(zbuffer_views(points, camera))[0]
     assert torch.equal(drawn, expected)
     assert drawn.any()
     visibility = Visibility(edge_reject=True)
-    fewer = lifting.create_bev_features(*arguments, depth, visibility=visibility)[1]
-    expected = lifting.create_bev_features(*arguments, drop_depth_edges(depth))[1]
+    fewer = create(depth, visibility=visibility)[1]
+    expected = create(drop_depth_edges(depth))[1]
     assert torch.equal(fewer, expected)
     one = lifting.create_bev_features(
-        features[0], camera.intrinsics[0], camera.world_from_cam[0], IMAGE, depth[0]
+        points, features[:1], _params(camera)[:1], 0.5, (30, 30), image_shape=IMAGE, depth=depth[0]
     )[0]
     assert one.shape == (3, 30, 30)
 
@@ -194,20 +207,25 @@ def test_cells_lift_to_their_centres():
 def test_nothing_and_bad_input():
     camera, depth, features = _scene()
     lifting = BEVFeatureLifting(0.3, (5, 6))
-    arguments = (features, camera.intrinsics, camera.world_from_cam, IMAGE)
-    grid, count = lifting.create_bev_features(*arguments, torch.zeros_like(depth))
+    arguments = (features, _params(camera))
+
+    def create(depth=None, points=None, **options):
+        return lifting.create_bev_features(
+            points, *arguments, image_shape=IMAGE, depth=depth, **options
+        )
+
+    grid, count = create(torch.zeros_like(depth))
     assert grid.shape == (3, 5, 6)
     assert not grid.any()
     assert not count.any()
-    none = tuple(x[:0] for x in arguments[:3])
-    assert not lifting.create_bev_features(*none, IMAGE, depth[:0])[0].any()
     for message, call in (
-        ('no depth', lambda: lifting.create_bev_features(*arguments)),
-        ('depth was given', lambda: lifting.create_bev_features(*arguments, depth, points=depth)),
-        ('needs images', lambda: lifting.create_bev_features(*arguments, lambda x: x)),
-        ('must return a tensor', lambda: lifting.create_bev_features(
-            *arguments, lambda x: 1.0, images=features)),
-        ('depth: expected', lambda: lifting.create_bev_features(*arguments, depth[:1])),
+        ('no depth', lambda: create()),
+        ('at least one', lambda: lifting.create_bev_features(None, [], [], image_shape=IMAGE)),
+        ('give image_shape', lambda: lifting.create_bev_features(None, *arguments, depth=depth)),
+        ('needs images', lambda: create(lambda x: x)),
+        ('must return a tensor', lambda: create(
+            lambda x: 1.0, images=features)),
+        ('depth: expected', lambda: create(depth[:1])),
         ('bev: expected', lambda: lifting.read_at_points(torch.zeros(2, 6, 5), depth[0, :, :3])),
         ('must be positive', lambda: BEVFeatureLifting(resolution=0.0)),
         ('must be positive', lambda: BEVFeatureLifting(size=(0, 3))),

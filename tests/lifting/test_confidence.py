@@ -136,11 +136,14 @@ def test_bad_confidence_input_is_named():
         ("'border' needs", {'terms': ['border'], 'image_shape': IMAGE}),
         ("'edge' needs .*depth", {'terms': ['edge'], 'intrinsics': pose[:, :3, :3]}),
         ('decay', {'decay': 0.0}),
-        ('normals: expected', {'normals': torch.ones(4, 3)}),
-        ('singular', {'extrinsics': pose * torch.tensor([0.0, 0, 0, 1])[:, None]}),
+        ('point_normals: expected', {'point_normals': torch.ones(4, 3)}),
+        ('normals are given', {'point_normals': torch.ones(5, 3), 'normal_voxel': 0.1}),
+        ('singular', {'camera_extrinsics': pose * torch.tensor([0.0, 0, 0, 1])[:, None]}),
     ):
         with pytest.raises(ValueError, match=message):
-            compute_feature_confidence(**{'points': points, 'extrinsics': pose, **arguments})
+            compute_feature_confidence(
+                **{'points_3d': points, 'camera_extrinsics': pose, **arguments}
+            )
 
 
 @pytest.mark.parametrize('axis', [(0.0, 0, 1), (0.6, 0, 0.8), (0.48, 0.6, 0.64)])
@@ -187,7 +190,7 @@ def test_estimated_normals_serve_both_sides():
     wall[0] = 0
     poses = torch.eye(4, dtype=DOUBLE).repeat(3, 1, 1)
     poses[:, :3, 3] = torch.tensor([[0.0, 0, 2], [0, 0, -2], [2, 0, 2]])
-    found = compute_feature_confidence(wall, poses, terms=['angle'])[:, 0]
+    found = compute_feature_confidence(wall, poses, terms=['angle'], normal_voxel=0.1)[:, 0]
     expected = torch.tensor([1, 1, math.sqrt(0.5)], dtype=DOUBLE)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 

@@ -13,6 +13,7 @@ from oneformer3d.lifting import (
 from tests.helpers.lifting_scenes import make_camera, room_depth, room_points
 
 IMAGE = (48, 64)
+SIZE = (64, 48)  # width first
 
 
 def test_a_dense_cloud_draws_the_depth_it_came_from():
@@ -24,7 +25,7 @@ def test_a_dense_cloud_draws_the_depth_it_came_from():
             points[view],
             camera.intrinsics[view],
             camera.world_from_cam[view],
-            IMAGE,
+            SIZE,
             visibility=Visibility(point_size=1),
         )
         torch.testing.assert_close(drawn, depth[view])
@@ -37,7 +38,7 @@ def test_equals_a_loop_over_points(point_size):
         {'pos': points},
         camera.intrinsics,
         camera.world_from_cam,
-        IMAGE,
+        SIZE,
         visibility=Visibility(point_size=point_size),
     )
     for view in range(3):
@@ -60,13 +61,13 @@ def test_opengl_poses_draw_the_same():
     camera, points = make_camera(2), room_points(500)
     opengl = camera.world_from_cam.clone()
     opengl[:, :3, 1:3] *= -1
-    expected = render_depth_from_pointcloud(points, camera.intrinsics, camera.world_from_cam, IMAGE)
-    found = render_depth_from_pointcloud(points, camera.intrinsics, opengl, IMAGE, 'opengl')
+    expected = render_depth_from_pointcloud(points, camera.intrinsics, camera.world_from_cam, SIZE)
+    found = render_depth_from_pointcloud(points, camera.intrinsics, opengl, SIZE, 'opengl')
     assert torch.equal(found, expected)
     assert torch.equal(opencv_from_opengl(opengl), camera.world_from_cam)
     # Read as OpenCV, that camera looks the other way.
     assert not torch.equal(
-        render_depth_from_pointcloud(points, camera.intrinsics, opengl, IMAGE), expected
+        render_depth_from_pointcloud(points, camera.intrinsics, opengl, SIZE), expected
     )
 
 
@@ -75,7 +76,7 @@ def test_edges_may_be_dropped():
     depth = torch.full(IMAGE, 3.0, dtype=torch.float64)
     depth[:, 30:] = 1.5
     points = camera.unproject(depth).reshape(-1, 3)
-    arguments = (points, camera.intrinsics, camera.world_from_cam, IMAGE)
+    arguments = (points, camera.intrinsics, camera.world_from_cam, SIZE)
     kept = render_depth_from_pointcloud(
         *arguments, visibility=Visibility(point_size=1, edge_reject=True)
     )
@@ -93,7 +94,7 @@ def test_gradient_reaches_the_nearest_points_depth():
         points,
         camera.intrinsics,
         camera.world_from_cam,
-        IMAGE,
+        SIZE,
         visibility=Visibility(point_size=1),
     )
     drawn.sum().backward()
@@ -103,10 +104,10 @@ def test_gradient_reaches_the_nearest_points_depth():
 
 def test_empty_and_bad_input():
     camera = make_camera(2)
-    arguments = (camera.intrinsics, camera.world_from_cam, IMAGE)
+    arguments = (camera.intrinsics, camera.world_from_cam, SIZE)
     assert not render_depth_from_pointcloud(room_points(0), *arguments).any()
     none = render_depth_from_pointcloud(
-        room_points(5), camera.intrinsics[:0], camera.world_from_cam[:0], IMAGE
+        room_points(5), camera.intrinsics[:0], camera.world_from_cam[:0], SIZE
     )
     assert none.shape == (0, 48, 64)
     assert not render_depth_from_pointcloud(torch.full((3, 3), torch.nan), *arguments).any()
@@ -120,3 +121,12 @@ def test_empty_and_bad_input():
         )
     with pytest.raises(ValueError, match=r'points: expected \(N, 3\)'):
         render_depth_from_pointcloud(room_points(5)[None], *arguments)
+
+
+def test_height_first_is_doubted():
+    """The other order gives a turned map without any error, so the intrinsics are asked."""
+    points = torch.tensor([[0.0, 0.0, 1.0]])
+    K = torch.tensor([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]])
+    assert render_depth_from_pointcloud(points, K, torch.eye(4), (64, 48)).shape == (48, 64)
+    with pytest.warns(UserWarning, match=r'resolution is \(width, height\)'):
+        render_depth_from_pointcloud(points, K, torch.eye(4), (48, 64))

@@ -94,7 +94,7 @@ def test_aggregates_what_lifting_gives():
     maps = {k: v.detach() for k, v in _Extractor()(images).items()}
     arguments = (points, maps, camera.intrinsics, camera.world_from_cam, IMAGE)
     normals = nn.functional.normalize(torch.randn(len(points), 3), dim=1)
-    lifted, visible = lift_features_to_points(*arguments, depth)
+    lifted, visible = lift_features_to_points(*arguments, depth, padding_mode='border')
     confidence = compute_feature_confidence(points, camera.world_from_cam, normals) * visible
     dense = lifted.transpose(0, 1), confidence.T
     lifting = EfficientFeatureLifting(100)
@@ -126,7 +126,13 @@ def test_the_point_network_runs_once_on_everything(chunk_size):
     # The same by hand, without chunks or cache.
     with torch.no_grad():
         lifted, visible = lift_features_to_points(
-            points, model.extractor(images), camera.intrinsics, camera.world_from_cam, IMAGE, depth
+            points,
+            model.extractor(images),
+            camera.intrinsics,
+            camera.world_from_cam,
+            IMAGE,
+            depth,
+            padding_mode='border',
         )
         features = model.aggregator(lifted.transpose(0, 1), None, visible.T)
         expected = model.classify_points(points, features).argmax(1)

@@ -209,7 +209,7 @@ def test_the_mean_equals_lifting_and_averaging(weighted, combine):
     features = _random_features(5, channels=(3, 3, 3, 3))
     depth = room_depth(camera)
     weights = torch.rand(5, 300, dtype=DOUBLE) if weighted else None
-    lifted, visible = _lift(points, features, camera, depth, combine=combine)
+    lifted, visible = _lift(points, features, camera, depth, combine=combine, padding_mode='border')
     shares = visible * (1.0 if weights is None else weights)
     total = shares.sum(0)
     expected = (lifted * shares[..., None]).sum(0) / total.clamp(min=1e-12)[:, None]
@@ -322,23 +322,26 @@ def test_bad_input_is_named():
 
     poisoned = dict(features, odd=changed(features['odd'], math.nan, 1, 0, 2, 3))
     cases = [
-        (r'focal length of zero: view \[1\]', {'intrinsics': changed(K, 0.0, 1, 0, 0)}),
-        (r'intrinsics are not finite: view \[0\]', {'intrinsics': changed(K, math.nan, 0, 0, 2)}),
-        (r'singular: view \[1\]', {'extrinsics': changed(pose, 0.0, 1, slice(0, 3), 2)}),
-        (r'not finite: view \[0\]', {'extrinsics': changed(pose, -math.inf, 0, 0, 3)}),
-        (r'\(0, 0, 0, 1\)', {'extrinsics': changed(pose, 1.0, 0, 3, 0)}),
-        ('2 intrinsics but 3 extrinsics', {'extrinsics': pose[[0, 1, 1]]}),
-        (r'intrinsics: expected \(V, 3, 3\)', {'intrinsics': pose}),
-        (r'extrinsics: expected \(V, 4, 4\)', {'extrinsics': pose[:, :3]}),
-        (r"'feat_1/1'.* with V=2, got \(3, ", {'features': _random_features(3)}),
-        ('at least one name', {'features': {}}),
-        ('at least one name', {'features': features['odd']}),
-        (r'expected \(V, C, h, w\) with V=2', {'features': {'a': features['odd'][0]}}),
-        ('int64', {'features': {'a': features['odd'].long()}}),
-        (r"'odd'.*not finite: view \[1\]", {'features': poisoned}),
-        (r'empty: \(2, 0, 3, 4\)', {'features': {'a': torch.zeros(2, 0, 3, 4)}}),
-        (r'points: expected \(N, 3\)', {'points': points[:, :2]}),
-        ('points must be floating point', {'points': points.long()}),
+        (r'focal length of zero: view \[1\]', {'camera_intrinsics': changed(K, 0.0, 1, 0, 0)}),
+        (
+            r'intrinsics are not finite: view \[0\]',
+            {'camera_intrinsics': changed(K, math.nan, 0, 0, 2)},
+        ),
+        (r'singular: view \[1\]', {'camera_extrinsics': changed(pose, 0.0, 1, slice(0, 3), 2)}),
+        (r'not finite: view \[0\]', {'camera_extrinsics': changed(pose, -math.inf, 0, 0, 3)}),
+        (r'\(0, 0, 0, 1\)', {'camera_extrinsics': changed(pose, 1.0, 0, 3, 0)}),
+        ('2 intrinsics but 3 extrinsics', {'camera_extrinsics': pose[[0, 1, 1]]}),
+        (r'intrinsics: expected \(V, 3, 3\)', {'camera_intrinsics': pose}),
+        (r'extrinsics: expected \(V, 4, 4\)', {'camera_extrinsics': pose[:, :3]}),
+        (r"'feat_1/1'.* with V=2, got \(3, ", {'features_2d': _random_features(3)}),
+        ('at least one name', {'features_2d': {}}),
+        ('at least one name', {'features_2d': features['odd']}),
+        (r'expected \(V, C, h, w\) with V=2', {'features_2d': {'a': features['odd'][0]}}),
+        ('int64', {'features_2d': {'a': features['odd'].long()}}),
+        (r"'odd'.*not finite: view \[1\]", {'features_2d': poisoned}),
+        (r'empty: \(2, 0, 3, 4\)', {'features_2d': {'a': torch.zeros(2, 0, 3, 4)}}),
+        (r'points: expected \(N, 3\)', {'points_3d': points[:, :2]}),
+        ('points must be floating point', {'points_3d': points.long()}),
         (r'image_size must be', {'image_shape': (0, 64)}),
         (r'depth: expected \(V, h, w\) with V=2', {'depth': torch.ones(3, 48, 64)}),
         ('depth must be floating point, got .*int64', {'depth': torch.ones(2, 48, 64).long()}),
@@ -351,10 +354,10 @@ def test_bad_input_is_named():
         ('byte_budget', {'byte_budget': 0}),
     ]
     good = {
-        'points': points,
-        'features': features,
-        'intrinsics': K,
-        'extrinsics': pose,
+        'points_3d': points,
+        'features_2d': features,
+        'camera_intrinsics': K,
+        'camera_extrinsics': pose,
         'image_shape': IMAGE,
     }
     lift_features_to_points(**good)

@@ -37,7 +37,7 @@ def sparse(num_points: int = 12):
 def test_pairs_equal_table(name, max_points):
     aggregator = build_aggregator({'type': name, **SETTINGS.get(name, {})}, C).eval()
     (features, confidence, mask, points), (rows, point, view, weights) = sparse()
-    expected = aggregator(features, confidence, mask, points)
+    expected = aggregator(features, confidence=confidence, mask=mask, points_3d=points)
     shuffled = torch.randperm(len(rows))
     result = aggregate_pairs(
         aggregator,

@@ -108,7 +108,7 @@ def test_drawn_depth_is_near_the_measured_one(views):
         points,
         camera.intrinsics[0],
         camera.world_from_cam[0],
-        camera.image_size,
+        camera.image_size[::-1],
         visibility=Visibility(edge_reject=True),
     )
     both = (drawn > 0) & (depth[0] > 0) & (depth[0] < 4)

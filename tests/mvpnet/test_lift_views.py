@@ -42,7 +42,12 @@ def test_lifted_equal_dense_tables(name):
 
     xyz, world_from_cam = points[:, :3], poses(3)
     table, visible = lift_features_to_points(
-        xyz, {'a': maps}, INTRINSICS.expand(3, 3, 3), world_from_cam, IMAGE_SIZE
+        xyz,
+        {'a': maps},
+        INTRINSICS.expand(3, 3, 3),
+        world_from_cam,
+        IMAGE_SIZE,
+        padding_mode='border',
     )
     distance = (world_from_cam[:, None, :3, 3] - xyz).norm(dim=-1)
     weight = visible * (torch.exp(-distance / 10) if name == 'confidence' else 1.0)
@@ -67,7 +72,12 @@ def test_the_viewing_angle_counts_on_request():
     )
     xyz = points[:, :3]
     table, visible = lift_features_to_points(
-        xyz, {'a': maps}, INTRINSICS.expand(3, 3, 3), poses(3), IMAGE_SIZE
+        xyz,
+        {'a': maps},
+        INTRINSICS.expand(3, 3, 3),
+        poses(3),
+        IMAGE_SIZE,
+        padding_mode='border',
     )
     to_camera = poses(3)[:, None, :3, 3] - xyz
     distance = to_camera.norm(dim=-1)

@@ -7,13 +7,19 @@ from oneformer3d.lifting import Reason, Visibility, opencv_from_opengl, trace_so
 from oneformer3d.mvpnet.segment_scan import segment_scan
 from oneformer3d.registry import MODELS
 from tests.helpers.fusion_scenes import IMAGE_SIZE, INTRINSICS, poses
-from tests.mvpnet.test_segmentor import IMAGES, POINTS
+from tests.mvpnet.test_segmentor import COLOURED, IMAGES, POINTS
 
 
 @pytest.fixture(scope='module')
 def model():
     torch.manual_seed(0)
-    settings = {'type': 'MVPNet', 'num_classes': 4, 'image_net': IMAGES, 'point_processor': POINTS}
+    settings = {
+        'type': 'MVPNet',
+        'num_classes': 4,
+        'image_net': IMAGES,
+        'point_processor': POINTS,
+        **COLOURED,
+    }
     return MODELS.build(settings).train()
 
 
@@ -98,7 +104,13 @@ def test_sources_of_some_points(model):
 
 def test_views_that_are_not_read_have_no_weight(model):
     pc_data, images, cameras = scan()
-    settings = {'type': 'MVPNet', 'num_classes': 4, 'image_net': IMAGES, 'point_processor': POINTS}
+    settings = {
+        'type': 'MVPNet',
+        'num_classes': 4,
+        'image_net': IMAGES,
+        'point_processor': POINTS,
+        **COLOURED,
+    }
     nearest = MODELS.build({**settings, 'max_views': 1})
     rows = torch.arange(200)
     every = segment_scan(pc_data, images, cameras, model, trace=rows)['sources']

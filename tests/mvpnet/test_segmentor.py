@@ -25,6 +25,7 @@ POINTS = {
     'dropout': 0.0,
 }
 IMAGES = {'backbone': 'resnet18', 'channels': 8}
+COLOURED = {'point_inputs': ('color', 'height')}
 
 
 def build(**changes):
@@ -33,6 +34,7 @@ def build(**changes):
         'num_classes': NUM_CLASSES,
         'image_net': IMAGES,
         'point_processor': POINTS,
+        **COLOURED,
         **changes,
     }
     return MODELS.build(settings)
@@ -79,7 +81,7 @@ def test_documented_defaults():
     assert model.backbone_2d.channels == (256, 512, 1024, 2048)
     assert [x.out_channels for x in model.projectors] == [256] * 4
     assert model.aggregator.attention.num_heads == 8
-    assert model.point_processor.in_channels == 256 + 4  # colour and height
+    assert model.point_processor.in_channels == 256
     assert model.chunk_size == 10000
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from oneformer3d.mvpnet.training import train_feature_lifting_model
+from oneformer3d.mvpnet.training import train_two_stages
 
 STAGE_2D = 'configs/mvpnet_2d_synthetic.py'
 STAGE_3D = 'configs/mvpnet_synthetic.py'
@@ -42,7 +42,7 @@ def test_two_stages(tiny_rooms, tmp_path):
         # a rate of zero shows what the second stage started from
         'optim_wrapper.paramwise_cfg.custom_keys.backbone_2d.lr_mult': 0.0,
     }
-    checkpoint = train_feature_lifting_model(
+    checkpoint = train_two_stages(
         STAGE_3D,
         tmp_path,
         STAGE_2D,
@@ -65,4 +65,4 @@ def test_two_stages(tiny_rooms, tmp_path):
 
 def test_missing_config(tmp_path):
     with pytest.raises(FileNotFoundError, match='no such config'):
-        train_feature_lifting_model(tmp_path / 'nothing.py', tmp_path)
+        train_two_stages(tmp_path / 'nothing.py', tmp_path)

@@ -172,7 +172,7 @@ def lift_table(points, camera, depth, maps, byte_budget: int) -> tuple[Tensor, T
     """Ours: all points by all views, then the mean."""
     lifted, visible = lift_features_to_points(
         points, maps, camera.intrinsics, camera.world_from_cam, camera.image_size, depth,
-        byte_budget=byte_budget,
+        padding_mode='border', byte_budget=byte_budget,
     )  # fmt: skip
     return _weighted_mean(lifted, visible * _weights(points, camera, byte_budget))
 

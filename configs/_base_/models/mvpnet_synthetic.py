@@ -10,6 +10,7 @@ model = dict(
     image_net=image_net,
     aggregator=dict(type='attention'),
     point_processor=point_processor,
+    point_inputs=('color', 'height'),
     max_views=6,
     num_train_points=8192,
     points_per_pass=8192,
