@@ -3,14 +3,18 @@
 from .instance import InstanceMatches, InstanceScores, instance_scores, match_instances
 from .panoptic import PanopticCounts, PanopticScores, match_segments, panoptic_scores
 from .semantic import SemanticScores, confusion_matrix, semantic_scores
+from .streaming import CausalEvaluator, StreamScores, TrackMap
 from .unified import UnifiedSegMetric
 
 __all__ = [
+    'CausalEvaluator',
     'InstanceMatches',
     'InstanceScores',
     'PanopticCounts',
     'PanopticScores',
     'SemanticScores',
+    'StreamScores',
+    'TrackMap',
     'UnifiedSegMetric',
     'confusion_matrix',
     'instance_scores',
