@@ -3,9 +3,9 @@
 python tools/infer.py room.ply --config CONFIG --checkpoint WEIGHTS --out DIR
 python tools/infer.py kinect_sequence/ --config CONFIG --checkpoint WEIGHTS --out DIR
 
-INPUT is a .ply, .pcd, .npy or .bin cloud (xyz in metres, z up; rgb 0-255), or a folder of posed
-RGB-D frames. DIR receives segmentation.ply, instances.ply, instances.json, predictions.npz,
-segmentation.png, top.png and summary.json; see docs/inference.md.
+INPUT is a cloud, a mesh, or a folder of posed RGB-D frames in any format of docs/data.md. DIR
+receives segmentation.ply, instances.ply, instances.json, predictions.npz, segmentation.png,
+top.png and summary.json; see docs/inference.md.
 """
 
 import argparse

@@ -17,6 +17,8 @@ from oneformer3d.files.left_out import LossRules
 from . import layouts
 from .clouds.as_scan import Scan, cloud_of_array, scan_of_cloud
 from .clouds.read import read_cloud_file
+from .doctor.frames import source_frames
+from .doctor.quick import quick_check
 from .fuse_rgbd import fuse
 from .upright import refine_up, up_from_axis, up_from_cameras
 
@@ -87,6 +89,7 @@ def read_scan(
 
 def _scan_of_frames(found: layouts.PosedFolder, up: str | None, rules: LossRules) -> Scan:
     """Posed images, their depth fused to one cloud."""
+    contradiction = quick_check(source_frames(found), str(found.folder))
     points, world_from_cam = fuse(found, FUSION_VOXEL, rules)
     return Scan(
         points,
@@ -94,7 +97,7 @@ def _scan_of_frames(found: layouts.PosedFolder, up: str | None, rules: LossRules
         _up_of_frames(points, world_from_cam) if up is None else up_from_axis(up),
         f'{found.folder}: {found.source}',
         str(found.folder),
-        found.warnings,
+        found.warnings if contradiction is None else (*found.warnings, contradiction),
         found,
     )
 

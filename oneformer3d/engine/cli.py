@@ -15,11 +15,11 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from oneformer3d.data.clouds.scale import METRES
 from oneformer3d.files.left_out import LossRules
 
 TRACEBACK_VARIABLE = 'ONEFORMER3D_TRACEBACK'
 USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError)
-UNITS = ('m', 'dm', 'cm', 'mm', 'ft', 'in')  # of ``data.clouds.scale``, which imports more
 FOLDERS = ('data_root', 'clip_store')  # options that are set wherever a config has them
 
 
@@ -182,7 +182,7 @@ def add_scan_arguments(parser: ArgumentParser) -> None:
     """What a user may know better about a cloud than its file tells, and what becomes of doubts."""
     parser.add_argument(
         '--unit',
-        choices=UNITS,
+        choices=tuple(METRES),
         help='of the coordinates of a cloud (default: metres, unless they can be nothing but '
         'another unit)',
     )
@@ -223,6 +223,8 @@ def add_recording_arguments(parser: ArgumentParser) -> None:
         metavar='"FX FY CX CY"',
         help='of the colour images in pixels, or a file (default: those in the folder)',
     )
+
+    # how many frames may be unusable
     parser.add_argument('--strict', action='store_true', help='end at the first unusable frame')
     parser.add_argument(
         '--max-lost',

@@ -1,7 +1,12 @@
 """Another library's error as part of a message of one line.
 
-Enters: an exception. Leaves: its text without line breaks.
+Enters: an exception, or what may raise one. Leaves: its text without line breaks, or a ValueError
+that names the file.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 _MAX_LENGTH = 300
 
@@ -15,3 +20,24 @@ def one_line(error: Exception) -> str:
     'EOFError'
     """
     return ' '.join(str(error).split())[:_MAX_LENGTH] or type(error).__name__
+
+
+@contextmanager
+def foreign_parser(path: str | Path, what: str) -> Iterator[None]:
+    """Turn whatever another library raises while it reads a file into one ValueError.
+
+    Damaged files make parsers raise anything: a list of what they were seen to raise was never
+    complete. So this one place catches all of it, around nothing but the library's own call.
+
+    >>> with foreign_parser('a.npy', 'array'):
+    ...     raise KeyError('magic')
+    Traceback (most recent call last):
+    ValueError: a.npy: not a readable array ('magic')
+    """
+    try:
+        yield
+    except BaseException as error:
+        # what fails inside Rust arrives as an exception of its own, which is no Exception
+        if not isinstance(error, Exception) and type(error).__module__ != 'pyo3_runtime':
+            raise
+        raise ValueError(f'{path}: not a readable {what} ({one_line(error)})') from error

@@ -38,7 +38,7 @@ def write_las(
     try:
         import laspy
     except ImportError as error:
-        raise ImportError("LAS files need laspy: pip install 'oneformer3d[las]'") from error
+        raise ImportError('LAS files need laspy: pip install "laspy[lazrs]"') from error
     if len(classification) and not 0 <= classification.min() <= classification.max() <= _MAX_CLASS:
         raise ValueError(f'{path}: LAS has classes 0 to {_MAX_CLASS}')
 

@@ -14,23 +14,12 @@ import numpy as np
 import plyfile
 
 from .atomic import atomic_path
-from .errors import one_line
+from .errors import foreign_parser
 
 _XYZ, _RGB = ('x', 'y', 'z'), ('red', 'green', 'blue')
 _BOM = b'\xef\xbb\xbf'
 _MAX_HEADER_BYTES = 1 << 16
 _END_OF_HEADER = re.compile(rb'(?m)^end_header[ \t]*(\r\n|\n|\r(?!\n))')
-# what plyfile raises on damaged files
-_BROKEN = (
-    plyfile.PlyParseError,
-    ValueError,
-    EOFError,
-    MemoryError,
-    OverflowError,
-    KeyError,
-    IndexError,
-    TypeError,
-)
 _PROPERTY_NAME = re.compile(r'[A-Za-z_][A-Za-z0-9_]*')
 
 
@@ -131,7 +120,7 @@ def read_ply_vertices(path: str | Path) -> np.ndarray:
     Raises:
         ValueError: Not a PLY file, cut short, or without vertices; names the file.
     """
-    try:
+    with foreign_parser(path, 'PLY file'):
         source = _with_plain_header(Path(path))
         # Triangle meshes map straight to memory; other polygons take plyfile's slow way.
         try:
@@ -142,8 +131,6 @@ def read_ply_vertices(path: str | Path) -> np.ndarray:
             if isinstance(source, BytesIO):
                 source.seek(0)
             ply = plyfile.PlyData.read(source)
-    except _BROKEN as error:
-        raise ValueError(f'{path}: not a readable PLY file ({one_line(error)})') from error
 
     if 'vertex' not in ply:
         raise ValueError(f'{path}: the PLY file has no element "vertex"')

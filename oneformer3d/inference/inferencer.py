@@ -27,7 +27,7 @@ from oneformer3d.data.class_tables import ClassTable, get_class_table
 from oneformer3d.data.clouds.as_scan import Scan, log_warnings
 from oneformer3d.data.scan import read_scan
 from oneformer3d.data.superpoints import superpoints_from_points
-from oneformer3d.data.upright import rotation_to_z_up
+from oneformer3d.data.upright import rotation_to_z_up, up_from_axis
 from oneformer3d.engine.cli import load_config
 from oneformer3d.fusion.encoder import BiFusionEncoder
 from oneformer3d.registry import MODELS, TRANSFORMS
@@ -134,8 +134,11 @@ class OneFormer3DInferencer:
         clock = _Clock(progress)
 
         # the network knows z as up
-        clock.start('read')
-        scan = source if isinstance(source, Scan) else log_warnings(read_scan(source, up=up))
+        if isinstance(source, Scan):
+            scan = source if up is None else replace(source, up=up_from_axis(up))
+        else:
+            clock.start('read')
+            scan = log_warnings(read_scan(source, up=up))
         points = scan.require_points()
         rotation = rotation_to_z_up(scan.up)
         upright = points[:, :3] @ rotation.T.astype(np.float32)  # (N, 3)
@@ -187,6 +190,7 @@ class OneFormer3DInferencer:
             info=info,
             views=() if images is None else images.frames,
             warnings=scan.warnings,
+            origin=scan.origin,
         )
 
     @property

@@ -6,6 +6,7 @@ that answers texts without a network, and its file (2 bytes per point, half-prec
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ class SceneIndex:
         _check_range('mask_of_point', self.mask_of_point, NO_MASK, num_masks)
         _check_range('views.view', self.views.view, NO_VIEW, len(self.frames))
 
-    @property
+    @cached_property
     def directions(self) -> NDArray[np.float32]:
         """What tells the masks apart: (K, D) unit vectors without what they have in common.
 

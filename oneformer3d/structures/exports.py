@@ -44,6 +44,7 @@ def coco_instances(
     categories: list[Json] = [
         {'id': int(number), 'name': name} for name, number in zip(class_names, class_ids)
     ]
+
     annotations: list[Json] = [
         {
             'id': row,

@@ -105,7 +105,8 @@ class Segmentation:
     """A segmented scan.
 
     Attributes:
-        points: (N, 6) float32 xyz in metres in the scan's own coordinates, rgb 0–255.
+        points: (N, 6) float32 xyz in metres, rgb 0–255; ``xyz + origin`` are the scan's own
+            coordinates.
         semantic: (N,) int64 class 0…C−1.
         panoptic: (N,) int64 segment: the class for stuff, above the last stuff class for things.
         panoptic_semantic: (N,) int64 class of that segment.
@@ -118,6 +119,7 @@ class Segmentation:
         info: how it was made.
         views: names of the images that the network saw.
         warnings: what was doubtful about the scan.
+        origin: (3,) float64 metres that were subtracted from its coordinates.
     """
 
     points: np.ndarray
@@ -132,6 +134,7 @@ class Segmentation:
     info: SegmentationInfo = SegmentationInfo()
     views: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    origin: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
     @classmethod
     def load(cls, out_dir: str | Path) -> 'Segmentation':
@@ -169,6 +172,7 @@ class Segmentation:
             SegmentationInfo(**settings),
             tuple(summary['views']),
             tuple(summary['warnings']),
+            arrays['origin'],
         )
 
     @property
@@ -262,9 +266,13 @@ class Segmentation:
         write_glb(path, parts)
 
     def to_json(self, path: str | Path) -> None:
-        """Write ``num_points``, ``upright_from_scan`` and what ``exports.coco_instances`` says."""
+        """Write the number of points, rotation and origin, and ``exports.coco_instances``."""
         rotation: list[Json] = [rounded(row, 6) for row in self.upright_from_scan]
-        header: dict[str, Json] = {'num_points': len(self.points), 'upright_from_scan': rotation}
+        header: dict[str, Json] = {
+            'num_points': len(self.points),
+            'upright_from_scan': rotation,
+            'origin': self.origin.tolist(),
+        }
         content = coco_instances(
             self.instances, self.class_names, self.class_ids, self.upright_from_scan
         )
@@ -275,13 +283,16 @@ class Segmentation:
         write_submission(folder, scene, self.instances, self.semantic, self.class_ids)
 
     def to_las(self, path: str | Path) -> None:
-        """Write LAS: ``classification`` is the class 0…C−1, extra dimensions the instances.
+        """Write LAS in the scan's own coordinates.
+
+        ``classification`` is the class 0…C−1, extra dimensions are the instances.
 
         Raises:
             ImportError: laspy is not installed.
         """
         labels = {'instance': self.instance, 'panoptic': self.panoptic}
-        write_las(path, self.points[:, :3], self.rgb, self.semantic, labels)
+        world = self.points[:, :3].astype(np.float64) + self.origin
+        write_las(path, world, self.rgb, self.semantic, labels)
 
     def picture(self, camera: str = 'dollhouse', size: tuple[int, int] = (480, 640)) -> np.ndarray:
         """Input | semantic | instances | panoptic as one image (H', W', 3) uint8.
@@ -307,7 +318,7 @@ class Segmentation:
               ``np.unpackbits(instance_masks, axis=1, count=N).astype(bool)``
             - ``instance_classes`` (K,) int64, ``instance_scores`` (K,) float32
             - ``class_names`` (C,) str, ``class_ids`` (C,) int64, ``palette`` (C, 3) uint8
-            - ``upright_from_scan`` (3, 3) float32
+            - ``upright_from_scan`` (3, 3) float32, ``origin`` (3,) float64 metres
         """
         # one bit a point: K full masks would be eight times as large
         packed = [np.packbits(instance.mask) for instance in self.instances]
@@ -326,6 +337,7 @@ class Segmentation:
             'class_ids': np.array(self.class_ids, dtype=np.int64),
             'palette': self.palette,
             'upright_from_scan': self.upright_from_scan,
+            'origin': self.origin,
         }
 
     def summary(self) -> dict[str, Json]:
@@ -347,6 +359,7 @@ class Segmentation:
         return {
             'input': info.pop('source'),
             'up': rounded(self.up, 4),
+            'origin': self.origin.tolist(),
             'num_points': len(self.points),
             'num_views': len(self.views),
             'points_per_class': {self.class_names[k]: int(counts[k]) for k in frequent},

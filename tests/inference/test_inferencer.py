@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from oneformer3d.data.scan import read_scan
 from oneformer3d.inference.inferencer import OneFormer3DInferencer, model_voxel_size
 from oneformer3d.registry import MODELS
 from oneformer3d.structures import Segmentation
@@ -231,3 +232,28 @@ def test_real_segmentor_agrees_with_its_own_predict(files, tmp_path: Path) -> No
     for members, mask in zip(members_of(result), masks[own], strict=True):
         np.testing.assert_array_equal(members, np.flatnonzero(mask))
     np.testing.assert_array_equal(labels_of(result), expected.instance_labels[own] + 2)
+
+
+def test_a_scan_may_be_read_before_and_its_up_is_stated_later(files) -> None:
+    inferencer, cloud = OneFormer3DInferencer(*files), two_block_scene()
+    far = cloud + np.array([400_000, 5_800_000, 0, 0, 0, 0])
+    scan = read_scan(far)
+    result = inferencer(scan)
+    np.testing.assert_array_equal(result.origin, scan.origin)
+    assert scan.origin[0] > 390_000
+    assert result.warnings == scan.warnings != ()
+    assert 'read' not in result.info.seconds
+
+    direct = inferencer(cloud, up='x')
+    later = inferencer(read_scan(cloud), up='x')
+    assert later.up.tolist() == direct.up.tolist() == [1, 0, 0]
+    np.testing.assert_array_equal(later.semantic, direct.semantic)
+
+
+def test_outliers_far_away_change_no_label(files) -> None:
+    inferencer, cloud = OneFormer3DInferencer(*files), two_block_scene()
+    strays = np.random.default_rng(0).uniform(40, 90, (30, 6)).astype(np.float32)
+    clean, result = inferencer(cloud), inferencer(np.concatenate([cloud, strays]))
+    assert (clean.info.num_isolated, result.info.num_isolated) == (0, 30)
+    np.testing.assert_array_equal(result.semantic[: len(cloud)], clean.semantic)
+    np.testing.assert_array_equal(result.instance[: len(cloud)], clean.instance)

@@ -222,3 +222,16 @@ def test_bad_requests(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='0 to 255'):
         replace(result, semantic=result.semantic + 300).to_las(tmp_path / 'a.las')
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_origin_comes_back_and_las_has_the_scans_own_coordinates(tmp_path: Path) -> None:
+    origin = np.array([389012.0, 5819321.0, 34.0])
+    result = replace(small_segmentation(), origin=origin)
+    result.save(tmp_path, extras=('las',), size=SIZE)
+
+    np.testing.assert_array_equal(Segmentation.load(tmp_path).origin, origin)
+    np.testing.assert_allclose(
+        laspy.read(tmp_path / 'scan.las').xyz, result.points[:, :3] + origin, atol=2e-4
+    )
+    for name in ('summary.json', 'instances.json'):
+        assert json.loads((tmp_path / name).read_text())['origin'] == origin.tolist()

@@ -5,28 +5,16 @@ Enters: a file, perhaps with the names of its columns. Leaves: a ``CloudFile``. 
 
 from collections.abc import Sequence
 from pathlib import Path
-from tokenize import TokenError
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oneformer3d.files.errors import one_line
+from oneformer3d.files.errors import foreign_parser
 
 from .colors import look_like_colors
 from .record import CloudFile, find_colors, find_columns
 
 _FLOAT = 4  # bytes
-# What numpy's reader of a damaged header may raise beside ValueError.
-_BROKEN = (
-    ValueError,
-    EOFError,
-    OSError,
-    SyntaxError,
-    OverflowError,
-    MemoryError,
-    TypeError,
-    TokenError,
-)
 
 
 def read_npy(path: Path, columns: Sequence[str] | None = None) -> CloudFile:
@@ -35,11 +23,9 @@ def read_npy(path: Path, columns: Sequence[str] | None = None) -> CloudFile:
     Raises:
         ValueError: not a readable array of real numbers, or columns that nothing names.
     """
-    try:
-        # mapped, so that a header which promises more than the file holds cannot claim memory
+    # mapped, so that a header which promises more than the file holds cannot claim memory
+    with foreign_parser(path, '.npy array'):
         points = np.load(path, mmap_mode='r', allow_pickle=False)
-    except _BROKEN as error:
-        raise ValueError(f'{path}: not a readable .npy array ({one_line(error)})') from error
     if not isinstance(points, np.ndarray) or points.dtype.kind not in 'fiu':
         raise ValueError(f'{path}: expected an array of real numbers')
     if points.ndim != 2:

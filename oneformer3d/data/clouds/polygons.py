@@ -10,7 +10,7 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from oneformer3d.files.errors import one_line
+from oneformer3d.files.errors import foreign_parser
 from oneformer3d.files.pcd import read_pcd
 from oneformer3d.files.ply import read_ply_vertices
 
@@ -61,12 +61,9 @@ def read_mesh(path: Path) -> CloudFile:
     Raises:
         ValueError: not a readable mesh, or one without a surface.
     """
-    try:
-        scene = trimesh.load_scene(path)
-        mesh = scene.to_mesh()
+    with foreign_parser(path, 'mesh'):
+        mesh = trimesh.load_scene(path).to_mesh()
         has_surface = len(mesh.faces) > 0 and np.isfinite(mesh.area) and mesh.area > 0
-    except Exception as error:  # a foreign parser of eight formats raises anything
-        raise ValueError(f'{path}: not a readable mesh ({one_line(error)})') from error
     if not has_surface:
         raise ValueError(f'{path}: the mesh has no surface')
 

@@ -19,6 +19,7 @@ _FINE_COORDINATE = 1024.0
 _EXTENT = (0.05, 500.0)
 _SPACING = (0.0002, 0.2)
 _NUM_SAMPLES = 2000
+_LARGE = 60.0  # no room is longer: what is needs a second look
 _MIN_POINTS = 100  # fewer say nothing about their unit
 
 
@@ -82,9 +83,12 @@ def _guess_unit(xyz: NDArray[np.float64], name: str) -> tuple[str, tuple[str, ..
         return 'm', ()
     # a few stray points do not make a scan larger
     low, high = np.percentile(xyz, (0.5, 99.5), axis=0)
-    extent, spacing = float((high - low).max()), _median_spacing(xyz)
+    extent = float((high - low).max())
+    if _EXTENT[0] <= extent <= _LARGE or extent == 0:
+        return 'm', ()
+    spacing = _median_spacing(xyz)
     plausible = [unit for unit in ('m', *_GUESSED) if _fits(extent, spacing, METRES[unit])]
-    if 'm' in plausible or extent == 0:
+    if 'm' in plausible:
         return 'm', ()
 
     shape = ' x '.join(f'{side:.3g}' for side in high - low)

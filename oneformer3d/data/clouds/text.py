@@ -20,7 +20,7 @@ from .record import CloudFile, find_colors, find_columns
 SUFFIXES = ('.txt', '.xyz', '.pts', '.csv', '.asc')
 _COMMENT = ('#', '//', '%', ';')
 _MAX_HEADER_LINES = 32
-_SAMPLE_LINES = 50
+_HEADER_BYTES = 1 << 16
 _BOM = b'\xef\xbb\xbf'
 
 
@@ -34,14 +34,14 @@ def read_text_cloud(path: Path) -> CloudFile:
         ValueError: no table of numbers with three columns or more; names the file.
     """
     content = path.read_bytes().removeprefix(_BOM)
-    lines = content.splitlines(keepends=True)
-    start, names = _find_table(lines[:_MAX_HEADER_LINES])
+    head = content[:_HEADER_BYTES].splitlines(keepends=True)[:_MAX_HEADER_LINES]
+    start, names = _find_table(head)
     if start is None:
         raise ValueError(f'{path}: none of its first lines holds three numbers')
 
-    sample = lines[start : start + _SAMPLE_LINES]
-    delimiter = next((d for d in (';', ',') if d.encode() in sample[0]), None)
-    body = b''.join(lines[start:])
+    first_line = head[start]
+    delimiter = next((mark for mark in (';', ',') if mark.encode() in first_line), None)
+    body = memoryview(content)[sum(map(len, head[:start])) :]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', UserWarning)  # of empty lines at the end

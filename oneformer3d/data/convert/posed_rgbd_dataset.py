@@ -17,6 +17,8 @@ from tqdm import tqdm
 from oneformer3d.files.left_out import LossRules
 from oneformer3d.files.names import safe_scene_name, validate_scene_name
 
+from ..doctor.frames import source_frames
+from ..doctor.quick import quick_check
 from ..fuse_rgbd import fuse_posed_rgbd
 from ..layouts import LAYOUTS, PosedFrame
 from ..layouts.cameras import parse_intrinsics
@@ -170,6 +172,10 @@ def convert_sequence(
         intrinsics=options.intrinsics,
         rules=options.rules,
     )
+    contradiction = quick_check(source_frames(sequence), str(folder))
+    if contradiction is not None:
+        MMLogger.get_current_instance().warning(contradiction)
+
     common, names = common_camera(sequence.frames), _scene_names(sequence.frames)
     upright_from_world = np.eye(4)
     with view_writer(out, scene) as views:

@@ -301,6 +301,7 @@ def _reasons(
     if after.coverage < _LEAST_COVERAGE or not len(after.pairs):
         yield 'hardly any two frames see the same: either they do not, or the poses are wrong'
         return
+
     num_finite = len(recording.frames) - recording.num_lost
     if recording.num_not_rigid > _MAX_NOT_RIGID * num_finite:
         yield f'{recording.num_not_rigid} of {num_finite} poses are no rigid motions (rounded?)'
@@ -309,12 +310,14 @@ def _reasons(
             f'{outliers.sum()} of {len(outliers)} frames contradict the others: '
             'are two recordings mixed?'
         )
+
     start, ratio = find_jump(after)
     if ratio < _JUMP:
         yield (
             f'frames before {recording.names[start]} contradict those from there on '
             f'({ratio:.0%} of the agreement within each part): poses jump there'
         )
+
     if after.agreement < LEAST_AGREEMENT:
         yield f'depth agrees in {after.agreement:.0%} of what two frames both see'
     if after.share_reached < LEAST_REACHED:
@@ -348,6 +351,7 @@ def describe(diagnosis: Diagnosis) -> str:
         f'depth agrees: {before.agreement:.1%} as it is, {before.reachable:.1%} with every pair '
         'aligned by itself',
     ]
+
     if diagnosis.verdict != SOUND:
         lines.append(f'after the fixes: {after.agreement:.1%}, aligned {after.reachable:.1%}')
     lines.append(
@@ -356,6 +360,7 @@ def describe(diagnosis: Diagnosis) -> str:
         if len(after.pairs)
         else 'no pairs to align'
     )
+
     lines += ['', f'verdict: {diagnosis.verdict}']
     lines += [f'because: {reason}' for reason in diagnosis.reasons]
     lines += [f'fix: {text}' for text in diagnosis.fixes]

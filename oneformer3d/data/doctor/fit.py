@@ -82,11 +82,14 @@ def assess(
     kept = reading.valid if keep is None else reading.valid & keep
     pairs = all_pairs(len(recording.chosen))
     everything = compare(arrays, reading, pairs[kept[pairs].all(axis=1)], num_pixels)
+
+    # pairs that overlap, as they are and each aligned by itself
     pairs = everything.pairs[everything.testable > _LEAST_OVERLAP * everything.num_pixels]
     before = compare(arrays, reading, pairs, num_pixels)
     motions = align_pairs(arrays, reading, pairs, num_pixels)
     after = compare(arrays, reading, pairs, num_pixels, motions)
     length, angle = motion_size(motions)
+
     return Fit(
         changes=tuple(changes),
         everything=everything,

@@ -67,10 +67,12 @@ def list_scannetpp(folder: Path) -> Listing | None:
     path = folder / 'pose_intrinsic_imu.json'
     if not path.is_file():
         return None
+
     colors = subfolders(folder, ('rgb', 'color', 'images'))
     depths = subfolders(folder, ('depth',))
     images = {p.stem: p for d in colors[:1] for p in with_suffix(d, COLOR_SUFFIXES)}
     depth = {p.stem: p for d in depths[:1] for p in with_suffix(d, DEPTH_SUFFIXES)}
+
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
         names = in_order(content.keys() & images.keys())

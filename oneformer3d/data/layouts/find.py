@@ -292,6 +292,8 @@ def _with_y_down(frames: list[PosedFrame]) -> tuple[list[PosedFrame], tuple[str,
     num_mirrored = sum(frame.K[1, 1] < 0 for frame in frames)
     if not num_mirrored:
         return frames, ()
+
+    # K's y axis is turned, and with it y of the camera and of the world
     flip = np.diag([1.0, -1.0, 1.0])
     turned = [
         frame
@@ -306,6 +308,7 @@ def _with_y_down(frames: list[PosedFrame]) -> tuple[list[PosedFrame], tuple[str,
         )
         for frame in frames
     ]
+
     return turned, (
         f'fy < 0: y of the intrinsics and of the poses is mirrored ({num_mirrored} frames)',
     )

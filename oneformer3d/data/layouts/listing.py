@@ -93,11 +93,12 @@ def files_side_by_side(folder: Path) -> FilesByFrame:
     """Of one folder: by the role in their names, else ``N.jpg`` colour, ``N.png`` depth."""
     named, plain = FilesByFrame(where='files named for their role'), FilesByFrame()
     plain.where = 'files of one name'
+    of_role = {'color': named.color, 'depth': named.depth, 'pose': named.pose}
     for path in with_suffix(folder, (*COLOR_SUFFIXES, *DEPTH_SUFFIXES, '.txt')):
         role, name = role_of(path), frame_name(path)
         if role is not None:
             if is_of_role(path, role):
-                getattr(named, role)[name] = path
+                of_role[role][name] = path
         elif '.' in path.stem and not _NUMBER.fullmatch(path.stem):
             continue  # label pictures and cameras beside the frames
         elif path.suffix.lower() == '.txt':

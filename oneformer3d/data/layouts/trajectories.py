@@ -226,6 +226,7 @@ def _frames_by_order(
         warnings = (
             f'{num_poses} poses for {len(names)} frames: each has the pose of its number, from 0',
         )
+
     frames = tuple(
         ListedFrame(name, files.color.get(name), files.depth.get(name), pose_of[name])
         for name in names

@@ -194,6 +194,11 @@ def written(folder, room):
         f'FIELDS x y z r g b\nSIZE 4 4 4 4 4 4\nTYPE F F F F F F\nPOINTS {COUNT}\nDATA binary\n'
     )
     (folder / 'a.pcd').write_bytes(header.encode() + table.astype('<f4').tobytes())
+    laspy = pytest.importorskip('laspy')
+    las = laspy.LasData(laspy.LasHeader(point_format=3, version='1.2'))
+    las.x, las.y, las.z = xyz.T
+    las.write(str(folder / 'a.las'))
+    las.write(str(folder / 'a.laz'))
     for suffix in ('glb', 'obj', 'stl', 'off'):
         trimesh.creation.box((2, 3, 1)).export(folder / f'a.{suffix}')
     return sorted(folder.iterdir())
