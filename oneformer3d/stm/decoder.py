@@ -7,9 +7,10 @@ Letters: B clips, T frames, N queries, D their width, T' frames of a box (1 wher
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .boxes import whole_image
+from .boxes import clip_sizes, whole_images
 from .sampling import level_table
 from .stage import AMStage, StageOutput, check_frames
 
@@ -95,12 +96,17 @@ class STMDecoder(nn.Module):
             for _ in range(num_stages)
         )
 
-    def forward(self, features: Sequence[Tensor], image_size: tuple[int, int]) -> list[StageOutput]:
+    def forward(
+        self, features: Sequence[Tensor], whwh: Tensor | tuple[int, int]
+    ) -> list[StageOutput]:
         """Decode a batch of clips; the boxes start as the whole image.
 
         Args:
-            features: maps (B, C, T, h, w), one for each stride.
-            image_size: (H, W) of the frames.
+            features: maps (B, C, T', h, w), one for each stride. Clips of smaller frames are
+                padded at the right and bottom. Where boxes are shared and T' is not
+                ``temporal_points``, the maps are brought to so many frames, linearly in time.
+            whwh: (B, 4) width, height, width, height of the frames of each clip in pixels, without
+                padding; or the (H, W) that all share.
 
         Returns:
             The output of each stage, the last one last.
@@ -115,12 +121,14 @@ class STMDecoder(nn.Module):
             )
 
         shared = self.num_box_frames == 1
+        if shared:
+            features = [resample_frames(x, self.temporal_points) for x in features]
         table = level_table(features, self.featmap_strides, self.n_groups, shared)
 
         # every query starts as the whole image
         batch_size = features[0].shape[0]
-        box = whole_image(image_size).to(features[0])
-        xyzr = box.expand(batch_size, len(self.init_spatial.weight), self.num_box_frames, 4)
+        boxes = whole_images(clip_sizes(whwh, batch_size)).to(features[0])[:, None, None]
+        xyzr = boxes.expand(-1, len(self.init_spatial.weight), self.num_box_frames, -1)
         check_frames(table.num_frames, self.temporal_points, xyzr)  # (B, N, T', 4)
         spatial = self.input_norm(self.init_spatial.weight).expand(batch_size, -1, -1)
         temporal = self.input_norm(self.init_temporal.weight).expand(batch_size, -1, -1)
@@ -132,22 +140,45 @@ class STMDecoder(nn.Module):
         return outputs
 
 
+def resample_frames(maps: Tensor, num_frames: int) -> Tensor:
+    """Maps (B, C, T, h, w) at ``num_frames`` moments evenly spread over the clip.
+
+    Example:
+        >>> resample_frames(torch.arange(4.0).reshape(1, 1, 4, 1, 1), 2).flatten()
+        tensor([0.5000, 2.5000])
+    """
+    if maps.shape[2] == num_frames:
+        return maps
+    rows = maps.flatten(3).permute(0, 1, 3, 2).flatten(1, 2)  # (B, C·h·w, T)
+    rows = F.interpolate(rows, size=num_frames, mode='linear', align_corners=False)
+    rows = rows.unflatten(1, (maps.shape[1], -1)).transpose(2, 3)
+    return rows.unflatten(3, tuple(maps.shape[3:]))
+
+
 def num_parameters(module: nn.Module) -> int:
     """Numbers in all parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 @torch.no_grad()
-def detections(output: StageOutput, score_thr: float = 0.5) -> list[tuple[Tensor, Tensor, Tensor]]:
+def detections(
+    output: StageOutput, score_thr: float = 0.6, at_least: int = 3
+) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Per clip boxes (K, T', 4) as x, y, z, r, scores (K,) and action probabilities (K, actions).
+
+    As STMixer chooses persons: all that are sure, and where none is, the best few.
 
     Args:
         output: of a stage.
         score_thr: least probability of not being background.
+        at_least: boxes of a clip without any that is sure.
     """
-    scores = 1 - output.cls_logits.softmax(-1)[..., -1]
+    scores = 1 - output.cls_logits.softmax(-1)[..., -1]  # (B, N)
     actions = output.action_logits.sigmoid()
     keep = scores >= score_thr
+    best = scores.topk(min(at_least, scores.shape[1]), dim=1).indices
+    few = torch.zeros_like(keep).scatter(1, best, True)
+    keep = torch.where(keep.any(1, keepdim=True), keep, few)
     return [
         (xyzr[k], score[k], action[k])
         for xyzr, score, action, k in zip(output.xyzr, scores, actions, keep)

@@ -15,7 +15,7 @@ from torchvision.ops import generalized_box_iou, generalized_box_iou_loss
 
 from oneformer3d.lifting.shapes import expect_shape
 
-from .boxes import xyxy_from_xyzr
+from .boxes import clip_sizes, xyxy_from_xyzr
 from .stage import StageOutput
 
 
@@ -59,7 +59,7 @@ class TubeLossWeights:
 def tube_losses(
     outputs: Sequence[StageOutput],
     targets: Sequence[Tubes],
-    image_size: tuple[int, int],
+    whwh: Tensor | tuple[int, int],
     weights: TubeLossWeights | None = None,
 ) -> dict[str, Tensor]:
     """Weighted terms ``stage{i}.loss_{cls, l1, giou, action}``.
@@ -70,7 +70,7 @@ def tube_losses(
     Args:
         outputs: of all stages.
         targets: of each clip.
-        image_size: (H, W).
+        whwh: (B, 4) width, height, width, height of each clip, or the (H, W) that all share.
         weights: of the terms.
 
     Raises:
@@ -81,7 +81,7 @@ def tube_losses(
     for i, output in enumerate(outputs):
         if len(targets) != len(output.xyzr):
             raise ValueError(f'{len(output.xyzr)} clips but {len(targets)} targets')
-        for name, value in _stage_losses(output, targets, image_size, weights).items():
+        for name, value in _stage_losses(output, targets, whwh, weights).items():
             losses[f'stage{i}.loss_{name}'] = value
     return losses
 
@@ -89,16 +89,16 @@ def tube_losses(
 def match_tubes(
     output: StageOutput,
     targets: Sequence[Tubes],
-    image_size: tuple[int, int],
+    whwh: Tensor | tuple[int, int],
     weights: TubeLossWeights,
 ) -> list[tuple[Tensor, Tensor]]:
     """Per clip the matched queries and their tubes, at least total cost (Carion et al., DETR)."""
     matches = []
+    sizes = clip_sizes(whwh, len(targets)).to(output.xyzr)
     with torch.no_grad():
-        for logits, xyzr, target in zip(output.cls_logits, output.xyzr, targets):
+        for logits, xyzr, target, scale in zip(output.cls_logits, output.xyzr, targets, sizes):
             boxes = xyxy_from_xyzr(xyzr)
             _check_frames(boxes, target)
-            scale = _scale(boxes, image_size)
 
             # cost (N, I) = - p(class) + L1 - GIoU, weighted
             cost = -weights.cls * logits.softmax(-1)[:, target.labels]
@@ -121,10 +121,10 @@ def match_tubes(
 def _stage_losses(
     output: StageOutput,
     targets: Sequence[Tubes],
-    image_size: tuple[int, int],
+    whwh: Tensor | tuple[int, int],
     weights: TubeLossWeights,
 ) -> dict[str, Tensor]:
-    matches = match_tubes(output, targets, image_size, weights)
+    matches = match_tubes(output, targets, whwh, weights)
     num_classes = output.cls_logits.shape[-1]
     labels = torch.full(output.cls_logits.shape[:2], num_classes - 1, device=output.xyzr.device)
     for i, ((rows, columns), target) in enumerate(zip(matches, targets)):
@@ -141,7 +141,7 @@ def _stage_losses(
     actions = torch.cat([t.actions[columns] for t, (_, columns) in zip(targets, matches)])
     logits = output.action_logits[clip, query]
 
-    l1 = (boxes - wanted).abs() / _scale(boxes, image_size)
+    l1 = (boxes - wanted).abs() / clip_sizes(whwh, len(targets)).to(boxes)[clip, None]
     giou = generalized_box_iou_loss(boxes.flatten(0, 1), wanted.flatten(0, 1), reduction='none')
     action = F.binary_cross_entropy_with_logits(logits, actions.to(logits), reduction='none')
 
@@ -152,11 +152,6 @@ def _stage_losses(
         'giou': weights.giou * giou.sum() / (count * boxes.shape[1]),
         'action': weights.action * action.mean(-1).sum() / count,
     }
-
-
-def _scale(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-    height, width = image_size
-    return boxes.new_tensor([width, height, width, height])
 
 
 def _check_frames(boxes: Tensor, target: Tubes) -> None:

@@ -6,9 +6,10 @@ import torch
 from oneformer3d.stm.boxes import (
     box_embedding,
     check_boxes,
+    clip_sizes,
     log_iof,
     refine_xyzr,
-    whole_image,
+    whole_images,
     xyxy_from_xyzr,
     xyzr_from_xyxy,
 )
@@ -30,11 +31,29 @@ def test_offsets_of_half_a_box_are_its_corners():
     torch.testing.assert_close(points[:, 2], torch.stack((level, level + 1)))
 
 
-def test_whole_image():
-    box = xyxy_from_xyzr(whole_image((30, 40)))
-    torch.testing.assert_close(box, torch.tensor([0.0, 0.0, 40.0, 30.0]), rtol=1e-5, atol=1e-4)
-    with pytest.raises(ValueError, match='image size'):
-        whole_image((0, 3))
+def test_whole_images():
+    sizes = clip_sizes((30, 40), 2)
+    assert sizes.tolist() == [[40, 30, 40, 30]] * 2
+    mixed = clip_sizes(torch.tensor([[40.0, 30, 40, 30], [7, 9, 7, 9]]), 2)
+    boxes = xyxy_from_xyzr(whole_images(mixed))
+    torch.testing.assert_close(boxes, torch.tensor([[0.0, 0, 40, 30], [0, 0, 7, 9]]))
+    with pytest.raises(ValueError, match='image size must be positive'):
+        clip_sizes((0, 3), 1)
+    with pytest.raises(ValueError, match='whwh: expected'):
+        clip_sizes(torch.ones(3, 4), 2)
+
+
+def test_overlap_and_embedding_carry_no_gradient():
+    touching = torch.tensor([[0.0, 0, 10, 10], [9.9999, 0, 20, 10]])
+    xyzr = xyzr_from_xyxy(touching)[None, :, None].requires_grad_()
+    assert not log_iof(xyzr).requires_grad
+    assert not box_embedding(xyzr, 16).requires_grad
+
+
+def test_the_embedding_turns_slowly_over_an_image():
+    """Its fastest sinusoid turns by a radian in 1000 pixels, as the boxes' normal size says."""
+    near = box_embedding(torch.tensor([[0.0, 0, 3, 0], [1, 0, 3, 0]]), 16)
+    torch.testing.assert_close(near[1, 0] - near[0, 0], torch.tensor(0.001), atol=1e-6, rtol=0)
 
 
 def test_refinement_moves_by_the_scale():
@@ -55,7 +74,7 @@ def test_overlap_is_a_share_of_the_own_box():
 
 
 def test_embedding_tells_boxes_apart():
-    boxes = torch.rand(4, 4) * 10
+    boxes = torch.rand(4, 4) * torch.tensor([1000.0, 1000.0, 10.0, 10.0])
     embedded = box_embedding(boxes, 32)
     assert embedded.shape == (4, 32)
     assert (torch.cdist(embedded, embedded) + 9 * torch.eye(4) > 0.1).all()

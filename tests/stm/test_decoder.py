@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from oneformer3d.stm.boxes import whole_image
-from oneformer3d.stm.decoder import STMDecoder, detections, num_parameters
+from oneformer3d.stm.boxes import clip_sizes, whole_images
+from oneformer3d.stm.decoder import STMDecoder, detections, num_parameters, resample_frames
 from oneformer3d.stm.stage import AdaptiveSTSamplingMixing, AMStage, BoxAttention
 
 SETTINGS = {
@@ -52,7 +52,7 @@ def test_boxes_start_as_the_whole_image_and_shapes():
     for output in outputs:
         assert output.cls_logits.shape == (2, 5, 3)
         assert output.action_logits.shape == (2, 5, 4)
-        expected = whole_image((16, 24)).expand(2, 5, 1, 4)
+        expected = whole_images(clip_sizes((16, 24), 2))[:, None, None].expand(2, 5, 1, 4)
         torch.testing.assert_close(output.xyzr, expected)  # the box heads start at zero
         prior = output.action_logits.sigmoid().mean()
         assert 0.003 < prior < 0.03
@@ -125,9 +125,44 @@ def test_detections():
     logits[..., -1] = 9.0
     logits[0, 3, 0] = 20.0
     found = detections(output._replace(cls_logits=logits))
-    assert [len(boxes) for boxes, _, _ in found] == [1, 0]
+    assert [len(boxes) for boxes, _, _ in found] == [1, 3]  # none is sure: the best three
     assert float(found[0][1]) > 0.99
     assert found[0][2].shape == (1, 4)
+
+
+def test_a_batch_of_clips_of_different_sizes_is_the_clips_alone():
+    """A padded clip in a batch is decoded as it is on a canvas of its own."""
+    decoder = STMDecoder(**SETTINGS).eval()
+    randomise(decoder)
+    large, small = maps(), [x[:1, ..., :2, :4] for x in maps()]
+    sizes = torch.tensor([[24.0, 16.0, 24.0, 16.0], [13.0, 7.0, 13.0, 7.0]])
+    padded = [x.clone() for x in large]
+    for x in padded:
+        x[1] = 0
+    padded[0][1, ..., :2, :4] = small[0][0]
+    padded[1][1, ..., :1, :2] = small[1][0, ..., :1, :2]
+    together = decoder(padded, sizes)[-1]
+    for i in range(2):
+        alone = decoder([x[i : i + 1] for x in padded], sizes[i : i + 1])[-1]
+        torch.testing.assert_close(together.xyzr[i], alone.xyzr[0], atol=1e-4, rtol=1e-4)
+    first = decoder([x[:1] for x in padded], (16, 24))[-1]
+    torch.testing.assert_close(first.xyzr[0], together.xyzr[0], atol=1e-4, rtol=1e-4)
+    starts = whole_images(sizes)
+    assert not torch.equal(starts[0], starts[1])
+
+
+def test_other_numbers_of_frames_are_brought_to_the_decoders():
+    """Maps that are linear in time are read at evenly spread moments; equal frames stay equal."""
+    ramp = torch.arange(8.0).reshape(1, 1, 8, 1, 1).expand(2, 3, 8, 4, 5)
+    torch.testing.assert_close(
+        resample_frames(ramp, 4)[0, 0, :, 0, 0], torch.tensor([0.5, 2.5, 4.5, 6.5])
+    )
+    decoder = STMDecoder(**SETTINGS).eval()
+    randomise(decoder)
+    still = [x[:, :, :1] for x in maps()]
+    three = decoder([x.expand(-1, -1, 3, -1, -1) for x in still], (16, 24))[-1]
+    five = decoder([x.expand(-1, -1, 5, -1, -1) for x in still], (16, 24))[-1]
+    torch.testing.assert_close(three.action_logits, five.action_logits, atol=1e-4, rtol=1e-4)
 
 
 def test_wrong_input_is_named():
@@ -135,7 +170,7 @@ def test_wrong_input_is_named():
     with pytest.raises(ValueError, match=r'strides \(4, 8\), got 1 maps'):
         decoder(maps()[:1], (16, 24))
     with pytest.raises(ValueError, match='made for 3 frames, got maps of 2'):
-        decoder(maps(frames=2), (16, 24))
+        STMDecoder(**SETTINGS, per_frame_boxes=True)(maps(frames=2), (16, 24))
     with pytest.raises(ValueError, match='2 groups do not divide 15 channels'):
         decoder(maps(channels=15), (16, 24))
     with pytest.raises(ValueError, match='image size'):
