@@ -26,6 +26,7 @@ from oneformer3d.fields.asking.answers import (
     encode_phrases,
     write_classes,
     write_features,
+    write_observed,
     write_relevancy,
 )
 from oneformer3d.fields.asking.pictures import draw_views, surface_points, write_turntable
@@ -47,6 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--negatives', nargs='+', default=list(CANONICAL_PHRASES))
     parser.add_argument('--weights', help='of the CLIP whose language the field learnt')
     parser.add_argument('--model', default='ViT-B-16', help='of the weights (%(default)s)')
+    parser.add_argument('--temperature', type=float, default=0.1, help='of it (%(default)s)')
     parser.add_argument('--threshold', type=float, default=0.5, help='of relevancy (%(default)s)')
 
     # what is written
@@ -70,15 +72,15 @@ def main(argv: list[str] | None = None) -> None:
 
     out, text = Path(args.out), None
     points = surface_points(fitted) if args.points is None else read_xyz(args.points)
-    if fitted.class_names:
-        print(f'observed {write_classes(out, fitted, points):.1%} of the points')
+    write = write_classes if fitted.class_names else write_observed
+    print(f'observed {write(out, fitted, points):.1%} of the points')
     if args.features:
         write_features(out, fitted, points)
     if args.text is not None:
         text = encode_phrases(
             args.field, fitted, args.text, args.negatives, args.model, args.weights
         )
-        rows = write_relevancy(out, fitted, points, text, args.threshold)
+        rows = write_relevancy(out, fitted, points, text, args.threshold, args.temperature)
         for phrase, highest, share in rows:
             print(f'{phrase:24s} highest relevancy {highest:.3f}, points {share:.1%}')
     draw(fitted, args, out, text)

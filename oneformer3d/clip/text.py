@@ -22,6 +22,7 @@ PROMPT_TEMPLATES = (
     'a {} in a room',
     'there is a {} in the scene',
 )
+_ARTICLES = ('a', 'an', 'the')
 CANONICAL_PHRASES = ('object', 'things', 'stuff', 'texture')
 
 
@@ -47,9 +48,23 @@ def encode_text(
         if template.count('{}') != 1:
             raise ValueError(f'templates: expected one {{}} in {template!r}')
 
-    sentences = [template.replace('{}', prompt) for prompt in prompts for template in templates]
+    sentences = [fill_template(template, prompt) for prompt in prompts for template in templates]
     vectors = F.normalize(clip.encode_text(tokenize(clip, sentences)).float(), dim=-1)  # (T·S, D)
     return F.normalize(vectors.unflatten(0, (len(prompts), len(templates))).mean(1), dim=-1)
+
+
+def fill_template(template: str, prompt: str) -> str:
+    """The sentence of a prompt; an article of its own gives way to the template's.
+
+    Example:
+        >>> fill_template('a photo of the {}', 'a chair'), fill_template('{}', 'a chair')
+        ('a photo of the chair', 'a chair')
+    """
+    before = template.partition('{}')[0].split()
+    first, _, rest = prompt.partition(' ')
+    if rest and before and before[-1].lower() in _ARTICLES and first.lower() in _ARTICLES:
+        prompt = rest
+    return template.replace('{}', prompt)
 
 
 def tokenize(clip: nn.Module, sentences: Sequence[str]) -> Tensor:

@@ -14,11 +14,19 @@ from torch import Tensor
 
 from oneformer3d.clip.encoder import ClipEncoder
 from oneformer3d.files.atomic import atomic_path
+from oneformer3d.files.ply import write_ply
 from oneformer3d.store import StampMismatchError
+from oneformer3d.visualization.features import similarity_colors
 
 from ..fitting.fitted import FittedField
 from .pictures import write_labelled_cloud
-from .query import TextQuery, query_classes, query_features_at_points, query_lerf_with_text
+from .query import (
+    TextQuery,
+    query_classes,
+    query_features_at_points,
+    query_lerf_with_text,
+    query_opacity_at_points,
+)
 
 
 def write_classes(out: Path, fitted: FittedField, points: Tensor) -> float:
@@ -27,7 +35,17 @@ def write_classes(out: Path, fitted: FittedField, points: Tensor) -> float:
     names = np.array(fitted.class_names)
     write_rows(out / 'points.npz', points, result, class_names=names)
     write_labelled_cloud(out / 'points.ply', points, result, fitted.palette)
-    return float(result['observed'].float().mean())
+    return float(result['observed'].float().mean()) if len(points) else 0.0
+
+
+def write_observed(out: Path, fitted: FittedField, points: Tensor) -> float:
+    """Write how opaque a field without classes is at points; returns the share observed."""
+    result = query_opacity_at_points(fitted, points)
+    write_rows(out / 'points.npz', points, result)
+    shades = similarity_colors(result['confidence'].numpy(), 0.0, 1.0)
+    columns = {name: values.numpy() for name, values in result.items()}
+    write_ply(out / 'points.ply', points.numpy(), shades, columns)
+    return float(result['observed'].float().mean()) if len(points) else 0.0
 
 
 def write_features(out: Path, fitted: FittedField, points: Tensor) -> None:
@@ -37,7 +55,12 @@ def write_features(out: Path, fitted: FittedField, points: Tensor) -> None:
 
 
 def write_relevancy(
-    out: Path, fitted: FittedField, points: Tensor, text: TextQuery, threshold: float
+    out: Path,
+    fitted: FittedField,
+    points: Tensor,
+    text: TextQuery,
+    threshold: float,
+    temperature: float,
 ) -> list[tuple[str, float, float]]:
     """Write the relevancy of phrases.
 
@@ -46,7 +69,12 @@ def write_relevancy(
         threshold.
     """
     result = query_lerf_with_text(
-        fitted, points, text.vectors, threshold=threshold, negatives=text.negatives
+        fitted,
+        points,
+        text.vectors,
+        threshold=threshold,
+        negatives=text.negatives,
+        temperature=temperature,
     )
     write_rows(out / 'text.npz', points, result, phrases=np.array(text.phrases))
     write_labelled_cloud(out / 'text.ply', points, result, None)
@@ -54,6 +82,9 @@ def write_relevancy(
     rows = []
     for column, phrase in enumerate(text.phrases):
         found = result['valid_mask'] & (result['labels'] == column)
+        if not len(points):
+            rows.append((phrase, 0.0, 0.0))
+            continue
         highest = float(result['relevancy_matrix'][:, column].max())
         rows.append((phrase, highest, float(found.float().mean())))
     return rows

@@ -251,6 +251,18 @@ def query_features_at_points(
     }
 
 
+def query_opacity_at_points(
+    nerf_model: FittedField | Field,
+    point_cloud: Tensor,
+    *,
+    byte_budget: int = DEFAULT_BYTE_BUDGET,
+) -> dict[str, Tensor]:
+    """What every field knows of points (N, 3): confidence and observed, see the class query."""
+    field, observed = _field_and_observed(nerf_model, point_cloud, byte_budget)
+    density = field_at_points(field, point_cloud, (), byte_budget=byte_budget)['density']
+    return {'confidence': _opacity(density, observed), 'density': density, 'observed': observed}
+
+
 def query_classes(fitted: FittedField, points: Tensor) -> dict[str, Tensor]:
     """Classes at points (N, 3), and 'instances' (N,) where the field knows some."""
     if 'instances' in fitted.field.head_nets:

@@ -26,12 +26,15 @@ from ..networks.hash_field import HashGridField
 from ..networks.mlp_field import LERF, PanopticNeRF, SemanticNeRF
 from ..networks.scene_box import SceneBox
 from ..rendering.occupancy import OccupancyGrid
+from ..rendering.proposals import ProposalNetwork, ProposalSampler
 from ..scene.extent import Observations
 from .settings import FitSettings, make_fit_settings
 
 CHECKPOINT_NAME = 'field.pth'
 FORMAT = 'neural field'
 FORMAT_VERSION = 1
+# Finest cells of the proposal networks' grids along the box, the first round's and the last one's.
+_PROPOSAL_RESOLUTIONS = (64, 128)
 
 
 @dataclass(eq=False)
@@ -52,6 +55,7 @@ class FittedField:
         language_scales: crop sides it was fitted with.
         observations: what the views observed; None answers everywhere.
         occupancy: where there may be matter; None for everywhere.
+        proposals: networks that place samples; None where others do.
         exposure: (V, 3) logarithm of the gain of each learnt view, None where none was learnt.
         step: of the optimiser.
         report: measurements.
@@ -75,6 +79,7 @@ class FittedField:
     # what was found out about it
     observations: Observations | None = None
     occupancy: OccupancyGrid | None = None
+    proposals: ProposalSampler | None = None
     exposure: Tensor | None = None
     step: int = 0
     report: dict[str, Any] = field(default_factory=dict)
@@ -177,6 +182,17 @@ def _mlp_field(
     return net
 
 
+def build_proposals(settings: FitSettings, contracted: bool = False) -> ProposalSampler:
+    """The networks that place samples, with random weights: finer from round to round."""
+    first, last = _PROPOSAL_RESOLUTIONS
+    counts = tuple(settings.proposal_samples)
+    resolutions = np.geomspace(first, last, len(counts)).round().astype(int).tolist()
+    networks = [ProposalNetwork(side, contracted=contracted) for side in resolutions]
+    return ProposalSampler(
+        networks, counts, settings.proposal_final, anneal_steps=max(1, settings.steps // 4)
+    )
+
+
 def add_feature_head(
     fitted: FittedField, name: str, feature_dim: int, stamp: StoreStamp | None = None, **options
 ) -> FittedField:
@@ -233,6 +249,7 @@ def save_field(path: str | Path, fitted: FittedField, training: Mapping | None =
         # what was found out
         'observations': _unless_none(Observations.state, fitted.observations),
         'occupancy': _unless_none(lambda grid: grid.occupied, fitted.occupancy),
+        'proposals': _unless_none(ProposalSampler.state_dict, fitted.proposals),
         'exposure': _unless_none(Tensor.detach, fitted.exposure),
         'step': fitted.step,
         'report': fitted.report,
@@ -264,9 +281,10 @@ def load_field(
     try:
         net = build_field(file['recipe'], SceneBox.identity())
         net.load_state_dict(file['model'])
+        settings = make_fit_settings(None, file['settings'])
         fitted = FittedField(
             net.to(device).eval(),
-            make_fit_settings(None, file['settings']),
+            settings,
             file['recipe'],
             # the scene
             scene=file['scene'],
@@ -281,6 +299,7 @@ def load_field(
             # what was found out
             observations=_unless_none(Observations.from_state, file['observations']),
             occupancy=_unless_none(lambda o: OccupancyGrid(o).to(device), file['occupancy']),
+            proposals=_read_proposals(file.get('proposals'), settings, net, device),
             exposure=file['exposure'],
             step=file['step'],
             report=file['report'],
@@ -288,6 +307,16 @@ def load_field(
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f'{path}: not a whole field: {" ".join(str(error).split())}') from error
     return fitted, file['training']
+
+
+def _read_proposals(
+    state: dict[str, Tensor] | None, settings: FitSettings, net: Field, device: torch.device | str
+) -> ProposalSampler | None:
+    if state is None:
+        return None
+    proposals = build_proposals(settings, net.contracted)
+    proposals.load_state_dict(state)
+    return proposals.to(device)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -22,12 +22,23 @@ from torch import Tensor
 
 from ..networks.field import Field
 from ..rendering.occupancy import OccupancyGrid
+from ..rendering.proposals import ProposalSampler
 from ..scene.arrays import scene_from_arrays
 from ..scene.batches import RayPool
 from ..scene.extent import observe, occupancy_of, scene_box_of
 from ..scene.scene import FieldScene
-from .fitted import CHECKPOINT_NAME, FittedField, build_field, load_field, make_recipe, save_field
+from .fitted import (
+    CHECKPOINT_NAME,
+    FittedField,
+    build_field,
+    build_proposals,
+    load_field,
+    make_recipe,
+    save_field,
+)
+from .loss import heads_to_render
 from .prior import PointPrior
+from .sampling import view_sampler
 from .settings import FitSettings
 from .step import FitRun, held_out_psnr
 
@@ -118,7 +129,9 @@ def fit_field(
 
     # where the sensor measured nothing, the field knows by now how far a view reaches
     field = run.fitted.field
-    fitted = replace(run.fitted, observations=observe(scene, train_views, field, settings.far))
+    sampler = None if run.fitted.proposals is None else view_sampler(run.fitted)
+    seen = observe(scene, train_views, field, settings.far, sampler)
+    fitted = replace(run.fitted, observations=seen)
     field.eval()
     if path is not None:
         save_field(path, fitted, run.state())
@@ -189,8 +202,12 @@ def _begin(
     train_views, held_out = scene.split(settings.holdout_every)
     if start is None:
         field, recipe, occupancy = _new_field(scene, settings, pool)
+        proposals = _new_proposals(scene, settings, field)
     else:
         field, recipe, occupancy = start.field, start.recipe, start.occupancy
+        proposals = start.proposals
+        if proposals is not None and heads_to_render(field) is not None:
+            proposals.requires_grad_(False)  # the field's shape stays, and so do they
 
     return FittedField(
         field=field.to(pool.device),
@@ -207,8 +224,20 @@ def _begin(
         language_scales=scene.language_scales,
         observations=observe(scene, train_views),
         occupancy=None if occupancy is None else occupancy.to(pool.device),
+        proposals=None if proposals is None else proposals.to(pool.device),
         exposure=None if start is None else start.exposure,
     )
+
+
+def _new_proposals(
+    scene: FieldScene, settings: FitSettings, field: Field
+) -> ProposalSampler | None:
+    """Networks that place samples, where the settings or the lack of depth ask for them."""
+    if settings.proposals == 'never' or (settings.proposals == 'auto' and scene.has_depth):
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return build_proposals(settings, field.contracted)
 
 
 def _new_field(

@@ -41,7 +41,7 @@ def field_loss(
     targets = _targets(fitted.field, rays) | {'view': rays.view}
     if not settings.consistent_instances:
         targets['instance_group'] = rays.view
-    ray_weights = {name: weights[name] for name in DEFAULT_WEIGHTS}
+    ray_weights = {name: weights[name] for name in DEFAULT_WEIGHTS if name in weights}
     total, terms = total_loss(outputs, targets, ray_weights, settings.semantic_mode)
 
     if weights['opacity'] and 'depth' in targets:

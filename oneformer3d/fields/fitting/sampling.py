@@ -21,15 +21,20 @@ from .fitted import FittedField
 
 
 def bounded_rays(fitted: FittedField, batch: RayBatch) -> Rays:
-    """The batch's rays between the settings' near and far, cut to the scene's box."""
+    """The batch's rays between the settings' near and far, cut to the scene's box
+    unless the field is contracted."""
     settings, rays = fitted.settings, batch.rays
     rays = replace(rays, near=settings.near * rays.z_scale, far=settings.far * rays.z_scale)
+    if fitted.field.contracted:  # all of space lies in the contracted cube
+        return rays
     return clip_to_box(rays, fitted.field.scene_box)
 
 
 def training_sampler(fitted: FittedField, batch: RayBatch) -> Sampler:
-    """Samples while fitting: measured depth takes the place of the second round."""
+    """Samples while fitting: proposed, or measured depth takes the place of a second round."""
     settings, depth = fitted.settings, batch.targets.get('depth')
+    if fitted.proposals is not None:
+        return fitted.proposals
     if not settings.guided or depth is None or settings.fine_samples == 0:
         return _two_rounds(fitted, settings.coarse_samples, settings.fine_samples)
 
@@ -43,6 +48,8 @@ def training_sampler(fitted: FittedField, batch: RayBatch) -> Sampler:
 def view_sampler(fitted: FittedField) -> Sampler:
     """Samples of a field that is fitted: where the field itself finds matter."""
     settings = fitted.settings
+    if fitted.proposals is not None:
+        return fitted.proposals
     return _two_rounds(fitted, settings.view_coarse_samples, settings.view_fine_samples)
 
 

@@ -20,13 +20,20 @@ from ..losses.total import DEFAULT_WEIGHTS
 
 METHODS = ('semantic_nerf', 'panoptic', 'lerf', 'feature_field')
 FIELDS = ('hash', 'mlp')
+PROPOSALS = ('auto', 'always', 'never')
 # Beside the terms of rays: classes of points, that rays with measured depth end somewhere, and all
 # that surfaces teach, a factor on the weights of the same terms of rays.
-LOSS_WEIGHTS = {**DEFAULT_WEIGHTS, 'prior': 0.05, 'opacity': 0.05, 'surface': 1.0}
+LOSS_WEIGHTS = {
+    # slow copies of a head are the business of those who call ``total_loss`` themselves
+    **{name: weight for name, weight in DEFAULT_WEIGHTS.items() if name != 'slow_fast'},
+    'prior': 0.05,
+    'opacity': 0.05,
+    'surface': 1.0,
+}
 
 _ONE_OR_MORE = (
     'steps', 'batch_rays', 'coarse_samples', 'num_probes', 'pool_bytes', 'measure_rays',
-    'view_coarse_samples', 'view_fine_samples',
+    'view_coarse_samples', 'view_fine_samples', 'proposal_final',
 )  # fmt: skip
 _NOT_NEGATIVE = (
     'surface_pixels', 'surface_range', 'fine_samples', 'warmup_steps', 'save_seconds',
@@ -51,6 +58,12 @@ class FitSettings:
         coarse_samples, fine_samples: intervals along each ray, even (over occupied cells where they
             are known) and where the matter is, while fitting.
         view_coarse_samples, view_fine_samples: the same when views are rendered afterwards.
+        proposals: 'always' places samples by small density networks that learn along (nerfacto's);
+            'auto' does so in scenes without depth, 'never' samples evenly and where the field finds
+            matter.
+        proposal_samples: intervals of the rounds of those networks; the field then gets
+            ``proposal_final`` samples.
+        proposal_final: of those, for each ray.
         num_probes: positions along each ray at which the occupancy grid is read.
         head_min_weight: features, language and instances are computed only at samples of more
             weight.
@@ -98,6 +111,9 @@ class FitSettings:
     fine_samples: int = 32
     view_coarse_samples: int = 32
     view_fine_samples: int = 16
+    proposals: str = 'auto'
+    proposal_samples: list = dataclasses.field(default_factory=lambda: [64, 32])
+    proposal_final: int = 16
     num_probes: int = 128
     head_min_weight: float = 0.01
     guided: bool = True
@@ -139,7 +155,8 @@ class FitSettings:
     measure_rays: int = 2048
 
     def __post_init__(self) -> None:
-        for name, known in (('method', METHODS), ('field', FIELDS)):
+        choices = (('method', METHODS), ('field', FIELDS), ('proposals', PROPOSALS))
+        for name, known in choices:
             if getattr(self, name) not in known:
                 raise ValueError(f'{name}: expected one of {known}, got {getattr(self, name)!r}')
 
@@ -156,8 +173,29 @@ class FitSettings:
         unknown = sorted(set(self.loss_weights) - set(LOSS_WEIGHTS))
         if unknown:
             raise ValueError(f'loss_weights: unknown {unknown}, expected of {list(LOSS_WEIGHTS)}')
+        self._check_idle_weights()
+        if not self.proposal_samples or min(self.proposal_samples) < 1:
+            raise ValueError(f'proposal_samples: expected 1 or more, got {self.proposal_samples}')
         if not 0 <= self.near < self.far:
             raise ValueError(f'expected 0 <= near < far, got {self.near} and {self.far}')
+
+    def _check_idle_weights(self) -> None:
+        """ValueError for a weight above zero of a term that these settings never have."""
+        needs = {
+            'features': (self.method == 'feature_field', "method 'feature_field'"),
+            'language': (self.method == 'lerf', "method 'lerf'"),
+            'instances': (self.method == 'panoptic', "method 'panoptic'"),
+            'slots': (
+                self.method == 'panoptic' and self.field == 'mlp',
+                "method 'panoptic' and field 'mlp'",
+            ),
+            'interlevel': (self.proposals != 'never', "proposals other than 'never'"),
+            'surface': (self.surface_pixels > 0, 'surface_pixels'),
+        }
+        for name, weight in self.loss_weights.items():
+            possible, wanted = needs.get(name, (True, ''))
+            if weight and not possible:
+                raise ValueError(f'loss_weights.{name} = {weight} would do nothing: needs {wanted}')
 
     @property
     def weights(self) -> dict[str, float]:

@@ -47,7 +47,7 @@ class FitRun:
         if settings.exposure and heads_to_render(field) is None:
             fitted = replace(fitted, exposure=_exposure(fitted).to(device).requires_grad_())
         self.fitted = fitted
-        self.optimizer = _optimizer(field, fitted.exposure, settings)
+        self.optimizer = _optimizer(fitted, settings)
 
         # float16 overflows without a scaler; a CPU multiplies bfloat16, which does not
         half = settings.amp and device.type == 'cuda'
@@ -86,6 +86,8 @@ class FitRun:
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.fitted.proposals is not None:
+            self.fitted.proposals.step()
         self.fitted = replace(self.fitted, step=step + 1)
 
         values = {name: float(value) for name, value in terms.items()}
@@ -188,11 +190,13 @@ def _exposure(fitted: FittedField) -> Tensor:
     return fitted.exposure.detach().clone()
 
 
-def _optimizer(
-    field: nn.Module, exposure: Tensor | None, settings: FitSettings
-) -> torch.optim.Optimizer:
+def _optimizer(fitted: FittedField, settings: FitSettings) -> torch.optim.Optimizer:
     """Adam with a higher rate and no decay for grids (Instant NGP, SIGGRAPH 2022)."""
-    named = [(name, p) for name, p in field.named_parameters() if p.requires_grad]
+    exposure = fitted.exposure
+    modules: list[nn.Module] = [fitted.field]
+    if fitted.proposals is not None:
+        modules.append(fitted.proposals)
+    named = [x for module in modules for x in module.named_parameters() if x[1].requires_grad]
     grids = [p for name, p in named if name.endswith('.table')]
     networks = [p for name, p in named if not name.endswith('.table')]
     if not named:

@@ -25,7 +25,8 @@ _MAX_LOG_DENSITY = 15.0
 class Field(nn.Module):
     """Base of all fields; a subclass writes ``density`` and fills ``head_nets``.
 
-    What only some fields can do is said by ``num_classes``, ``num_slots`` and ``reads_text``.
+    What only some fields can do is said by ``num_classes``, ``num_slots``, ``reads_text``
+    and ``contracted``.
 
     Args:
         scene_box: the similarity into the unit box; None leaves coordinates as they are.
@@ -33,10 +34,12 @@ class Field(nn.Module):
     Attributes:
         num_slots: K of ``instance_logits``, 0 for a field without slots.
         reads_text: whether the field has ``encode_text``.
+        contracted: whether the field answers outside its box, in contracted space.
     """
 
     num_slots: int = 0
     reads_text: bool = False
+    contracted: bool = False
 
     def __init__(self, scene_box: SceneBox | None = None) -> None:
         super().__init__()

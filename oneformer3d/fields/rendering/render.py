@@ -156,7 +156,9 @@ def render_image(
         >>> rendered.distance
         tensor([[0.7078, 0.5005, 0.7078]])
     """
-    rays = clip_to_box(image_rays(camera, near, far), field.scene_box)
+    rays = image_rays(camera, near, far)
+    if not field.contracted:
+        rays = clip_to_box(rays, field.scene_box)
     options = dict(background=background, occupancy=occupancy, min_weight=min_weight)
 
     # what is known per sample is released chunk by chunk

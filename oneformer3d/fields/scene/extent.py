@@ -31,7 +31,7 @@ from ..rendering.rays import (
     z_to_distance,
 )
 from ..rendering.render import render_rays
-from ..rendering.samplers import HierarchicalSampler
+from ..rendering.samplers import HierarchicalSampler, Sampler
 from .batches import STEPS_PER_TURN, RayPool
 from .scene import FieldScene
 
@@ -180,6 +180,7 @@ def observe(
     views: Sequence[int],
     field: Field | None = None,
     far: float = 10.0,
+    sampler: Sampler | None = None,
     max_side: int = 80,
 ) -> Observations:
     """What some views observed: the sensor's depth, and a field's where the sensor has none.
@@ -189,6 +190,7 @@ def observe(
         views: indices.
         field: renders what was not measured; None leaves it unknown.
         far: greatest z-depth that is looked for, metres.
+        sampler: along the rays; None samples evenly and where the field finds matter.
         max_side: of the small depth maps, which have one size even where images differ.
     """
     scale = min(1.0, max_side / max(scene.camera.image_size))
@@ -201,7 +203,7 @@ def observe(
         if content.depth is not None:
             depth = small_depth(content.depth, size)
         if field is not None:
-            depth = _fill(depth, camera, field, far)
+            depth = _fill(depth, camera, field, far, sampler or HierarchicalSampler(32, 32))
         maps.append(depth)
         cameras.append(camera)
 
@@ -214,15 +216,16 @@ def observe(
 
 
 @torch.no_grad()
-def _fill(depth: Tensor, camera: Camera, field: Field, far: float) -> Tensor:
+def _fill(depth: Tensor, camera: Camera, field: Field, far: float, sampler: Sampler) -> Tensor:
     """The depth map with rendered depth where it is missing; rays that meet nothing see ``far``."""
     missing = (depth == 0).flatten()
     if not missing.any():
         return depth
 
     rays = image_rays(camera, _OBSERVED.near, far)[missing].to(field.unit_from_world.device)
-    rays = clip_to_box(rays, field.scene_box)
-    rendered = render_rays(field, rays, HierarchicalSampler(32, 32), (), perturb=False)
+    if not field.contracted:
+        rays = clip_to_box(rays, field.scene_box)
+    rendered = render_rays(field, rays, sampler, (), perturb=False)
     end = distance_to_z(rays.far, rays)
     found = torch.where(rendered.accumulation > 0.5, rendered.depth, end)
     return depth.flatten().masked_scatter(missing, found.cpu()).view_as(depth)

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from oneformer3d.data.class_tables import get_class_table
+from oneformer3d.fields.asking.answers import write_observed
 from oneformer3d.fields.asking.baseline import nearest_view_baseline, reproject
 from oneformer3d.fields.asking.evaluate_text import evaluate_text
 from oneformer3d.fields.asking.pictures import (
@@ -32,6 +33,7 @@ from oneformer3d.fields.asking.segment import (
     write_pseudo_labels,
 )
 from oneformer3d.fields.fitting.fitted import FittedField
+from oneformer3d.fields.fitting.loop import fit_field
 from oneformer3d.fields.fitting.prior import read_prior
 from oneformer3d.fields.networks.scene_box import SceneBox
 from oneformer3d.fields.rendering.rays import scene_normalisation
@@ -416,3 +418,17 @@ def replace_names(fitted, table):
         class_names=table.classes,
         things=table.instance_classes,
     )
+
+
+def test_a_field_without_classes_writes_its_points_too(tmp_path):
+    scene = box_scene(4, semantics=None)
+    fitted = fit_field(scene, quick_settings(steps=2))
+    points = torch.cat((surface_points(fitted)[:20], torch.full((3, 3), 50.0)))
+    share = write_observed(tmp_path, fitted, points)
+    xyz, colors, columns = read_ply(tmp_path / 'points.ply')
+    assert len(xyz) == len(colors) == 23
+    assert not columns['observed'][20:].any()
+    assert not columns['confidence'][20:].any()
+    assert np.isfinite(columns['confidence']).all()
+    assert share == pytest.approx(columns['observed'].mean())
+    assert write_observed(tmp_path, fitted, points[:0]) == 0

@@ -90,6 +90,54 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
     assert fit_field(scene, settings, tmp_path / 'parts').step == 6  # nothing left to do
 
 
+def test_scenes_without_depth_learn_where_to_sample_and_resume_exactly(tmp_path):
+    scene = box_scene(5, depth=None)
+    settings = quick_settings(steps=6, proposal_samples=[8, 6], proposal_final=4)
+    terms = set()
+    whole = fit_field(scene, settings, tmp_path / 'whole', on_step=lambda _, v: terms.update(v))
+    assert {'interlevel', 'distortion'} <= terms
+    assert int(whole.proposals.steps_done) == 6
+
+    def interrupt(step, values):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_field(scene, settings, tmp_path / 'parts', on_step=interrupt)
+    resumed = fit_field(scene, settings, tmp_path / 'parts')
+    reloaded, _ = load_field(tmp_path / 'whole')
+    for other in (resumed, reloaded):
+        for name, value in whole.proposals.state_dict().items():
+            assert torch.equal(value, other.proposals.state_dict()[name]), name
+        for name, value in whole.field.state_dict().items():
+            assert torch.equal(value, other.field.state_dict()[name]), name
+
+    assert fit_field(box_scene(4), quick_settings(steps=1)).proposals is None
+    always = replace(settings, steps=1, proposals='always')
+    assert fit_field(box_scene(4), always).proposals is not None
+    never = replace(settings, steps=1, proposals='never')
+    assert fit_field(scene, never).proposals is None
+
+
+@pytest.mark.parametrize(
+    ('name', 'changes'),
+    [
+        ('features', {}),
+        ('language', {'method': 'feature_field'}),
+        ('instances', {}),
+        ('slots', {'method': 'panoptic'}),
+        ('interlevel', {'proposals': 'never'}),
+        ('surface', {'surface_pixels': 0}),
+    ],
+)
+def test_weights_that_would_do_nothing_are_named(name, changes):
+    with pytest.raises(ValueError, match=rf'loss_weights.{name} = 0.5 would do nothing: needs'):
+        FitSettings(**changes, loss_weights={name: 0.5})
+    FitSettings(**changes, loss_weights={name: 0.0})
+    with pytest.raises(ValueError, match='slow_fast'):
+        FitSettings(loss_weights={'slow_fast': 0.1})
+
+
 @pytest.mark.parametrize('kind', [{}, MLP], ids=['hash', 'mlp'])
 @pytest.mark.parametrize('method', ['semantic_nerf', 'panoptic', 'feature_field', 'lerf'])
 def test_every_method_fits_on_either_field_and_comes_back_from_its_file(method, kind, tmp_path):
