@@ -5,8 +5,10 @@ Leaves: PQ, SQ and RQ per class and for all, thing and stuff classes (Kirillov e
 "Panoptic Segmentation", CVPR 2019, equations 1–2): SQ = mean IoU of the matched segments,
 RQ = TP / (TP + FP/2 + FN/2), PQ = SQ · RQ, matched = same class and IoU > 0.5.
 
-N points, C classes, P predicted and G true segments. Numbers are those of
-``mmdet3d.evaluation.panoptic_seg_eval``.
+Means are taken over the classes that occur, as published; a second set counts absent classes
+as 0, which gives the numbers of ``mmdet3d.evaluation.panoptic_seg_eval``.
+
+N points, C classes, P predicted and G true segments.
 """
 
 from collections.abc import Sequence
@@ -32,13 +34,15 @@ class PanopticScores:
     Attributes:
         pq, sq, rq: (C,) per class, 0 (not NaN) for a class that never occurs.
         means: ``{'PQ': …, 'PQ_things': …, 'PQ_stuff': …, 'SQ': …, 'RQ': …, …}``, plain means
-            over the classes of the group, absent classes counted as 0; NaN for no class.
+            over the classes of the group that occur in truth or prediction; NaN for none.
+        means_mmdet3d: the same names, absent classes counted as 0; NaN for an empty group.
     """
 
     pq: np.ndarray
     sq: np.ndarray
     rq: np.ndarray
     means: dict[str, float]
+    means_mmdet3d: dict[str, float]
 
 
 def panoptic_scores(
@@ -65,13 +69,25 @@ def panoptic_scores(
     # tp + fp/2 + fn/2 is 0 or at least 1/2, and with 0 the numerator is 0 too.
     rq = tp / np.maximum(tp + 0.5 * fp + 0.5 * fn, 0.5)
 
+    # A class of neither truth nor prediction says nothing about the prediction.
+    occurs = tp + fp + fn > 0
     groups = {'': range(len(tp)), '_things': things, '_stuff': stuff}
-    means = {
-        name + suffix: float(values[list(group)].mean()) if len(group) else float('nan')
+    every = {suffix: np.asarray(group, dtype=np.int64) for suffix, group in groups.items()}
+    occurring = {suffix: group[occurs[group]] for suffix, group in every.items()}
+
+    values = {'PQ': sq * rq, 'SQ': sq, 'RQ': rq}
+    return PanopticScores(
+        sq * rq, sq, rq, _group_means(values, occurring), _group_means(values, every)
+    )
+
+
+def _group_means(values: dict[str, np.ndarray], groups: dict[str, np.ndarray]) -> dict[str, float]:
+    """``{name + suffix: mean}`` of (C,) values over each group of class ids."""
+    return {
+        name + suffix: float(column[group].mean()) if len(group) else float('nan')
         for suffix, group in groups.items()
-        for name, values in (('PQ', sq * rq), ('SQ', sq), ('RQ', rq))
+        for name, column in values.items()
     }
-    return PanopticScores(sq * rq, sq, rq, means)
 
 
 def match_segments(

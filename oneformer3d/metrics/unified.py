@@ -8,6 +8,7 @@ masks and ranks exchange kilobytes.
 N points, K predicted instances, C semantic classes (label C = unlabeled), I instance classes.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +60,9 @@ class UnifiedSegMetric(BaseMetric):
     Results (fractions, NaN where nothing can be measured): ``semantic/{mIoU,acc,mAcc}``,
     ``instance/{AP,AP50,AP25}``, ``panoptic/{PQ,SQ,RQ}`` and the latter three with
     ``_things`` and ``_stuff``; with ``per_class`` also ``semantic/IoU/<class>``,
-    ``instance/{AP,AP50,AP25}/<class>`` and ``panoptic/{PQ,SQ,RQ}/<class>``.
+    ``instance/{AP,AP50,AP25}/<class>`` and ``panoptic/{PQ,SQ,RQ}/<class>``. Panoptic means
+    are over the classes that occur; ``panoptic_mmdet3d/…`` has the same names with absent
+    classes counted as 0, as mmdet3d does. The log says why a mean AP is NaN.
 
     Args:
         class_table: name of a class table or the table itself; by default the dataset's
@@ -131,8 +134,13 @@ class UnifiedSegMetric(BaseMetric):
         metrics: dict[str, float] = {}
         for task in self.tasks:
             overall, columns = evaluate[task](results)
+            if task == 'instance' and np.isnan(overall['AP']):
+                reason = why_no_ap([scene.instance for scene in results], self.min_region_size)
+                print_log(reason, logger='current', level=logging.WARNING)
             print_log(_format_table(task, overall, columns), logger='current')
             metrics |= {f'{task}/{name}': value for name, value in overall.items()}
+            if task == 'panoptic':
+                metrics |= self._panoptic_mmdet3d(results)
             if self.per_class:
                 metrics |= {
                     f'{task}/{name}/{class_name}': value
@@ -211,6 +219,27 @@ class UnifiedSegMetric(BaseMetric):
         scores = panoptic_scores([x.panoptic for x in results], table.things, table.stuff)
         columns = {'PQ': scores.pq, 'SQ': scores.sq, 'RQ': scores.rq}
         return scores.means, {k: _by_name(table.classes, v) for k, v in columns.items()}
+
+    def _panoptic_mmdet3d(self, results: list[SceneSummary]) -> dict[str, float]:
+        table = self.class_table
+        scores = panoptic_scores([x.panoptic for x in results], table.things, table.stuff)
+        return {f'panoptic_mmdet3d/{k}': value for k, value in scores.means_mmdet3d.items()}
+
+
+def why_no_ap(scenes: Sequence[InstanceMatches], min_region_size: int) -> str:
+    """One line that says why average precision is NaN: no true instance is to be found.
+
+    Args:
+        scenes: what was matched, none of it with a true instance that counts.
+        min_region_size: least number of points of an instance that counts.
+    """
+    sizes = np.concatenate([scene.gt_sizes[scene.gt_labels >= 0] for scene in scenes])
+    if not sizes.size:
+        return f'AP is NaN: no true instance of an instance class in {len(scenes)} scenes'
+    return (
+        f'AP is NaN: all {len(sizes)} true instances have fewer than min_region_size = '
+        f'{min_region_size} points (the largest {sizes.max()})'
+    )
 
 
 def dense_instances(instance: np.ndarray, semantic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -62,7 +62,7 @@ def reference(pairs: list[tuple[Labels, Labels]], min_num_points: int = 1) -> di
 def test_random_scenes_equal_panoptic_seg_eval(seed: int, min_num_points: int) -> None:
     rng = np.random.default_rng(seed)
     pairs = [random_pair(rng) for _ in range(4)]
-    got, expected = ours(pairs, min_num_points).means, reference(pairs, min_num_points)
+    got, expected = ours(pairs, min_num_points).means_mmdet3d, reference(pairs, min_num_points)
     renamed = {'pq': 'PQ', 'sq_mean': 'SQ', 'rq_mean': 'RQ'}
     renamed |= {f'{x}_{g}': f'{x.upper()}_{g}' for x in ('pq', 'sq', 'rq') for g in GROUPS}
     assert set(renamed.values()) == set(got)
@@ -90,8 +90,19 @@ def test_hand_counted_scene() -> None:
     assert got.rq[2] == 1 / 1.5
     assert got.pq[2] == pytest.approx(0.5)
     assert got.pq[3] == 0
-    assert got.means['PQ_things'] == pytest.approx(0.5 / 4)
-    assert got.means['PQ'] == pytest.approx(0.5 / 6)
+    assert got.means['PQ_things'] == pytest.approx(0.5 / 2)
+    assert got.means['PQ'] == pytest.approx(0.5 / 2)
+    assert np.isnan(got.means['PQ_stuff'])
+    assert got.means_mmdet3d['PQ_things'] == pytest.approx(0.5 / 4)
+    assert got.means_mmdet3d['PQ'] == pytest.approx(0.5 / 6)
+
+
+@pytest.mark.parametrize('classes', [[0], [2], [0, 3], [0, 1, 2, 3, 4, 5]])
+def test_perfect_prediction_of_some_classes_scores_one(classes: list[int]) -> None:
+    labels = list(np.repeat(classes, 5))
+    got = one_scene(labels, labels, labels, labels)
+    assert [got.means[name] for name in ('PQ', 'SQ', 'RQ')] == [1, 1, 1]
+    assert got.means_mmdet3d['PQ'] == pytest.approx(len(classes) / C)
 
 
 def test_iou_of_one_half_is_no_match() -> None:
@@ -107,9 +118,10 @@ def test_segment_ids_may_be_large_and_permuted() -> None:
     assert ours([(gt, pred)]).means == pytest.approx(ours([(gt, moved)]).means, rel=1e-12)
 
 
-def test_all_void_scene_scores_zero() -> None:
+def test_all_void_scene_has_no_score() -> None:
     got = one_scene([C, C], [0, 1], [2, 3], [0, 1])
-    assert set(got.means.values()) == {0.0}
+    assert np.isnan(list(got.means.values())).all()
+    assert set(got.means_mmdet3d.values()) == {0.0}
 
 
 def test_empty_group_is_nan_and_no_scene_is_an_error() -> None:

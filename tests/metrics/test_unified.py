@@ -12,7 +12,13 @@ from mmdet3d.structures import Det3DDataSample, PointData
 from mmengine.evaluator import Evaluator
 
 from oneformer3d.data.class_tables import ClassTable, get_class_table
-from oneformer3d.metrics.unified import UnifiedSegMetric, dense_instances, panoptic_ground_truth
+from oneformer3d.metrics.instance import match_instances
+from oneformer3d.metrics.unified import (
+    UnifiedSegMetric,
+    dense_instances,
+    panoptic_ground_truth,
+    why_no_ap,
+)
 from oneformer3d.registry import METRICS
 
 TABLE = ClassTable(
@@ -142,15 +148,15 @@ def reference(samples: list[dict]) -> dict[str, float]:
         'instance/AP': ins['all_ap'],
         'instance/AP50': ins['all_ap_50%'],
         'instance/AP25': ins['all_ap_25%'],
-        'panoptic/PQ': pan['pq'],
-        'panoptic/SQ': pan['sq_mean'],
-        'panoptic/RQ': pan['rq_mean'],
-        'panoptic/PQ_things': pan['pq_things'],
-        'panoptic/SQ_things': pan['sq_things'],
-        'panoptic/RQ_things': pan['rq_things'],
-        'panoptic/PQ_stuff': pan['pq_stuff'],
-        'panoptic/SQ_stuff': pan['sq_stuff'],
-        'panoptic/RQ_stuff': pan['rq_stuff'],
+        'panoptic_mmdet3d/PQ': pan['pq'],
+        'panoptic_mmdet3d/SQ': pan['sq_mean'],
+        'panoptic_mmdet3d/RQ': pan['rq_mean'],
+        'panoptic_mmdet3d/PQ_things': pan['pq_things'],
+        'panoptic_mmdet3d/SQ_things': pan['sq_things'],
+        'panoptic_mmdet3d/RQ_things': pan['rq_things'],
+        'panoptic_mmdet3d/PQ_stuff': pan['pq_stuff'],
+        'panoptic_mmdet3d/SQ_stuff': pan['sq_stuff'],
+        'panoptic_mmdet3d/RQ_stuff': pan['rq_stuff'],
     }
 
 
@@ -158,9 +164,10 @@ def reference(samples: list[dict]) -> dict[str, float]:
 def test_equals_the_three_reference_functions(seed: int) -> None:
     samples = [random_sample(10 * seed + k) for k in range(5)]
     expected = reference(samples)
-    assert evaluate(samples) == pytest.approx(expected, rel=1e-12)
+    got = evaluate(samples)
+    assert {name: got[name] for name in expected} == pytest.approx(expected, rel=1e-12)
     assert 0.1 < expected['instance/AP50'] < 1
-    assert 0.1 < expected['panoptic/PQ'] < 1
+    assert 0.1 < expected['panoptic_mmdet3d/PQ'] < 1
 
 
 def perfect_sample() -> dict:
@@ -183,7 +190,7 @@ def test_perfect_prediction_scores_one_everywhere() -> None:
     got = evaluate([perfect_sample()], per_class=True)
     assert set(got.values()) == {1.0}
     assert {'semantic/IoU/wall', 'instance/AP50/chair', 'panoptic/PQ/sofa'} <= set(got)
-    assert len(got) == 3 + 3 + 9 + C + 3 * len(TABLE.instance_classes) + 3 * C
+    assert len(got) == 3 + 3 + 2 * 9 + C + 3 * len(TABLE.instance_classes) + 3 * C
 
 
 def test_tensors_and_arrays_score_the_same_and_stay_unwritten() -> None:
@@ -276,6 +283,22 @@ def test_instances_of_stuff_classes_count_for_ap_but_not_for_pq() -> None:
     got = metric.evaluate(1)
     assert got['instance/AP/wall'] == got['instance/AP/chair'] == 1
     assert got['panoptic/PQ/wall'] == got['panoptic/PQ/chair'] == 1
+    assert got['panoptic/PQ'] == got['panoptic/RQ_things'] == got['panoptic/SQ_stuff'] == 1
+    assert got['panoptic_mmdet3d/PQ'] == pytest.approx(2 / table.num_classes)
+
+
+def test_why_ap_is_nan_is_said() -> None:
+    """Four chairs of 40 points where 100 are asked for, then no object at all."""
+    gt_instance, masks = np.repeat(np.arange(4), 40), np.zeros((0, 160), dtype=bool)
+    none = np.zeros(0, dtype=np.int64)
+    small = match_instances(masks, none, np.zeros(0), gt_instance, np.zeros(4, np.int64))
+    expected = 'all 4 true instances have fewer than min_region_size = 100 points (the largest 40)'
+    assert why_no_ap([small], 100) == f'AP is NaN: {expected}'
+
+    void = match_instances(masks, none, np.zeros(0), gt_instance, np.full(4, -1))
+    assert why_no_ap([void, void], 100).endswith(
+        'no true instance of an instance class in 2 scenes'
+    )
 
 
 def test_predicted_stuff_is_one_segment_per_class_whatever_its_ids() -> None:
