@@ -52,7 +52,8 @@ def segment_scan_with_field(
     """Fit a field to a scan's images, unless there is one, and label the scan's points by it.
 
     Classes are learnt from label images, and from the points' own labels where ``pc_data`` has some
-    (255 = none): so a scan with a few labels becomes labelled where it was observed.
+    (255 = none): so a scan with a few labels becomes labelled where it was observed. Without any
+    labels the field learns colour and depth, and every point is 255 with confidence 0.
 
     Args:
         pc_data: 'pos' (N, 3) world coordinates in metres, perhaps 'labels' (N,); left as it is.
@@ -73,19 +74,21 @@ def segment_scan_with_field(
         'label_confidence' (N,).
 
     Raises:
-        ValueError: no labels to learn from, or images and cameras that do not belong together.
+        ValueError: images and cameras that do not belong together.
     """
     points = torch.as_tensor(pc_data['pos']).float()  # (N, 3)
     if nerf_model is None:
         labels = pc_data.get('labels')
         scene = _scene(images, camera_params, convention, labels, num_classes)
         prior = prior_of_labels(points, labels, len(scene.class_names))
-        if prior is None and not scene.class_names:
-            raise ValueError("no labels to learn from: neither 'semantics' of images nor 'labels'")
         settings = settings or FitSettings(holdout_every=0, labels='none')
         settings = replace(settings, steps=training_iterations)
         nerf_model = fit_field(scene, settings, prior=prior, device=device)
 
+    field = nerf_model.field if isinstance(nerf_model, FittedField) else nerf_model
+    if 'semantics' not in field.head_nets:
+        nothing = torch.full((len(points),), IGNORE)
+        return {**pc_data, 'labels': nothing, 'label_confidence': torch.zeros(len(points))}
     result = query_nerf_at_points(nerf_model, points)
     return {
         **pc_data,

@@ -374,7 +374,6 @@ def test_a_scan_is_labelled_from_its_images_in_any_convention():
     cameras = [(K, pose) for pose in poses]
     plain = [view['image'] for view in images]
     for arguments, message in (
-        (({'pos': points}, plain, cameras), 'no labels to learn from'),
         (({'pos': points}, images[:2], cameras), '2 images, but 4 cameras'),
         (({'pos': points}, images, cameras, None, 2, 'left'), 'convention'),
         (({'pos': points}, [*plain[:3], images[3]], cameras), 'image 3'),
