@@ -36,6 +36,7 @@ from oneformer3d.structures import ModelInfo, Segmentation, SegmentationInfo
 from oneformer3d.structures.instances import make_instance
 from oneformer3d.visualization.labels import to_array
 
+from .components import instances_from_components
 from .predictions import ScanPrediction, TilePrediction, drop_covered
 from .scan_images import ScanImageReader, ScanImages
 from .thinning import scatter_to_points, thin_scan
@@ -66,11 +67,15 @@ class OneFormer3DInferencer:
         clip: for a model with image features, settings of ``ClipEncoder`` (``weights`` and what
             else the features it was trained with were made with); None looks at no images.
         max_views: of a folder, evenly spread over its frames.
+        component_radius: instances are the connected components of each thing class, points at
+            most so far apart in metres, instead of the network's masks, whatever
+            ``score_thr``. 0 takes the masks.
 
     Raises:
         FileNotFoundError: No such config, checkpoint or CLIP weights.
         ValueError: The checkpoint belongs to another model, or the config to no segmentor; CLIP
-            for a model without image features, or another CLIP than the model's.
+            for a model without image features, or another CLIP than the model's; a negative
+            radius.
     """
 
     def __init__(
@@ -85,7 +90,10 @@ class OneFormer3DInferencer:
         tile_margin: float = 1.0,
         clip: Mapping[str, Any] | None = None,
         max_views: int = 64,
+        component_radius: float = 0.0,
     ) -> None:
+        if component_radius < 0:
+            raise ValueError(f'component_radius must be ≥ 0, got {component_radius}')
         self.config = config if isinstance(config, Config) else load_config(config)
         self.config_name = str(self.config.filename or 'config')
         self.checkpoint_name = str(checkpoint)
@@ -108,6 +116,7 @@ class OneFormer3DInferencer:
         self.voxel_size = model_voxel_size(self.config.model) if voxel_size is None else voxel_size
         self.max_points = max_points
         self.tile_margin = tile_margin
+        self.component_radius = component_radius
         self.read_images = None if clip is None else self._image_reader(clip, max_views)
 
     def __call__(
@@ -166,6 +175,10 @@ class OneFormer3DInferencer:
 
         clock.start('merge')
         found = merge_predictions(tiles, predictions, len(thinned.points), self.class_table.stuff)
+        if self.component_radius > 0:
+            found = instances_from_components(
+                found, thinned.points, self.class_table.stuff, self.component_radius
+            )
         shown = drop_covered(found)
         upright_from_scan = rotation.astype(np.float32)
         segmentation = self._segmentation(

@@ -53,6 +53,20 @@ def test_labels_of_a_known_scene(files) -> None:
     np.testing.assert_array_equal(result.panoptic[labels < 2], 1)
 
 
+def test_components_stand_in_for_masks(files) -> None:
+    scene = two_block_scene()
+    result = OneFormer3DInferencer(*files, device='cpu', component_radius=1e3)(scene)
+    labels = np.rint(scene[:, 3] / 50).astype(int)
+
+    # with such a radius each thing class is one component
+    assert sorted(labels_of(result)) == np.unique(labels[labels >= 2]).tolist()
+    for members, label in zip(members_of(result), labels_of(result)):
+        np.testing.assert_array_equal(members, np.flatnonzero(labels == label))
+
+    with pytest.raises(ValueError, match='component_radius'):
+        OneFormer3DInferencer(*files, component_radius=-1.0)
+
+
 def test_tiles_give_what_the_whole_gives_without_doubles_at_the_seam(files) -> None:
     scene = two_block_scene()
     whole = OneFormer3DInferencer(*files, voxel_size=0)(scene)
