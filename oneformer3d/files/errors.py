@@ -27,7 +27,8 @@ def foreign_parser(path: str | Path, what: str) -> Iterator[None]:
     """Turn whatever another library raises while it reads a file into one ValueError.
 
     Damaged files make parsers raise anything: a list of what they were seen to raise was never
-    complete. So this one place catches all of it, around nothing but the library's own call.
+    complete. So this one place catches all of it, around nothing but the library's own call. A file
+    that is not there stays a FileNotFoundError.
 
     >>> with foreign_parser('a.npy', 'array'):
     ...     raise KeyError('magic')
@@ -39,5 +40,7 @@ def foreign_parser(path: str | Path, what: str) -> Iterator[None]:
     except BaseException as error:
         # what fails inside Rust arrives as an exception of its own, which is no Exception
         if not isinstance(error, Exception) and type(error).__module__ != 'pyo3_runtime':
+            raise
+        if isinstance(error, FileNotFoundError) and not Path(path).exists():
             raise
         raise ValueError(f'{path}: not a readable {what} ({one_line(error)})') from error
