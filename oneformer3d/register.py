@@ -1,0 +1,31 @@
+"""Importing this module registers every type that a config may name, room by room.
+
+Nobody needs to: mmdet3d's registries import it when they are first asked for a type
+(``openmmlab.py`` tells them to).
+"""
+
+from oneformer3d.backbones import res16unet, spconv_unet
+from oneformer3d.data.samples import (
+    dataset,
+    loading,
+    packing,
+    preprocessor,
+    transforms,
+    view_images,
+    views,
+)
+from oneformer3d.engine import amp, checkpoint_hook, iteration_hook, launch, visualization_hook
+from oneformer3d.fusion import consistency, encoder, tiny_sa
+from oneformer3d.metrics import unified
+from oneformer3d.mvpnet import encoder as lifting_encoder
+from oneformer3d.mvpnet import image_segmentor, segmentor
+from oneformer3d.segmentor import (
+    criterion,
+    matching,
+    oneformer3d,
+    published,
+    query_decoder,
+    voxel_encoder,
+)
+from oneformer3d.stm import image_pyramids, pyramids
+from oneformer3d.stm import query_decoder as stm_query_decoder
