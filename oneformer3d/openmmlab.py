@@ -17,6 +17,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import NoReturn
 
+from oneformer3d.files.shipped import find_config
+
 OPS = 'mmcv._ext'
 REGISTERING = 'oneformer3d.register'
 REGISTRIES = (
@@ -98,9 +100,22 @@ def add_types(mmdet3d_registry: ModuleType) -> None:
             import_module(REGISTERING)
 
 
-def add_package(mmengine_names: ModuleType) -> None:
-    """Let configs inherit from ours: ``_base_ = ['oneformer3d::_base_/default_runtime.py']``."""
-    mmengine_names.MODULE2PACKAGE['oneformer3d'] = 'oneformer3d'
+def add_configs(mmengine_config: ModuleType) -> None:
+    """Let configs inherit from ours: ``_base_ = ['oneformer3d::oneformer3d_scannet.py']``.
+
+    mmengine finds the configs of a fixed list of packages, and only those in subfolders.
+    """
+    config = mmengine_config.Config
+    find_others = config._get_cfg_path
+
+    def find_base(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        package, separator, name = cfg_path.partition('::')
+        if (package, separator) != ('oneformer3d', '::'):
+            return find_others(cfg_path, filename)
+        # types are found in mmdet3d's registries, so the base needs no scope of its own
+        return str(find_config(f'configs/{name}')), None
+
+    config._get_cfg_path = staticmethod(find_base)
 
 
-TOLD = {'mmdet3d.registry': add_types, 'mmengine.config.utils': add_package}
+TOLD = {'mmdet3d.registry': add_types, 'mmengine.config.config': add_configs}

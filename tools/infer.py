@@ -23,6 +23,7 @@ from oneformer3d.engine.cli import (
     run_tool,
     tell,
 )
+from oneformer3d.files.shipped import find_config
 
 if TYPE_CHECKING:
     from oneformer3d.structures import Segmentation
@@ -94,9 +95,9 @@ def main() -> None:
     if args.max_points < 1 or args.tile_margin < 0 or (args.voxel_size or 0) < 0:
         raise ValueError('--max-points, --tile-margin and --voxel-size must not be negative')
     # What can be wrong is found before anything slow is loaded.
-    for path, kind in ((args.config, 'config'), (args.checkpoint, 'checkpoint')):
-        if not Path(path).is_file():
-            raise FileNotFoundError(f'{path}: no such {kind} file')
+    find_config(args.config)
+    if not Path(args.checkpoint).is_file():
+        raise FileNotFoundError(f'{args.checkpoint}: no such checkpoint file')
     if not Path(args.input).exists():
         raise FileNotFoundError(f'{args.input}: no such file or folder')
     if Path(args.out).exists() and not Path(args.out).is_dir():

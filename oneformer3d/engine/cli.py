@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 
 from oneformer3d.data.clouds.scale import METRES
 from oneformer3d.files.left_out import LossRules
+from oneformer3d.files.shipped import find_config
 
 TRACEBACK_VARIABLE = 'ONEFORMER3D_TRACEBACK'
 USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError)
@@ -50,7 +51,7 @@ def one_line(error: Exception) -> str:
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
-    """Read a config and merge ``--cfg-options`` into it.
+    """Read a config and merge ``--cfg-options`` into it; ``configs/…`` is found from any folder.
 
     Two things differ from mmengine's own merging. A step of a list is addressed by its type:
     ``test_dataloader.dataset.pipeline.LoadPosedViews.hide``. And ``data_root`` and ``clip_store``
@@ -62,9 +63,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         ValueError: for an override of a top-level key that no runner knows, of a step that is not
             there or not alone, or of a folder that the config does not use.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'{path}: no such config file')
-    cfg = Config.fromfile(path)
+    cfg = Config.fromfile(find_config(path))
     single = dict(options or {})
 
     for name in FOLDERS:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-_PRELOAD = ('oneformer3d', 'mmdet3d.models', 'mmdet3d.datasets')
+_PRELOAD = ('oneformer3d.register', 'mmdet3d.models', 'mmdet3d.datasets')
 
 
 def run_in_process(command: Sequence[str], log: Path, threads: int = 1) -> tuple[int, float]:
