@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import oneformer3d  # noqa: F401  (before mmdet3d, whose import needs it where mmcv has no ops)
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -8,15 +8,13 @@ import argparse
 import ast
 import importlib
 import json
-import os
 import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / 'benchmarks'
 sys.path.insert(0, str(FOLDER.parents[1]))
-# As in the package, for benchmarks that import torch before it.
-if 'OMP_WAIT_POLICY' not in os.environ:
-    os.environ.setdefault('GOMP_SPINCOUNT', '20000')
+# light, and before anything that a benchmark imports: torch and mmdet3d read what it sets
+import oneformer3d  # noqa: F401
 
 
 def main(argv: list[str] | None = None) -> int:

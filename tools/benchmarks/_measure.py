@@ -19,6 +19,8 @@ from typing import Any
 
 from torch.utils.benchmark import Measurement, TaskSpec, timer
 
+import oneformer3d  # noqa: F401  (before mmdet3d, whose import needs it where mmcv has no ops)
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 STATUS = Path('/proc/self/status')
 Numbers = dict[str, float]
