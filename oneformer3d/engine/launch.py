@@ -13,6 +13,8 @@ from mmengine.config import Config
 from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
 
+from .class_sizes import check_class_sizes
+
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 
@@ -23,8 +25,10 @@ def build_runner(cfg: Config) -> Runner:
         cfg: full config with ``launcher`` set to one of ``LAUNCHERS``.
 
     Raises:
-        ValueError: for an unknown launcher, or one that needs CUDA here.
+        ValueError: for an unknown launcher, or one that needs CUDA here; for a model of another
+            number of classes than its data's table.
     """
+    check_class_sizes(cfg)
     launcher = cfg.get('launcher', 'none')
     if launcher not in LAUNCHERS:
         raise ValueError(f'launcher must be one of {LAUNCHERS}, got {launcher!r}')
