@@ -28,6 +28,7 @@ from oneformer3d.data.clouds.as_scan import Scan, log_warnings
 from oneformer3d.data.scan import read_scan
 from oneformer3d.data.superpoints import superpoints_from_points
 from oneformer3d.data.upright import rotation_to_z_up, up_from_axis
+from oneformer3d.engine.class_sizes import check_class_sizes
 from oneformer3d.engine.cli import load_config
 from oneformer3d.fusion.encoder import BiFusionEncoder
 from oneformer3d.registry import MODELS, TRANSFORMS
@@ -99,6 +100,7 @@ class OneFormer3DInferencer:
         self.checkpoint_name = str(checkpoint)
 
         self.class_table, pipeline = _test_settings(self.config, self.config_name)
+        check_class_sizes(self.config)
         self.device = _device(device)
         init_default_scope(self.config.get('default_scope', 'mmdet3d'))
         self.pipeline = [TRANSFORMS.build(step) for step in pipeline]
@@ -106,11 +108,6 @@ class OneFormer3DInferencer:
         self.model = MODELS.build(self.config.model).eval()
         load_checkpoint(self.model, checkpoint)
         self.model.to(self.device)
-        if self.model.num_semantic_classes != self.class_table.num_classes:
-            raise ValueError(
-                f'{self.config_name}: the model has {self.model.num_semantic_classes} classes, '
-                f'class table {self.class_table.name!r} has {self.class_table.num_classes}'
-            )
 
         self.score_thr = score_thr
         self.voxel_size = model_voxel_size(self.config.model) if voxel_size is None else voxel_size
