@@ -108,6 +108,12 @@ class OneFormer3DInferencer:
         self.model = MODELS.build(self.config.model).eval()
         load_checkpoint(self.model, checkpoint)
         self.model.to(self.device)
+        # a segmentor of one's own need not state the number in its settings
+        if self.model.num_semantic_classes != self.class_table.num_classes:
+            raise ValueError(
+                f'{self.config_name}: the model has {self.model.num_semantic_classes} classes, '
+                f'class table {self.class_table.name!r} has {self.class_table.num_classes}'
+            )
 
         self.score_thr = score_thr
         self.voxel_size = model_voxel_size(self.config.model) if voxel_size is None else voxel_size

@@ -16,7 +16,7 @@ class TilePrediction:
 
     Attributes:
         semantic, panoptic_semantic: (M,) class.
-        panoptic: (M,) segment; ids above the last stuff class are things.
+        panoptic: (M,) segment; ids above the last stuff class are things, −1 is none.
         masks: (K, M) bool.
         classes: (K,) semantic class of each mask.
         scores: (K,).
@@ -36,7 +36,7 @@ class ScanPrediction:
 
     Attributes:
         semantic, panoptic_semantic: (N,) class.
-        panoptic: (N,) segment; ids above the last stuff class are things.
+        panoptic: (N,) segment; ids above the last stuff class are things, −1 is none.
         members: K arrays of ascending rows; they may overlap.
         classes: (K,) semantic class of each.
         scores: (K,) descending.

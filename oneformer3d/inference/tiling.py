@@ -202,7 +202,7 @@ def merge_predictions(
         [np.zeros(len(masks)) for masks, _ in things],
     )
 
-    panoptic = panoptic_semantic.astype(np.int64)
+    panoptic = np.where(np.isin(panoptic_semantic, stuff), panoptic_semantic, -1).astype(np.int64)
     for rank, (segment, label) in enumerate(zip(segments, segment_classes)):
         panoptic[segment] = first_thing + rank
         panoptic_semantic[segment] = label

@@ -318,7 +318,9 @@ def _labels(
     if length is not None and len(labels) != length:
         raise ValueError(f'{len(labels)} {name}s for {length} points with a true label')
 
-    low, high = labels.min(initial=first), labels.max(initial=first)
+    if not labels.size:
+        return labels.astype(np.int64)
+    low, high = labels.min(), labels.max()
     if low < first or (last is not None and high > last):
         wanted = f'{first}…{last}' if last is not None else f'at least {first}'
         raise ValueError(f'{name}s must be {wanted}, got {low}…{high}')

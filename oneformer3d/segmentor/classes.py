@@ -10,13 +10,11 @@ def checked_classes(classes: Sequence[int], num_semantic_classes: int) -> tuple[
     """The classes as a tuple.
 
     Raises:
-        ValueError: there is none, or one outside of 0…C−1.
+        ValueError: one lies outside of 0…C−1.
     """
     classes = tuple(classes)
-    if not classes or min(classes) < 0 or max(classes) >= num_semantic_classes:
-        raise ValueError(
-            f'expected at least one class in 0…{num_semantic_classes - 1}, got {classes}'
-        )
+    if classes and not 0 <= min(classes) <= max(classes) < num_semantic_classes:
+        raise ValueError(f'expected classes in 0…{num_semantic_classes - 1}, got {classes}')
     return classes
 
 

@@ -52,7 +52,9 @@ class OneFormer3D(BaseModel):
         decoder: settings of a ``MaskDecoder``.
         criterion: settings of a criterion.
         num_semantic_classes: C.
-        stuff_classes: semantic classes that are stuff in the panoptic result.
+        stuff_classes: semantic classes that are stuff in the panoptic result. There may be none
+            (all classes are things), or all of them (a semantic model, whose decoder predicts 0
+            instance classes).
         instance_classes: the semantic class of each instance class; by default all classes if
             the decoder predicts C, else those that are not stuff.
         use_superpoints: pool features over ``gt_pts_seg.sp_pts_mask``; False pools over voxels.

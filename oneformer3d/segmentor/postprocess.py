@@ -70,7 +70,8 @@ class ScenePrediction:
     Attributes:
         semantic: (N,) int64 class 0…C−1.
         panoptic_semantic: (N,) int64 class 0…C−1.
-        panoptic_ids: (N,) int64, the class of stuff, else an id above all stuff classes.
+        panoptic_ids: (N,) int64, the class of stuff, an id above all stuff classes for things,
+            −1 for no segment, which only a model without stuff classes leaves.
         instance_masks: (K, N) bool.
         instance_labels: (K,) int64 instance class 0…C_inst−1.
         instance_scores: (K,) float32, descending.
@@ -167,14 +168,15 @@ def find_instances(
     Instances of at most ``npoint_thr`` points are left out. Float32 is expected.
     """
     probabilities = cls_logits.softmax(-1)[:, :-1]  # (Q, C_inst)
+    num_classes = probabilities.shape[1]
     if mask_scores is not None:
         probabilities = probabilities * mask_scores
     num_candidates = min(settings.topk_insts, probabilities.numel())
     scores, flat = probabilities.flatten().topk(num_candidates)  # (K,)
-    labels = flat % probabilities.shape[1]
+    labels = flat % max(num_classes, 1)
 
     # one query may stand for several classes: its mask is computed once
-    queries, mask_of = torch.unique(flat // probabilities.shape[1], return_inverse=True)
+    queries, mask_of = torch.unique(flat // max(num_classes, 1), return_inverse=True)
     logits = mask_logits[queries]  # (U, S)
     soft_masks = logits.sigmoid()
 
@@ -254,16 +256,23 @@ def paste_things(
     Every superpoint gets its best stuff class, then instances of thing classes are pasted over it,
     the best last; one of which at most ``npoint_thr`` points remain visible is removed again. The
     id of stuff is its class, that of a thing ``max(stuff) + 1`` plus its rank by ascending score;
-    ranks of removed instances stay unused.
+    ranks of removed instances stay unused. Without stuff classes the rest has its best class and
+    no segment: −1.
     """
-    stuff = torch.as_tensor(list(stuff_classes), device=semantic_logits.device)
-    class_of = torch.as_tensor(list(instance_classes), device=semantic_logits.device)
-    semantic = stuff[semantic_logits[:, stuff].argmax(1)]
+    device = semantic_logits.device
+    stuff = torch.as_tensor(tuple(stuff_classes), dtype=torch.int64, device=device)
+    class_of = torch.as_tensor(tuple(instance_classes), dtype=torch.int64, device=device)
+    if len(stuff):
+        semantic = stuff[semantic_logits[:, stuff].argmax(1)]
+        rest = semantic
+    else:
+        semantic = semantic_logits.argmax(1)
+        rest = torch.full_like(semantic, -1)
 
     things = things.select(~torch.isin(class_of[things.labels], stuff))
     num_things = len(things.labels)
     if num_things == 0:
-        return semantic, semantic.clone()
+        return semantic, rest.clone()
 
     # the first maximum from the best instance down is the best instance of a superpoint
     things = things.select(things.scores.argsort(stable=True))
@@ -273,8 +282,8 @@ def paste_things(
     visible = sp_sizes.new_zeros(num_things).index_add(0, rank, sp_sizes * is_thing)
     is_thing = is_thing & (visible[rank] > npoint_thr)
 
-    first_id = max(stuff_classes) + 1
+    first_id = max(stuff_classes, default=-1) + 1
     return (
         torch.where(is_thing, class_of[things.labels[rank]], semantic),
-        torch.where(is_thing, first_id + rank, semantic),
+        torch.where(is_thing, first_id + rank, rest),
     )

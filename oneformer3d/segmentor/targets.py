@@ -67,10 +67,9 @@ def superpoint_targets(
 
     # the class of an instance is that of most of its points
     votes = count_pairs(members, member_semantic, num_instances, num_rows)  # (I, C + 1)
+    class_of = torch.as_tensor(tuple(instance_classes), dtype=torch.int64, device=semantic.device)
     instance_class_of = semantic.new_full((num_rows,), -1)
-    instance_class_of[torch.as_tensor(list(instance_classes), device=semantic.device)] = (
-        torch.arange(len(instance_classes), device=semantic.device)
-    )
+    instance_class_of[class_of] = torch.arange(len(class_of), device=semantic.device)
     labels = instance_class_of[votes.argmax(1)]  # (I,)
 
     keep = (labels >= 0) & instance_masks.any(1)

@@ -108,7 +108,8 @@ class Segmentation:
         points: (N, 6) float32 xyz in metres, rgb 0–255; ``xyz + origin`` are the scan's own
             coordinates.
         semantic: (N,) int64 class 0…C−1.
-        panoptic: (N,) int64 segment: the class for stuff, above the last stuff class for things.
+        panoptic: (N,) int64 segment: the class for stuff, above the last stuff class for things,
+            −1 for none (models without stuff classes).
         panoptic_semantic: (N,) int64 class of that segment.
         instances: K by descending score; masks may overlap, and each has a point that no better
             one has.

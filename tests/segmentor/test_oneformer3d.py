@@ -11,6 +11,8 @@ from mmengine.runner.checkpoint import load_state_dict as load_state_dict_by_nam
 from torch import nn
 
 from oneformer3d.backbones.voxelize import voxelize
+from oneformer3d.data.class_tables import ClassTable
+from oneformer3d.metrics.unified import UnifiedSegMetric
 from oneformer3d.registry import MODELS
 from oneformer3d.segmentor.published import _class_settings
 from oneformer3d.structures import PointEncoder, PointFeatures
@@ -197,6 +199,54 @@ def test_s3dis_thing_ids_never_collide_with_stuff():
         assert len(np.unique(semantic[ids == thing])) == 1
 
 
+def settings_of_classes(num_things: int) -> dict:
+    """Five semantic classes, of which the last ``num_things`` have instances."""
+    settings = small_settings(num_classes=num_things)
+    settings['decoder']['num_instance_classes'] = num_things
+    settings['criterion']['inst_criterion']['num_classes'] = num_things
+    settings['test_cfg'].update(
+        stuff_classes=list(range(5 - num_things)), pan_score_thr=0.0, npoint_thr=0
+    )
+    return settings
+
+
+@pytest.mark.parametrize('num_things', [0, 5])
+def test_models_of_stuff_or_of_things_alone(num_things):
+    model = MODELS.build(with_test_encoder(settings_of_classes(num_things)))
+    inputs, samples = batch(random_scene(), random_scene(seed=1))
+    assert_trains(model, inputs, samples)
+
+    table = ClassTable(
+        name='alone',
+        classes=tuple('abcde'),
+        raw_ids=tuple(range(1, 6)),
+        stuff=model.stuff_classes,
+        instance_classes=model.instance_classes,
+        palette=np.zeros((5, 3), np.uint8),
+    )
+    metric = UnifiedSegMetric(table, min_region_size=1)
+    for sample in model.eval().predict(inputs, samples):
+        predicted = sample.pred_pts_seg
+        (semantic, panoptic_semantic), (masks, ids) = (
+            predicted.pts_semantic_mask,
+            predicted.pts_instance_mask,
+        )
+        if num_things == 0:
+            assert len(masks) == 0
+            assert (ids == semantic).all()
+        else:  # a point outside of every instance has its best class, and no segment
+            assert ((ids >= 0) == masks.any(0)).all()
+            assert (panoptic_semantic[ids < 0] == semantic[ids < 0]).all()
+
+        truth = {k: v.numpy() for k, v in sample.gt_pts_seg.items() if k != 'sp_pts_mask'}
+        metric.process(None, [{'pred_pts_seg': predicted, 'eval_ann_info': truth}])
+
+    scores = metric.compute_metrics(metric.results)
+    assert np.isnan(scores['instance/AP']) == (num_things == 0)
+    assert np.isnan(scores['panoptic/PQ_stuff']) == (num_things == 5)
+    assert np.isfinite([scores['panoptic/PQ'], scores['semantic/mIoU']]).all()
+
+
 def test_s3dis_predicts_without_data_samples():
     model = build_s3dis().eval()
     points, _ = random_scene()
@@ -285,7 +335,7 @@ def test_missing_superpoints_and_labels_are_reported():
         ({'test_cfg': {'topk': 3}}, r"test_cfg: unknown keys \['topk'\]"),
         ({'train_cfg': {'a': 3}}, r"train_cfg: unknown keys \['a'\]"),
         ({'query_thr': 1.5}, 'query_thr'),
-        ({'stuff_classes': []}, 'at least one class'),
+        ({'stuff_classes': []}, 'the decoder predicts 3 instance classes, but 5'),
         ({'stuff_classes': [0, 7]}, r'0…4, got \(0, 7\)'),
         ({'stuff_classes': [0]}, 'the decoder predicts 3 instance classes, but 4'),
         ({'instance_classes': [1, 2]}, 'the decoder predicts 3 instance classes, but 2'),
