@@ -38,6 +38,24 @@ def test_scannet200(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / 'out' / 'posed_images').exists()
 
 
+def test_every_room_that_is_left_out_is_named(run_tool, tmp_path):
+    area = tmp_path / 'Area_1'
+    for room in ('office_1', 'office_2', 'office_3', 'office_4'):
+        (area / room).mkdir(parents=True)
+    for room, line in (('office_1', '1 2 3 4 5 6'), ('office_4', '1 2 3 4 5')):
+        (area / room / 'Annotations').mkdir()
+        (area / room / 'Annotations/floor_1.txt').write_text(line)
+
+    options = ('--root', tmp_path, '--out', tmp_path / 'out', '--no-progress')
+    done = run_tool('tools/create_data.py', 's3dis', *options)
+    log = done.stdout + done.stderr
+    assert 'Area_1 1 scenes, train 1 scenes' in log
+    for room in ('office_2', 'office_3'):
+        assert f'{room}: left out: no folder Annotations' in log
+    assert 'Area_1_office_4: left out: ' in log
+    assert 'got 5 numbers' in log
+
+
 def test_synthetic_arguments_reach_the_generator(tmp_path, monkeypatch, capsys):
     from oneformer3d.data.synthetic import generate
 

@@ -46,8 +46,11 @@ def convert_scenes(
     options: Mapping[str, Any],
     *,
     progress: bool = True,
-) -> list[Record]:
+) -> tuple[list[Record], list[Exception]]:
     """Convert the scenes that a data root does not have yet.
+
+    Damage of one scene is no reason to lose the others: it is left out, and the log names it and
+    says why.
 
     Args:
         out: data root, made if missing.
@@ -57,7 +60,8 @@ def convert_scenes(
         progress: show a progress bar.
 
     Returns:
-        The entries of all scenes, in order.
+        The entries of the scenes that are there now, in order, and what was wrong with the
+        others.
 
     Raises:
         ValueError: unsafe or double scene names, or scenes made with other options.
@@ -65,22 +69,38 @@ def convert_scenes(
     if len(set(scenes)) != len(scenes):
         raise ValueError(f'{out}: a scene is given twice among {len(scenes)}')
 
-    options = json.loads(json.dumps(dict(options)))
-    entries, num_done = [], 0
+    log = MMLogger.get_current_instance()
+    entries: list[Record] = []
+    faults: list[Exception] = []
+    num_there = 0
     for scene in tqdm(scenes, desc='scenes', unit='scene', disable=not progress):
-        path = record_path(out, scene)
-        entry = _finished_entry(path, options)
-        if entry is None:
-            entry = convert(scene)
-            content = json.dumps({'options': options, 'entry': entry}, allow_nan=False)
-            atomic_write_bytes(path, content.encode())
-            num_done += 1
-        entries.append(entry)
+        entry = finished_entry(out, scene, options)
+        num_there += entry is not None
+        try:
+            entries.append(entry or convert_and_record(out, scene, convert, options))
+        except (FileNotFoundError, ValueError) as error:
+            faults.append(error)
+            log.warning(f'{scene}: left out: {error}')
 
-    MMLogger.get_current_instance().info(
-        '%s: %d scenes converted, %d were there', out, num_done, len(scenes) - num_done
-    )
-    return entries
+    num_made = len(entries) - num_there
+    log.info(f'{out}: {num_made} scenes converted, {num_there} were there, {len(faults)} left out')
+    return entries, faults
+
+
+def convert_and_record(
+    out: str | Path, scene: str, convert: Callable[[str], Record], options: Mapping[str, Any]
+) -> Record:
+    """Convert one scene and write its record; see ``convert_scenes``."""
+    entry = convert(scene)
+    content = json.dumps({'options': dict(options), 'entry': entry}, allow_nan=False)
+    atomic_write_bytes(record_path(out, scene), content.encode())
+    return entry
+
+
+def raise_if_none(converted: Sequence[Any], faults: Sequence[Exception]) -> None:
+    """Of a conversion that gave nothing at all, raise its first fault."""
+    if faults and not converted:
+        raise faults[0]
 
 
 def record_path(out: str | Path, scene: str) -> Path:
@@ -234,7 +254,13 @@ def save_matrix(path: str | Path, matrix: NDArray) -> None:
     np.savetxt(path, matrix, fmt='%.9g')
 
 
-def _finished_entry(path: Path, options: Mapping[str, Any]) -> Record | None:
+def finished_entry(out: str | Path, scene: str, options: Mapping[str, Any]) -> Record | None:
+    """The entry of a scene that is there, None of one that is not.
+
+    Raises:
+        ValueError: it was made with other options, or its record is damaged.
+    """
+    path, options = record_path(out, scene), json.loads(json.dumps(dict(options)))
     if not path.is_file():
         return None
     try:

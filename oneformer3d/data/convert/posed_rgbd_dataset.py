@@ -32,8 +32,8 @@ from ..superpoints import superpoints_from_points
 from ..upright import refine_up, rotation_to_z_up, up_from_axis, up_from_cameras
 from .conversion import (
     Record,
-    convert_scenes,
-    record_path,
+    convert_and_record,
+    finished_entry,
     view_writer,
     write_cloud,
     write_split,
@@ -133,24 +133,27 @@ def convert_posed_rgbd(
     log, entries = MMLogger.get_current_instance(), []
     fault: Exception | None = None
     for folder, reason in not_understood.items():
-        log.warning('%s: not understood: %s', folder, reason)
+        log.warning(f'{folder}: not understood: {reason}')
     single = len(sequences) == 1
     for scene, folder in tqdm(sequences.items(), unit='scene', disable=single or not progress):
-        was_there = record_path(out, scene).is_file()
         try:
-            entries += convert_scenes(
-                out,
-                [scene],
-                lambda name, folder=folder: convert_sequence(
-                    folder, out, name, options, progress and single
-                ),
-                options.recorded(),
-                progress=False,
+            entry = finished_entry(out, scene, options.recorded())
+            was_there = entry is not None
+            entries.append(
+                entry
+                or convert_and_record(
+                    out,
+                    scene,
+                    lambda name, folder=folder: convert_sequence(
+                        folder, out, name, options, progress and single
+                    ),
+                    options.recorded(),
+                )
             )
         except (ValueError, FileNotFoundError) as error:
             if rules.strict or single:
                 raise
-            log.warning('%s: not converted: %s', folder, error)
+            log.warning(f'{folder}: not converted: {error}')
             fault = error
             continue
         log.info('%s: %s', folder, 'there already' if was_there else f'converted to {scene}')

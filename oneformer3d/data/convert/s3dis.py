@@ -10,21 +10,23 @@ Rooms are shifted so that their smallest coordinates are 0; the shift is kept in
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from mmengine.logging import MMLogger
 from numpy.typing import NDArray
 
 from oneformer3d.files.names import validate_scene_name
 
 from ..class_tables import get_class_table
-from .conversion import Record, convert_scenes, write_cloud, write_split
+from .conversion import Record, convert_scenes, raise_if_none, write_cloud, write_split
 
 AREAS = (1, 2, 3, 4, 5, 6)
 VAL_AREAS = (5,)
-# One file of the dataset has a control character where a space belongs (hallway_6 of Area_5).
-_SPACES = bytes(byte if byte >= 32 or byte in b'\t\n\r' else 32 for byte in range(256))
+# Some files of the dataset have a control character in place of a digit or of a space.
+_CONTROL = re.compile(rb'[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]')
+_LOST_BIT = 0x20  # '0'…'9', '.' and '-' less this bit are control characters
 
 
 def convert_s3dis(
@@ -35,6 +37,8 @@ def convert_s3dis(
     progress: bool = True,
 ) -> dict[str, int]:
     """Convert the areas there are; rooms that are finished are not made again.
+
+    The log names rooms that are left out, and why, and what was repaired.
 
     Args:
         root: folder with ``Area_1`` … ``Area_6``, or its parent.
@@ -51,17 +55,26 @@ def convert_s3dis(
     """
     root = _find_root(Path(root), areas)
     by_area: dict[int, list[Record]] = {}
+    faults: list[Exception] = []
     for area in areas:
-        rooms = find_rooms(root / f'Area_{area}')
-        if rooms:
-            by_area[area] = convert_scenes(
-                out,
-                list(rooms),
-                lambda scene, rooms=rooms: convert_room(rooms[scene], out, scene),
-                {'converter': 's3dis'},
-                progress=progress,
+        rooms, without = find_rooms(root / f'Area_{area}')
+        for room in without:
+            MMLogger.get_current_instance().warning(
+                f'{room}: left out: no folder Annotations, so it has no labels; tools/infer.py '
+                'segments its points'
             )
+        entries, new_faults = convert_scenes(
+            out,
+            list(rooms),
+            lambda scene, rooms=rooms: convert_room(rooms[scene], out, scene),
+            {'converter': 's3dis'},
+            progress=progress,
+        )
+        faults += new_faults
+        if entries:
+            by_area[area] = entries
 
+    raise_if_none(list(by_area), faults)
     if not by_area:
         raise FileNotFoundError(f'{root}: no rooms with a folder Annotations in its areas')
 
@@ -110,10 +123,22 @@ def convert_room(annotations: Path, out: str | Path, scene: str) -> Record:
 def read_object(path: Path) -> NDArray[np.float64]:
     """Points (N, 6) of one annotated object: xyz in metres, rgb 0–255.
 
+    Damaged lines that can be repaired are, and logged.
+
     Raises:
         ValueError: not six finite numbers per line, or colours outside 0–255; names file and line.
     """
-    content = path.read_bytes().translate(_SPACES)
+    content = path.read_bytes()
+    repairs = dict(find_damaged_lines(content))
+    if repairs:
+        lines = content.split(b'\n')
+        content = b'\n'.join(repairs.get(k, line) for k, line in enumerate(lines, start=1))
+        for number, repaired in repairs.items():
+            MMLogger.get_current_instance().warning(
+                f'{path}: line {number} has a damaged character and is read as '
+                f'{repaired.decode("latin-1")}'
+            )
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('error', UserWarning)  # what numpy says of empty files
@@ -139,13 +164,42 @@ def read_object(path: Path) -> NDArray[np.float64]:
     return points
 
 
-def find_rooms(area: Path) -> dict[str, Path]:
-    """Scene name → folder ``Annotations`` of every room of an area."""
-    return {
-        validate_scene_name(f'{area.name}_{path.parent.name}'): path
-        for path in sorted(area.glob('*/Annotations'))
-        if path.is_dir()
-    }
+def find_damaged_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Numbers of the lines with control characters, from 1, and how these lines should read.
+
+    A control character was a digit that lost a bit, or else a space: whichever makes the line
+    six numbers. A line that neither makes right stays as it is.
+
+    Example:
+        >>> list(find_damaged_lines(b'1 2 3 4 5 6\\n1 2 3 103.0\\x100000 99 98'))
+        [(2, b'1 2 3 103.00000 99 98')]
+        >>> list(find_damaged_lines(b'1 2 3 185\\x10187 98'))
+        [(1, b'1 2 3 185 187 98')]
+    """
+    if not _CONTROL.search(content):
+        return
+    for number, line in enumerate(content.split(b'\n'), start=1):
+        if not _CONTROL.search(line):
+            continue
+        with_bit = _CONTROL.sub(lambda found: bytes([found[0][0] | _LOST_BIT]), line)
+        for repaired in (with_bit, _CONTROL.sub(b' ', line)):
+            if _num_numbers(repaired) == 6:
+                yield number, repaired.strip()
+                break
+
+
+def find_rooms(area: Path) -> tuple[dict[str, Path], list[Path]]:
+    """Rooms of an area: scene name → folder ``Annotations``, and the rooms without one."""
+    rooms: dict[str, Path] = {}
+    without = []
+    for room in sorted(path for path in area.glob('*') if path.is_dir()):
+        folders = [path for path in room.iterdir() if path.is_dir()]
+        found = [path for path in folders if path.name.lower() == 'annotations']
+        if found:
+            rooms[validate_scene_name(f'{area.name}_{room.name}')] = found[0]
+        else:
+            without.append(room)
+    return rooms, without
 
 
 def _find_root(root: Path, areas: Sequence[int]) -> Path:
@@ -167,9 +221,14 @@ def _object_order(path: Path) -> tuple[str, int, str]:
 
 def _first_bad_line(content: bytes) -> int:
     for number, line in enumerate(content.splitlines(), start=1):
-        try:
-            if len([float(number) for number in line.split()]) not in (0, 6):
-                return number
-        except ValueError:
+        if _num_numbers(line) not in (0, 6):
             return number
     return 1
+
+
+def _num_numbers(line: bytes) -> int | None:
+    """How many numbers a line holds; None if it holds anything else."""
+    try:
+        return len([float(word) for word in line.split()])
+    except ValueError:
+        return None

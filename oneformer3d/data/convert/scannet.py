@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from oneformer3d.files.names import validate_scene_name
 from oneformer3d.files.ply import read_ply_vertices
 
+from ..scenes import listed
 from ..superpoints import superpoints_from_mesh
-from .conversion import Record, convert_scenes, write_cloud, write_split
+from .conversion import Record, convert_scenes, raise_if_none, write_cloud, write_split
 from .scannet_views import write_views
 
 LABEL_FILE = 'scannetv2-labels.combined.tsv'
@@ -85,7 +86,8 @@ def convert_scannet(
     lists = find_split_lists(root, splits, split_dir)
     id_of_category = read_label_ids(root / LABEL_FILE, ID_COLUMNS[dataset])
 
-    counts = {}
+    counts: dict[str, int] = {}
+    faults: list[Exception] = []
     for split, names in lists.items():
         if scenes is not None:
             names = [name for name in names if name in set(scenes)]
@@ -93,9 +95,9 @@ def convert_scannet(
         missing = [name for name, folder in folders.items() if folder is None]
         if missing:
             logger.warning(
-                '%s: %d of %d scenes of %s are not there, the first is %s',
-                root, len(missing), len(names), split, missing[0],
-            )  # fmt: skip
+                f'{root}: {len(missing)} of {len(names)} scenes of {split} are left out, they are '
+                f'not there: {listed(missing)}'
+            )
 
         found = {name: folder for name, folder in folders.items() if folder is not None}
         if not found:
@@ -113,12 +115,16 @@ def convert_scannet(
                 axis_align=axis_align,
             )
 
-        entries = convert_scenes(out, list(found), convert, options, progress=progress)
+        entries, new_faults = convert_scenes(out, list(found), convert, options, progress=progress)
+        faults += new_faults
+        if not entries:
+            continue
         write_split(out, split, dataset, entries)
         if split == 'train':
             write_split(out, 'train_debug', dataset, entries[:DEBUG_SCENES])
         counts[split] = len(entries)
 
+    raise_if_none(list(counts), faults)
     if not counts:
         raise FileNotFoundError(
             f'{root}: no scene of {", ".join(lists)} is in {root / "scans"} or '

@@ -47,7 +47,7 @@ def write_views(
             about_images = _add_recorded(views, sens, frame_step, new_from_world)
     else:
         MMLogger.get_current_instance().warning(
-            '%s: no images, neither folders color, depth, pose, intrinsic nor %s', folder, sens.name
+            f'{folder}: no images, neither folders color, depth, pose, intrinsic nor {sens.name}'
         )
         return {}
     return about_images
@@ -85,7 +85,7 @@ def _add_recorded(
 
     if num_dropped:
         MMLogger.get_current_instance().warning(
-            '%s: left out %d frames without a finite rigid pose', sens, num_dropped
+            f'{sens}: left out {num_dropped} frames without a finite rigid pose'
         )
     if not views.images:
         raise ValueError(f'{sens}: no frame with a valid pose')

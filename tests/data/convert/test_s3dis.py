@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from mmengine.logging import MMLogger
 
 from oneformer3d.data.convert.s3dis import convert_s3dis, read_object
 from oneformer3d.data.infos import read_infos
@@ -70,6 +71,8 @@ def test_the_known_broken_line_is_read_and_others_are_named(tmp_path):
     path = tmp_path / 'ceiling_1.txt'
     path.write_bytes(b'1 2 3 10 20 30\n22.4 -6.2 3.0 185\x10187 189\n')
     assert read_object(path)[1].tolist() == [22.4, -6.2, 3.0, 185, 187, 189]
+    path.write_bytes(b'1 2 3 10 20 30\n22.4 -6.2 3\x0e0 103.0\x100000 99.\x15 98\n')
+    assert read_object(path)[1].tolist() == [22.4, -6.2, 3.0, 103, 99.5, 98]
     path.write_bytes(b'1 2 3 10 20 30\n1 2 3 10 2x 30\n')
     with pytest.raises(ValueError, match=r'ceiling_1.txt: line 2: expected x y z r g b'):
         read_object(path)
@@ -88,6 +91,27 @@ def test_the_known_broken_line_is_read_and_others_are_named(tmp_path):
     path.write_bytes(b'')
     with pytest.raises(ValueError, match=r'ceiling_1.txt: no points'):
         read_object(path)
+
+
+def test_repairs_and_rooms_that_are_left_out_are_logged(tree, tmp_path, caplog):
+    area = tree / 'Area_1'
+    (area / 'office_1/Annotations').rename(area / 'office_1/annotations')
+    ceiling = area / 'office_2/Annotations/ceiling_1.txt'
+    ceiling.write_bytes(ceiling.read_bytes() + b'1 2 3 103.0\x100000 99 98\n')
+    (area / 'office_3').mkdir()
+    _write_room(area / 'office_4/Annotations', seed=4)
+    (area / 'office_4/Annotations/table_1.txt').write_text('1 2 3 4 5 x')
+
+    MMLogger.get_current_instance().addHandler(caplog.handler)
+    counts = convert_s3dis(tree, tmp_path / 'out', areas=[1], progress=False)
+    MMLogger.get_current_instance().removeHandler(caplog.handler)
+    assert counts == {'Area_1': 2, 'train': 2}
+    assert (
+        f'{ceiling}: line 5 has a damaged character and is read as 1 2 3 103.00000' in caplog.text
+    )
+    assert f'{area / "office_3"}: left out: no folder Annotations' in caplog.text
+    assert 'Area_1_office_4: left out: ' in caplog.text
+    assert 'table_1.txt: line 1: expected x y z r g b' in caplog.text
 
 
 def test_rerun_makes_only_what_is_missing(tree, tmp_path):

@@ -185,7 +185,9 @@ def test_labelled_mesh_stands_in_for_missing_annotations(tree, tmp_path):
     folder = tree / 'scans' / 'scene0001_00'
     (folder / 'scene0001_00.aggregation.json').unlink()
     with pytest.raises(FileNotFoundError, match=r'scene0001_00.aggregation.json: no such file'):
-        _convert(tree, tmp_path / 'out')
+        _convert(tree, tmp_path / 'out', scenes=['scene0001_00'])
+    assert _convert(tree, tmp_path / 'out') == {'train': 1, 'val': 1}
+    assert list(_infos(tmp_path / 'out')) == ['scene0000_00']
     labels = np.arange(NUM_VERTICES) % 43
     write_mesh(folder / 'scene0001_00_vh_clean_2.labels.ply', mesh_points(1), labels)
     _convert(tree, tmp_path / 'out')
@@ -211,21 +213,21 @@ def test_faults_are_named(tree, tmp_path):
     segs = folder / 'scene0000_00_vh_clean_2.0.010000.segs.json'
     segs.write_text(json.dumps({'segIndices': [1, 2]}))
     with pytest.raises(ValueError, match=r'segs.json: 2 segment ids for 60 vertices'):
-        _convert(tree, out)
+        _convert(tree, out, scenes=['scene0000_00'])
     segs.write_text('{')
     with pytest.raises(ValueError, match=r'segs.json: not valid JSON'):
-        _convert(tree, out)
+        _convert(tree, out, scenes=['scene0000_00'])
     mesh = folder / 'scene0000_00_vh_clean_2.ply'
     mesh.write_bytes(mesh.read_bytes()[:300])
     with pytest.raises(ValueError, match=r'scene0000_00_vh_clean_2.ply'):
-        _convert(tree, out)
+        _convert(tree, out, scenes=['scene0000_00'])
     assert not [path for path in out.rglob('*') if path.is_file()]
     (tree / 'scannetv2-labels.combined.tsv').write_text('a\tb\n1\t2\n')
     with pytest.raises(ValueError, match='expected columns raw_category and nyu40id'):
-        _convert(tree, out)
+        _convert(tree, out, scenes=['scene0000_00'])
     (tree / 'scannetv2_train.txt').write_text('../../etc\n')
     with pytest.raises(ValueError, match='not a scene name'):
-        _convert(tree, out)
+        _convert(tree, out, scenes=['scene0000_00'])
     with pytest.raises(FileNotFoundError, match='none of scannetv2_'):
         _convert(tmp_path, out)
     with pytest.raises(ValueError, match='dataset: expected one of'):
