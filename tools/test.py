@@ -6,8 +6,12 @@ python tools/test.py CONFIG CHECKPOINT --show-dir pictures/
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from oneformer3d.engine.cli import add_common_arguments, prepare, run_tool
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 TASKS = ('lidar_seg',)
 
@@ -31,8 +35,7 @@ def main() -> None:
     from mmengine.dist import is_main_process
     from mmengine.fileio import get_file_backend
 
-    from oneformer3d.engine.launch import build_runner, leave_group
-    from oneformer3d.segmentor.weights import load_checkpoint
+    from oneformer3d.engine.launch import leave_group
 
     cfg = prepare(args)
     if args.show_dir is not None:
@@ -41,13 +44,21 @@ def main() -> None:
             dict(type='SegVisualizationHook', out_dir=args.show_dir, score_thr=args.score_thr)
         )
         cfg.custom_hooks = hooks
-    runner = build_runner(cfg)
-    load_checkpoint(getattr(runner.model, 'module', runner.model), args.checkpoint)
-    metrics = runner.test()
+    metrics = evaluate(cfg, args.checkpoint)
     if args.out is not None and is_main_process():
         text = json.dumps({name: float(value) for name, value in metrics.items()}, indent=2)
         get_file_backend(backend_args={'backend': 'atomic'}).put_text(text + '\n', args.out)
     leave_group()
+
+
+def evaluate(cfg: 'Config', checkpoint: str) -> dict[str, float]:
+    """Metrics of a checkpoint; the runner is let go on return."""
+    from oneformer3d.engine.launch import build_runner
+    from oneformer3d.segmentor.weights import load_checkpoint
+
+    runner = build_runner(cfg)
+    load_checkpoint(getattr(runner.model, 'module', runner.model), checkpoint)
+    return runner.test()
 
 
 if __name__ == '__main__':

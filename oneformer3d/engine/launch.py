@@ -4,6 +4,7 @@ mmengine's ``launcher='pytorch'`` sets a CUDA device before anything else, so on
 a machine without one the process group (Gloo) is made here, before the runner.
 """
 
+import gc
 import os
 
 import numpy as np
@@ -61,9 +62,11 @@ def leave_group() -> None:
     """End a run of several processes together.
 
     Without this a process may exit while its neighbour still talks to it, and Gloo aborts the
-    neighbour after all its work is done.
+    neighbour after all its work is done. The runner must have been let go before: its wrapped model
+    holds the group, whose threads abort a process that ends while they run.
     """
     if dist.is_available() and dist.is_initialized():
+        gc.collect()  # a runner and its hooks refer to each other
         dist.barrier()
         dist.destroy_process_group()
 
