@@ -9,7 +9,6 @@ top.png and summary.json; see docs/inference.md.
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from oneformer3d.engine.cli import (
     run_tool,
     tell,
 )
+from oneformer3d.engine.progress import show_progress
 from oneformer3d.files.shipped import find_config
 
 if TYPE_CHECKING:
@@ -146,17 +146,6 @@ def clip_settings(args: argparse.Namespace) -> dict | None:
             raise ValueError(f'--clip-{named[0].replace("_", "-")} needs --clip-weights')
         return None
     return {name: value for name, value in settings.items() if value is not None}
-
-
-def show_progress(step: str, done: int, total: int) -> None:
-    """One line per step on stderr, rewritten while it runs on a terminal."""
-    if sys.stderr.isatty():
-        bar = '#' * round(20 * done / total)
-        print(f'\r{step:12s} [{bar:20s}] {done}/{total}', end='', file=sys.stderr, flush=True)
-        if done == total:
-            print(file=sys.stderr)
-    elif done < total:
-        print(f'{step} {done + 1}/{total}', file=sys.stderr, flush=True)
 
 
 def report(result: 'Segmentation', out: str) -> None:

@@ -68,7 +68,7 @@ class ScanImageReader:
     Args:
         clip: settings of ``ClipEncoder``, at least ``weights``: those of the features that the
             model was trained with.
-        clip_channels: of the maps the model reads.
+        clip_channels: of the maps the model reads; None takes whatever this CLIP makes.
         pixel_shuffle: factor that the model was trained with; None takes the extraction's
             default, 2 for tokens and 1 for the text space.
         max_views: of a scan, evenly spread over its frames.
@@ -82,7 +82,7 @@ class ScanImageReader:
     def __init__(
         self,
         clip: Mapping[str, Any],
-        clip_channels: int,
+        clip_channels: int | None,
         pixel_shuffle: int | None = None,
         max_views: int = 64,
         device: str | torch.device = 'cpu',
@@ -94,7 +94,7 @@ class ScanImageReader:
         self.clip = OnlineClip(dict(clip), pixel_shuffle=pixel_shuffle).to(device).eval()
         self.max_views = max_views
         self.device = device
-        if self.clip.clip_channels != clip_channels:
+        if clip_channels is not None and self.clip.clip_channels != clip_channels:
             raise ValueError(
                 f'{clip.get("weights")}: makes maps of {self.clip.clip_channels} channels, the '
                 f'model was trained with {clip_channels}'

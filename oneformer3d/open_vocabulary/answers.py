@@ -1,7 +1,7 @@
 """Answers as files: what was found, ranked, and a cloud with the scores of each text.
 
 Enters: a ``QueryResult`` of T texts, the ``SceneIndex`` that gave it and its points (N, 3). Leaves:
-``answers.json`` and a PLY per text. Texts name no file: they come from outside.
+``answers.json``, a PLY per text, and a picture of all. Texts name no file: they come from outside.
 """
 
 import json

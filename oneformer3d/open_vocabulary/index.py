@@ -43,6 +43,7 @@ class SceneIndex:
         frames: V names of the views.
         views: which of them show each mask best.
         stamp: of the encoder whose text space this is.
+        made_of: digest of the points, masks and images that it was made of, '' where unknown.
 
     Raises:
         ValueError: shapes that do not fit, masks that do not exist, or more than 65,535 masks.
@@ -56,6 +57,7 @@ class SceneIndex:
     frames: tuple[str, ...]
     views: MaskViews
     stamp: StoreStamp
+    made_of: str = ''
 
     def __post_init__(self) -> None:
         num_masks = expect_shape('vectors', self.vectors, 'K D')[0]
@@ -130,6 +132,7 @@ class SceneIndex:
             'names': json.dumps(self.names),
             'frames': json.dumps(self.frames),
             'stamp': self.stamp.to_bytes().decode(),
+            'made_of': self.made_of,
         }
         arrays = {
             'vectors': self.vectors.astype(np.float16),
@@ -177,6 +180,7 @@ def load_index(path: str | Path, stamp: StoreStamp | None = None) -> SceneIndex:
             frames=_texts(metadata['frames']),
             views=MaskViews(arrays['views'].astype(np.int64), arrays['uv'], arrays['num_new']),
             stamp=stored,
+            made_of=metadata.get('made_of', ''),
         )
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f'{path}: not a whole scene index ({one_line(error)})') from error

@@ -1,6 +1,6 @@
-"""Panels side by side, with a legend: one prediction of a scene, or several and their errors.
+"""Panels side by side: one prediction of a scene, several and their errors, or scores of texts.
 
-Enters: points (N, 3) metres, rgb (N, 3) uint8 and per-point labels (N,). Leaves: one image
+Enters: points (N, 3) metres, rgb (N, 3) uint8 and per-point labels or scores (N,). Leaves: one image
 (H', W', 3) uint8. All panels show the same points from the same camera.
 """
 
@@ -11,11 +11,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from oneformer3d.lifting.camera import Camera
 
+from .features import similarity_colors
 from .labels import PointLabels
 from .palette import UNLABELED, class_colors, instance_colors
 from .render import PointRaster
 
 _TITLE_SIZE, _LEGEND_SIZE, _PAD = 18, 15, 12
+_PANELS = 3  # of scores, in a row
 _INK = (40, 40, 40)
 _RIGHT, _WRONG = (205, 205, 205), (214, 39, 40)
 
@@ -103,6 +105,38 @@ def comparison_figure(
     shown = [ground_truth, *predictions.values()]
     raster = PointRaster(points, size, camera)
     return _sheet(raster, [top, below], shown, classes, palette)
+
+
+def score_figure(
+    points: np.ndarray,
+    rgb: np.ndarray,
+    scores: Mapping[str, np.ndarray],
+    size: tuple[int, int] = (480, 640),
+    camera: Camera | str = 'dollhouse',
+) -> np.ndarray:
+    """Draw how well texts fit the points of a scene, three panels in a row.
+
+    Args:
+        points: (N, 3) metres, z up.
+        rgb: (N, 3) uint8 colours of the scan, the first panel.
+        scores: title → (N,) in 0…1, from dark blue to bright yellow.
+        size: (H, W) of each panel.
+        camera: see ``oneformer3d.visualization.render.render_points``.
+
+    Returns:
+        (H', W', 3) uint8.
+
+    Raises:
+        ValueError: scores that are not one for each point.
+    """
+    cells: list[_Cell] = [('Input', rgb)]
+    for title, values in scores.items():
+        if np.shape(values) != (len(points),):
+            raise ValueError(f'{title}: expected ({len(points)},) scores, got {np.shape(values)}')
+        cells.append((title, similarity_colors(values)))
+
+    rows = [cells[first : first + _PANELS] for first in range(0, len(cells), _PANELS)]
+    return _sheet(PointRaster(points, size, camera), rows, (), (), np.zeros((0, 3), np.uint8))
 
 
 def _sheet(

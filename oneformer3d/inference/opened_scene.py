@@ -1,0 +1,109 @@
+"""Whatever shows a scene, opened: a scan, or the result of segmenting one.
+
+Enters: a path. Leaves: an ``OpenedScene``: its points, its posed images, and its segmentation where
+there is one. N points.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oneformer3d.data.layouts import PosedFolder, find_layout
+from oneformer3d.data.posed_rgbd import load_posed_rgbd
+from oneformer3d.data.scan import read_scan
+from oneformer3d.data.upright import rotation_to_z_up
+from oneformer3d.structures import Segmentation
+
+RESULT_FILE = 'summary.json'  # written last, so it vouches for a finished result
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedScene:
+    """A scene to look at.
+
+    Attributes:
+        source: what was opened.
+        points: (N, 6) float32 xyz in metres, rgb 0–255.
+        upright_from_scan: (3, 3) float32 rotation that puts z up.
+        origin: (3,) float64 metres; ``xyz + origin`` are the coordinates of the cameras.
+        recording: its posed images, None where there are none.
+        segmentation: of these points, None of a scan.
+        warnings: what was assumed.
+    """
+
+    source: str
+    points: NDArray[np.float32]
+    upright_from_scan: NDArray[np.float32]
+    origin: NDArray[np.float64]
+    recording: PosedFolder | None = None
+    segmentation: Segmentation | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def upright(self) -> NDArray[np.float32]:
+        """(N, 3) the points with z up."""
+        return self.points[:, :3] @ self.upright_from_scan.T
+
+    @property
+    def rgb(self) -> NDArray[np.uint8]:
+        """(N, 3) colours of the scan."""
+        return self.points[:, 3:].astype(np.uint8)
+
+
+def open_scene(
+    source: str | Path, images: str | Path | None = None, **scan_options: Any
+) -> OpenedScene:
+    """Open a scan or a result.
+
+    Args:
+        source: a folder that ``Segmentation.save`` wrote, or whatever ``read_scan`` takes.
+        images: folder of the posed images of the same scene, in its coordinates; None takes the
+            scan's own, of a result those that it was made from, where they still lie there.
+        scan_options: of ``read_scan``, for a scan.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``read_scan``, ``Segmentation.load`` and
+            ``load_posed_rgbd``.
+        TypeError: an unknown option.
+    """
+    recording = None if images is None else load_posed_rgbd(images)
+    if (Path(source) / RESULT_FILE).is_file():
+        return _open_result(Path(source), recording)
+
+    scan = read_scan(source, **scan_options)
+    return OpenedScene(
+        str(source),
+        scan.require_points(),
+        rotation_to_z_up(scan.up).astype(np.float32),
+        scan.origin,
+        recording or scan.recording,
+        None,
+        scan.warnings,
+    )
+
+
+def scene_of_result(
+    result: Segmentation, source: str, recording: PosedFolder | None
+) -> OpenedScene:
+    """A segmentation that was just made, and the images that show the same."""
+    return OpenedScene(
+        source,
+        result.points,
+        result.upright_from_scan,
+        result.origin,
+        recording,
+        result,
+        result.warnings,
+    )
+
+
+def _open_result(folder: Path, recording: PosedFolder | None) -> OpenedScene:
+    """A result; its images are found where its scan was, if that was a folder of them."""
+    result = Segmentation.load(folder)
+    scan = Path(result.info.source or '-')
+    if recording is None and scan.is_dir():
+        recording = find_layout(scan)
+    return scene_of_result(result, str(folder), recording)
