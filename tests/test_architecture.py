@@ -33,7 +33,8 @@ ARROWS = {
     'stm': 'lifting visualization structures store clip backbones segmentor',
     'open_vocabulary': 'files lifting store',
     'extraction': 'files lifting visualization store clip data fusion',
-    'inference': 'lifting visualization structures data segmentor fusion engine',
+    'inference': 'lifting visualization structures store data segmentor fusion open_vocabulary '
+    'engine',
     'streaming': 'files lifting',
     'fields': 'files lifting visualization store clip data metrics',
     'experiments': 'files engine',

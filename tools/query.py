@@ -122,9 +122,7 @@ def ask_scene(args: argparse.Namespace) -> None:
     vectors, negatives = (
         reader.clip.clip.encode_text(words).numpy() for words in (texts, args.negatives)
     )
-    result = index.query(
-        vectors, negatives, temperature=args.temperature, threshold=args.threshold
-    )
+    result = index.query(vectors, negatives, temperature=args.temperature, threshold=args.threshold)
 
     show_progress('write files', 0, 1)
     write_answers(args.out, index, result, texts, scene.points[:, :3])
@@ -140,7 +138,7 @@ def ask_scene(args: argparse.Namespace) -> None:
 
 def open_input(args: argparse.Namespace) -> 'OpenedScene':
     """The scene of the input, segmented where a model is given."""
-    from oneformer3d.inference.opened_scene import open_scene, scene_of_result
+    from oneformer3d.inference.opened_scene import open_scene, scene_of_result, segment_scene
 
     show_progress('read', 0, 1)
     options = {'unit': args.unit, 'columns': args.columns, 'up': args.up}
@@ -152,14 +150,17 @@ def open_input(args: argparse.Namespace) -> 'OpenedScene':
     if scene.segmentation is not None:
         raise ValueError(f'{args.input}: is segmented already; leave --config out')
 
-    from oneformer3d.data.scan import read_scan
-    from oneformer3d.inference.inferencer import OneFormer3DInferencer
-
-    scan = read_scan(args.input, **options, **recording_options(args))
-    inferencer = OneFormer3DInferencer(args.config, args.checkpoint, args.device)
-    result = inferencer(scan, progress=show_progress)
+    result = segment_scene(
+        scene, args.config, args.checkpoint, clip_settings(args), args.device, show_progress
+    )
     result.save(args.out)
     return scene_of_result(result, args.input, scene.recording)
+
+
+def clip_settings(args: argparse.Namespace) -> dict[str, str]:
+    """The CLIP of a fused model: the one that reads the text."""
+    model = {} if args.clip_model is None else {'model': args.clip_model}
+    return {'weights': args.clip_weights, **model}
 
 
 def ask_field(args: argparse.Namespace) -> None:

@@ -46,8 +46,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # text
     parser.add_argument('--text', nargs='+', help='phrases')
     parser.add_argument('--negatives', nargs='+', default=list(CANONICAL_PHRASES))
-    parser.add_argument('--weights', help='of the CLIP whose language the field learnt')
-    parser.add_argument('--model', default='ViT-B-16', help='of the weights (%(default)s)')
+    parser.add_argument(
+        '--clip-weights',
+        '--weights',
+        dest='weights',
+        help='of the CLIP whose language the field learnt',
+    )
+    parser.add_argument(
+        '--clip-model',
+        '--model',
+        dest='model',
+        default='ViT-B-16',
+        help='of the weights (%(default)s)',
+    )
     parser.add_argument('--temperature', type=float, default=0.1, help='of it (%(default)s)')
     parser.add_argument('--threshold', type=float, default=0.5, help='of relevancy (%(default)s)')
 

@@ -4,6 +4,7 @@ Enters: a path. Leaves: an ``OpenedScene``: its points, its posed images, and it
 there is one. N points.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oneformer3d.data.clouds.as_scan import Scan
 from oneformer3d.data.layouts import PosedFolder, find_layout
 from oneformer3d.data.posed_rgbd import load_posed_rgbd
 from oneformer3d.data.scan import read_scan
 from oneformer3d.data.upright import rotation_to_z_up
+from oneformer3d.engine.cli import load_config
 from oneformer3d.structures import Segmentation
+
+from .inferencer import OneFormer3DInferencer, Progress
 
 RESULT_FILE = 'summary.json'  # written last, so it vouches for a finished result
 
@@ -32,6 +37,7 @@ class OpenedScene:
         recording: its posed images, None where there are none.
         segmentation: of these points, None of a scan.
         warnings: what was assumed.
+        path: of the scan, which a result remembers.
     """
 
     source: str
@@ -41,6 +47,7 @@ class OpenedScene:
     recording: PosedFolder | None = None
     segmentation: Segmentation | None = None
     warnings: tuple[str, ...] = ()
+    path: str = ''
 
     @property
     def upright(self) -> NDArray[np.float32]:
@@ -82,7 +89,43 @@ def open_scene(
         recording or scan.recording,
         None,
         scan.warnings,
+        scan.path,
     )
+
+
+def segment_scene(
+    scene: OpenedScene,
+    config: str | Path,
+    checkpoint: str | Path,
+    clip: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Segmentation:
+    """Segment the points of a scene.
+
+    Args:
+        scene: without segmentation.
+        config, checkpoint, device: of the model.
+        clip: settings of ``ClipEncoder``, for a model that reads image features; others see the
+            points alone.
+        progress: see ``OneFormer3DInferencer``.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``OneFormer3DInferencer``.
+    """
+    cfg = load_config(config)
+    reads_images = cfg.model.get('encoder', {}).get('type') == 'BiFusionEncoder'
+    model = OneFormer3DInferencer(cfg, checkpoint, device, clip=clip if reads_images else None)
+    scan = Scan(
+        scene.points,
+        scene.origin,
+        scene.upright_from_scan[2].astype(np.float64),
+        scene.source,
+        scene.path,
+        scene.warnings,
+        scene.recording,
+    )
+    return model(scan, progress=progress)
 
 
 def scene_of_result(
@@ -97,6 +140,7 @@ def scene_of_result(
         recording,
         result,
         result.warnings,
+        result.info.source,
     )
 
 

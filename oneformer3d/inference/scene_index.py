@@ -30,6 +30,9 @@ from oneformer3d.structures.boxes import fit_upright_box
 from .opened_scene import OpenedScene
 from .scan_images import ScanImageReader
 
+# Square metres. Smaller pieces are shown by few pixels, whose features are more noise than object:
+# they would lead every ranking. A fifth as many pieces are left, as pure to 2 %.
+MIN_AREA = 0.05
 INDEX_NAME = 'text_index.safetensors'
 Progress = Callable[[str, int, int], None]
 
@@ -76,15 +79,12 @@ def load_or_index(
         if index is not None and index.made_of == digest_of(scene, reader.max_views):
             return index
 
-    index = index_scene(scene, reader, progress)
     path.parent.mkdir(parents=True, exist_ok=True)
-    index.save(path)
-    return index
+    index_scene(scene, reader, progress).save(path)
+    return load_index(path)  # as the next call will find it: the file rounds
 
 
-def index_scene(
-    scene: OpenedScene, reader: ScanImageReader, progress: Progress
-) -> SceneIndex:
+def index_scene(scene: OpenedScene, reader: ScanImageReader, progress: Progress) -> SceneIndex:
     """Look at a scene's images and keep one vector per mask.
 
     Args:
@@ -148,7 +148,9 @@ def masks_of(scene: OpenedScene) -> MaskMembers:
     """The instances of a scene, and the superpoints that none of them covers."""
     instances = () if scene.segmentation is None else scene.segmentation.instances
     members = members_of_lists([one.members for one in instances], len(scene.points))
-    superpoints = superpoints_from_points(scene.points[:, :3], scene.points[:, 3:])
+    superpoints = superpoints_from_points(
+        scene.points[:, :3], scene.points[:, 3:], min_area=MIN_AREA
+    )
     return add_uncovered(members, superpoints)
 
 

@@ -1,7 +1,7 @@
 """Panels side by side: one prediction of a scene, several and their errors, or scores of texts.
 
-Enters: points (N, 3) metres, rgb (N, 3) uint8 and per-point labels or scores (N,). Leaves: one image
-(H', W', 3) uint8. All panels show the same points from the same camera.
+Enters: points (N, 3) metres, rgb (N, 3) uint8 and per-point labels or scores (N,). Leaves:
+one image (H', W', 3) uint8. All panels show the same points from the same camera.
 """
 
 from collections.abc import Mapping, Sequence

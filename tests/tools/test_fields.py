@@ -103,6 +103,20 @@ def test_points_and_text_are_answered(fitted, room, tiny_rooms, tmp_path, capsys
     assert 'highest relevancy' in capsys.readouterr().out
 
 
+def test_a_field_answers_as_scans_do(fitted, tmp_path, capsys):
+    out, weights = fitted
+    words = ['--text', 'a chair', 'lamp', '--clip-weights', str(weights), '--out', str(tmp_path)]
+    load_tool('query').main([str(out), *words])
+    with np.load(tmp_path / 'text.npz') as found:
+        assert found['relevancy_matrix'].shape == (len(found['points']), 2)
+    assert 'a chair: ' in capsys.readouterr().out
+
+    # the tool for fields takes the same words
+    load_tool('query_field').main([str(out), *words[:-1], str(tmp_path / 'again')])
+    with np.load(tmp_path / 'text.npz') as one, np.load(tmp_path / 'again/text.npz') as other:
+        np.testing.assert_array_equal(one['relevancy_matrix'], other['relevancy_matrix'])
+
+
 def test_a_head_is_added_to_a_finished_field(fitted, room, tiny_rooms, tmp_path):
     out, _ = fitted
     with FeatureStoreWriter(tmp_path / 'store', STAMP) as writer:

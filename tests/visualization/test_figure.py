@@ -7,7 +7,7 @@ from mmdet3d.structures import PointData
 
 from oneformer3d.data.class_tables import get_class_table
 from oneformer3d.files.images import write_png
-from oneformer3d.visualization.figure import comparison_figure, segmentation_figure
+from oneformer3d.visualization.figure import comparison_figure, score_figure, segmentation_figure
 from oneformer3d.visualization.labels import (
     PointLabels,
     annotated_labels,
@@ -119,3 +119,18 @@ def test_a_comparison_shows_errors_in_red_below_each_prediction() -> None:
         comparison_figure(grid, {'bad': truth[:3]}, truth, ('a', 'b'), palette, size)
     with pytest.raises(ValueError, match='at least one'):
         comparison_figure(grid, {}, truth, ('a', 'b'), palette, size)
+
+
+def test_scores_are_three_panels_a_row():
+    points = np.random.default_rng(0).random((300, 3))
+    rgb = np.full((300, 3), 100, np.uint8)
+    scores = {f'text {k}': np.full(300, k / 4) for k in range(5)}
+    image = score_figure(points, rgb, scores, size=(60, 80))
+    assert image.shape[1] == 240
+    assert image.shape[0] == 2 * (image.shape[0] // 2)
+    # the same points, so the same pixels are drawn in every panel; brighter where it fits better
+    panel = image.shape[0] // 2
+    dark, bright = image[:panel, 80:160], image[panel:, 160:]
+    assert bright[30:][bright[30:] < 255].mean() > dark[30:][dark[30:] < 255].mean()
+    with pytest.raises(ValueError, match='text: expected'):
+        score_figure(points, rgb, {'text': np.zeros(299)})
