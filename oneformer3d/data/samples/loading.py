@@ -6,15 +6,18 @@ sp_pts_mask (N,) int64 dense, pts_semantic_mask (N,) int64 (0…C−1, C unlabel
 pts_instance_mask (N,) int64 (−1 none, 0…I−1 dense). Every fault is named with its file.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.logging import print_log
 
 from oneformer3d.registry import TRANSFORMS
 
 from ..class_tables import ClassTable, get_class_table
 from ..scene_files import read_labels, read_points
+from .instance_ids import contiguous_instances
 
 
 @TRANSFORMS.register_module()
@@ -36,7 +39,7 @@ class LoadSceneAnnotations:
 
     Class ids that the table does not know become unlabeled (ScanNet has hundreds of them);
     ids that cannot be class ids are an error. Instances keep their id only where the class has
-    instances (``ClassTable.instance_classes``).
+    instances (``ClassTable.instance_classes``); ids that break the rule are mended and logged.
 
     Args:
         with_superpoints: load ``sp_pts_mask``.
@@ -75,9 +78,12 @@ class LoadSceneAnnotations:
             masks['pts_semantic_mask'] = semantic
         if self.with_instance:
             path = _path_of(results, 'pts_instance_mask_path')
-            masks['pts_instance_mask'] = contiguous_instances(
+            instance, doubts = contiguous_instances(
                 read_labels(path, num_points), semantic, table, path
             )
+            masks['pts_instance_mask'] = instance
+            for doubt in doubts:
+                print_log(doubt, logger='current', level=logging.WARNING)
 
         if results.get('test_mode'):
             results['eval_ann_info'] = {key: mask.copy() for key, mask in masks.items()}
@@ -142,30 +148,6 @@ def contiguous_semantic(
         return table.contiguous_from_raw(raw)
     except ValueError as error:
         raise ValueError(f'{source}: {error}') from error
-
-
-def contiguous_instances(
-    raw: np.ndarray, semantic: np.ndarray, table: ClassTable, source: str | Path = 'instances'
-) -> np.ndarray:
-    """Instance ids on disk (N,) → 0…I−1 dense, −1 where there is no instance.
-
-    A point has one where the id is above 0 and its class is among the table's
-    ``instance_classes``: walls and unlabeled points lose theirs.
-
-    Args:
-        raw: (N,) 0 = none.
-        semantic: (N,) contiguous labels.
-        table: the class table.
-        source: what messages begin with.
-
-    Raises:
-        ValueError: negative ids.
-    """
-    if raw.min() < 0:
-        raise ValueError(f'{source}: instance id {raw.min()} is negative, 0 means no instance')
-    has_instances = np.zeros(table.num_classes + 1, dtype=bool)
-    has_instances[list(table.instance_classes)] = True
-    return densify(np.where((raw > 0) & has_instances[semantic], raw, -1))
 
 
 def densify(ids: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ from oneformer3d.data.samples.loading import (
     LoadSceneAnnotations,
     LoadScenePoints,
     SamplePoints,
-    contiguous_instances,
     densify,
 )
 from oneformer3d.data.scene_files import read_labels, read_points
@@ -173,12 +172,6 @@ def test_densify_twin() -> None:
     order = {old: new for new, old in enumerate(sorted(set(ids[ids >= 0].tolist())))}
     assert densify(ids).tolist() == [order.get(i, -1) for i in ids.tolist()]
     assert densify(np.array([-4, -1])).tolist() == [-1, -1]
-
-
-def test_no_instance_at_all() -> None:
-    table = get_class_table('scannet')
-    raw, semantic = np.array([0, 3, 4]), np.array([5, 0, 20])
-    assert contiguous_instances(raw, semantic, table).tolist() == [-1, -1, -1]
 
 
 @pytest.mark.parametrize(('num_points', 'replace'), [(50, True), (500, True), (50, False)])
