@@ -7,7 +7,7 @@ bash tools/dist_train.sh CONFIG GPUS
 
 import argparse
 
-from oneformer3d.engine.cli import add_common_arguments, prepare, run_tool
+from oneformer3d.engine.cli import add_common_arguments, prepare, run_tool, tell
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,10 +34,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from mmengine.runner import find_latest_checkpoint
-
     from oneformer3d.engine.amp import enable_amp
     from oneformer3d.engine.launch import build_runner, leave_group
+    from oneformer3d.files.checkpoints import check_whole, find_whole_checkpoint
 
     cfg = prepare(args)
     if args.amp:
@@ -48,10 +47,14 @@ def main() -> None:
         cfg.auto_scale_lr.enable = True
     if args.resume == 'auto':
         # Nothing to go on from yet: a run that should start from other weights does so.
-        cfg.resume = find_latest_checkpoint(cfg.work_dir) is not None
-        cfg.load_from = None if cfg.resume else cfg.get('load_from')
+        latest, passed_over = find_whole_checkpoint(cfg.work_dir)
+        tell(passed_over, 'show')
+        if latest is not None:
+            cfg.resume, cfg.load_from = True, str(latest)
     elif args.resume is not None:
         cfg.resume, cfg.load_from = True, args.resume
+    if cfg.get('load_from') and '://' not in cfg.load_from:
+        check_whole(cfg.load_from)
     build_runner(cfg).train()
     leave_group()
 

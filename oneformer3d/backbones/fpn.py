@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oneformer3d.files.checkpoints import load_checkpoint_file
 from oneformer3d.files.devices import multiplies_bfloat16
 from oneformer3d.lifting.lift import extract_multiscale_features
 from oneformer3d.lifting.shapes import expect_shape
@@ -294,8 +295,7 @@ def _timm(settings: dict, weights: str | None, file: str | None) -> nn.Module:
 
 
 def _read_state(path: str) -> dict[str, Tensor]:
-    state = torch.load(path, map_location='cpu', weights_only=True)
-    return state.get('state_dict', state)
+    return load_checkpoint_file(path)
 
 
 def _check_keys(settings: dict, known: set[str]) -> None:

@@ -22,6 +22,7 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.factory import load_checkpoint
 from torch import Tensor, nn
 
+from oneformer3d.files.checkpoints import read_checkpoint
 from oneformer3d.files.errors import one_line
 
 RANDOM_WEIGHTS = 'none'
@@ -269,10 +270,7 @@ def _torchscript_state(path: Path) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise ValueError(f'{path}: no file of weights ({one_line(error)})') from error
+    checkpoint = read_checkpoint(path)
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'{path}: expected a dictionary, got {type(checkpoint).__name__}')
     return checkpoint

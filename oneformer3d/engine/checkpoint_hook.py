@@ -16,9 +16,10 @@ import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
 
 from oneformer3d.files.atomic import atomic_write_bytes
+from oneformer3d.files.checkpoints import check_finite, read_checkpoint
 from oneformer3d.registry import HOOKS
 
 _HISTORY_KEY = '__history_buffer__'
@@ -108,7 +109,7 @@ def set_random_states(states: Mapping) -> None:
 
 @HOOKS.register_module()
 class SafeCheckpointHook(Hook):
-    """Save plain checkpoints and restore the random generators on resume.
+    """Save plain, finite checkpoints and restore the random generators on resume.
 
     mmengine hands the dictionary to be changed to the hook, so this is the one
     place that writes to an argument.
@@ -121,15 +122,42 @@ class SafeCheckpointHook(Hook):
         self._resumed_random_states: Mapping | None = None
         self._training_random_states: Mapping | None = None
 
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        """End the training at the first loss that is not finite, before anything is saved."""
+        # one look at the sum, so that a GPU waits once
+        if outputs is not None and 'loss' in outputs and not _is_finite(outputs['loss']):
+            losses = {k: v for k, v in outputs.items() if 'loss' in k}
+            bad = [name for name, value in losses.items() if not _is_finite(value)]
+            raise ValueError(
+                f'step {runner.iter + 1}: not finite: {", ".join(bad)}; the checkpoints in '
+                f'{runner.work_dir} are of before'
+            )
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Turn every entry into its plain form and add the random states."""
+        """Turn every entry into its plain form and add the random states.
+
+        Raises:
+            ValueError: weights that are not finite; nothing is saved.
+        """
+        _check_weights(checkpoint, 'not saved')
         plain = plain_from_checkpoint(checkpoint)
         checkpoint.clear()
         checkpoint.update(plain)
         checkpoint[_RNG_KEY] = random_states()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Turn plain entries back and remember the random states."""
+        """Turn plain entries back and remember the random states.
+
+        Raises:
+            ValueError: weights that are not finite.
+        """
+        _check_weights(checkpoint, 'the checkpoint')
         self._resumed_random_states = checkpoint.pop(_RNG_KEY, None)
         restored = checkpoint_from_plain(checkpoint)
         checkpoint.clear()
@@ -164,3 +192,18 @@ class AtomicLocalBackend(LocalBackend):
 
 
 register_backend('atomic', AtomicLocalBackend, force=True)
+
+
+@CheckpointLoader.register_scheme(prefixes='', force=True)
+def load_from_local(filename: str, map_location: str | torch.device | None) -> Any:
+    """How mmengine reads local checkpoints (``resume``, ``load_from``, ``init_cfg``)."""
+    return read_checkpoint(Path(filename).expanduser(), map_location or 'cpu')
+
+
+def _check_weights(checkpoint: Mapping, origin: str) -> None:
+    weights = checkpoint.get('state_dict', {})
+    check_finite({k: v for k, v in weights.items() if isinstance(v, torch.Tensor)}, origin)
+
+
+def _is_finite(value: torch.Tensor | float) -> bool:
+    return bool(torch.isfinite(torch.as_tensor(value)).all())

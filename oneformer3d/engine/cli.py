@@ -9,13 +9,17 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
+import yaml
 from mmengine.config import Config
+from mmengine.fileio.handlers.registry_utils import file_handlers
+from mmengine.fileio.handlers.yaml_handler import YamlHandler
 from mmengine.runner import Runner
 
 from oneformer3d.data.clouds.scale import METRES
+from oneformer3d.files import errors
 from oneformer3d.files.left_out import LossRules
 from oneformer3d.files.shipped import find_config
 
@@ -63,7 +67,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         ValueError: for an override of a top-level key that no runner knows, of a step that is not
             there or not alone, or of a folder that the config does not use.
     """
-    cfg = Config.fromfile(find_config(path))
+    cfg = _read_config(find_config(path))
     single = dict(options or {})
 
     for name in FOLDERS:
@@ -76,6 +80,32 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         raise ValueError(f'{path}: --cfg-options names unknown keys {unknown}')
     cfg.merge_from_dict({step_address(cfg, key): value for key, value in single.items()})
     return cfg
+
+
+def _read_config(path: Path) -> Config:
+    """A config and its bases; its faults in one line.
+
+    Raises:
+        ValueError: YAML that makes objects, a syntax error, or what its code raised.
+    """
+    try:
+        return Config.fromfile(path)
+    except FileNotFoundError:
+        raise  # a base that is not there names itself
+    except Exception as error:  # a Python config is code, which may raise anything
+        raise ValueError(f'{path}: not a readable config ({errors.one_line(error)})') from error
+
+
+class SafeYamlHandler(YamlHandler):
+    """mmengine's reader of YAML configs, without tags that make objects."""
+
+    def load_from_fileobj(self, file: TextIO, **kwargs: Any) -> Any:
+        """Plain values of an open file."""
+        return super().load_from_fileobj(file, **{**kwargs, 'Loader': yaml.SafeLoader})
+
+
+# Also the bases of a config are read by it.
+file_handlers.update(yaml=SafeYamlHandler(), yml=SafeYamlHandler())
 
 
 def set_everywhere(cfg: Config, name: str, value: str) -> None:

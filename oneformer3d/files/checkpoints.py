@@ -1,10 +1,14 @@
 """Checkpoint files, read without executing anything in them.
 
-Enters: a file of ``torch.save``. Leaves: a flat dictionary of tensors.
+Enters: a file of ``torch.save``. Leaves: a flat dictionary of finite tensors; or the newest
+file of a training that is whole.
 """
 
+import math
 import pickle
+import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,9 @@ from torch import Tensor
 
 from .errors import one_line
 
+_ARCHIVE = b'PK\x03\x04'  # how the files of torch.save begin
+# epochs that are done, iterations beyond them
+_COUNTED = re.compile(r'(?=[ei])(epoch_(?P<epoch>\d+))?_?(iter_(?P<iter>\d+))?\.pth')
 # Keys under which training programs nest the state dict.
 _NESTING_KEYS = ('state_dict', 'model')
 # What a truncated or foreign file makes the reader raise.
@@ -43,24 +50,118 @@ def load_checkpoint_file(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is damaged, holds objects beside tensors and plain data, or holds no
-            state dict.
+        ValueError: the file is damaged, holds objects beside tensors and plain data, holds no
+            state dict, or weights that are not finite.
+    """
+    state_dict = unwrap_state_dict(read_checkpoint(path), str(path))
+    check_finite(state_dict, str(path))
+    return state_dict
+
+
+def read_checkpoint(path: str | Path, device: str | torch.device = 'cpu') -> Any:
+    """Whatever plain data a checkpoint file holds, its checksums compared.
+
+    Args:
+        path: a file of ``torch.save``.
+        device: where its tensors go.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, or holds objects beside tensors and plain data.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such checkpoint file')
-
+    check_whole(path)
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        return torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
+        # what torch says before is how to switch the check off, and after it where to read of it
+        _, _, fault = str(error).rpartition('WeightsUnpickler error:')
         raise ValueError(
             f'{path}: not loaded, for it is damaged or holds objects beside tensors and plain '
-            f'data ({one_line(error)})'
+            f'data ({" ".join(fault.partition("Check the doc")[0].split())})'
         ) from error
     except UNREADABLE as error:
         raise ValueError(f'{path}: not a checkpoint file ({one_line(error)})') from error
 
-    return unwrap_state_dict(checkpoint, str(path))
+
+def check_whole(path: str | Path) -> None:
+    """Compare the checksums in a checkpoint with its content, which torch does not do.
+
+    Files of torch's old format, which is no archive, have none.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: cut short or changed since it was written; names the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such checkpoint file')
+    with open(path, 'rb') as file:
+        is_archive = file.read(len(_ARCHIVE)) == _ARCHIVE
+    if not is_archive:
+        if path.stat().st_size == 0:
+            raise ValueError(f'{path}: not a checkpoint file (it is empty)')
+        return
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+        raise ValueError(f'{path}: not a whole checkpoint file ({one_line(error)})') from error
+    if damaged is not None:
+        raise ValueError(f'{path}: damaged, the checksum of its part {damaged!r} is another')
+
+
+def check_finite(state_dict: Mapping[str, Tensor], origin: str) -> None:
+    """Raise ValueError, naming the first of them, for weights that are not finite."""
+    for name, value in state_dict.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ValueError(f'{origin}: the weights {name!r} are not finite')
+
+
+def find_whole_checkpoint(folder: str | Path) -> tuple[Path | None, tuple[str, ...]]:
+    """The newest checkpoint of a training that is whole, and what is wrong with newer ones.
+
+    Only files of the folder itself are looked at, wherever its ``last_checkpoint`` points: a moved
+    folder goes on, and no file elsewhere is taken for the run's own.
+
+    Args:
+        folder: of a training, with files ``epoch_N.pth``, ``iter_N.pth`` or, stopped within an
+            epoch, ``epoch_N_iter_N.pth``.
+
+    Returns:
+        The file, None where the folder has no checkpoints; a message for each that was passed over.
+
+    Raises:
+        ValueError: there are checkpoints, and none is whole.
+    """
+    passed_over = []
+    for path in _newest_first(Path(folder)):
+        try:
+            check_whole(path)
+        except ValueError as error:
+            passed_over.append(str(error))
+            continue
+        return path, tuple(passed_over)
+
+    if passed_over:
+        raise ValueError(f'{folder}: none of its checkpoints is whole: {passed_over[0]}')
+    return None, ()
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    """Checkpoints by what their names count, those of a former run of the folder last."""
+    counted = {}
+    for path in folder.glob('*.pth'):
+        numbers = _COUNTED.fullmatch(path.name)
+        if numbers is not None:
+            counted[path] = (int(numbers['epoch'] or 0), int(numbers['iter'] or 0))
+
+    # A longer run may have been here before: what is beyond the last one written comes after it.
+    pointer = folder / 'last_checkpoint'
+    last = folder / Path(pointer.read_text().strip()).name if pointer.is_file() else folder
+    limit = counted.get(last, (math.inf, 0))
+    return sorted(counted, key=lambda path: (counted[path] <= limit, counted[path]), reverse=True)
 
 
 def unwrap_state_dict(checkpoint: Any, origin: str) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f'{path}: no such config file')
     try:
         content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f'{path}: not readable as YAML: {one_line(error)}') from error
     if content is None:
         return {}

@@ -14,6 +14,7 @@ import torch
 from mmengine.logging import print_log
 
 from oneformer3d.clip.encoder import ClipEncoder
+from oneformer3d.files.checkpoints import read_checkpoint
 
 from .crops import Regions, read_regions
 from .probe import object_probe, zero_shot_accuracy
@@ -111,7 +112,7 @@ def finished_report(
     path: Path, settings: TinyClipSettings, source: dict[str, Any]
 ) -> dict[str, Any] | None:
     """Report of a measured checkpoint that these settings and images made, else None."""
-    checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    checkpoint = read_checkpoint(path)
     wanted = {key: list(v) if isinstance(v, tuple) else v for key, v in vars(settings).items()}
     report = dict(checkpoint.get('report', {}))
     if not report.pop('measured', False) or checkpoint.get('settings') != wanted:

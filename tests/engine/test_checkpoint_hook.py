@@ -112,3 +112,20 @@ def test_interrupted_write_keeps_the_last_good_file(tmp_path, monkeypatch, faili
         backend.put(b'newer', path)
     assert path.read_bytes() == b'good'
     assert [entry.name for entry in tmp_path.iterdir()] == ['epoch_1.pth']
+
+
+def test_the_first_loss_that_is_not_finite_ends_the_training():
+    hook, runner = SafeCheckpointHook(), SimpleNamespace(iter=6, work_dir='here')
+    good = {'loss': torch.tensor(2.0), 'seg_loss': torch.tensor(1.0), 'grad_norm': torch.tensor(1)}
+    hook.after_train_iter(runner, 0, outputs=good)
+    bad = {**good, 'loss': torch.tensor(torch.nan), 'seg_loss': torch.tensor(torch.inf)}
+    with pytest.raises(ValueError, match=r'step 7: not finite: loss, seg_loss; .* here'):
+        hook.after_train_iter(runner, 0, outputs=bad)
+
+
+@pytest.mark.parametrize('event', ['before_save_checkpoint', 'after_load_checkpoint'])
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(event):
+    checkpoint = checkpoint_like_mmengine()
+    checkpoint['state_dict']['weight'][0, 0] = torch.nan
+    with pytest.raises(ValueError, match="'weight' are not finite"):
+        getattr(SafeCheckpointHook(), event)(None, checkpoint)

@@ -99,3 +99,24 @@ def test_work_dir_priority(argument, in_config, expected):
     cfg = Config(dict(work_dir=in_config) if in_config else {})
     set_work_dir(cfg, Namespace(work_dir=argument, config='configs/leaf.py'))
     assert cfg.work_dir == expected
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'fault'),
+    [
+        ('a.yaml', '!!python/object/apply:os.mkdir [{made}]', 'could not determine a constructor'),
+        ('a.yml', 'a: [1, 2', 'while parsing'),
+        ('a.py', 'model = dict(', 'never closed'),
+        ('a.py', 'model = absent', 'absent'),
+        ('a.py', 'model = 1 / 0', 'division'),
+        ('a.py', "_base_ = ['evil.yaml']", 'could not determine a constructor'),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_one_line_and_runs_nothing(tmp_path, name, content, fault):
+    made = tmp_path / 'made by the config'
+    (tmp_path / 'evil.yaml').write_text(f'!!python/object/apply:os.mkdir [{made}]')
+    (tmp_path / name).write_text(content.format(made=made))
+    with pytest.raises(ValueError, match=fault) as caught:
+        load_config(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+    assert not made.exists()

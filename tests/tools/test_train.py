@@ -141,3 +141,18 @@ def test_resume_from_another_model_is_one_line(run_tool, tiny_rooms, tmp_path):
     )  # fmt: skip
     (line,) = [line for line in result.stderr.splitlines() if line.startswith('error:')]
     assert 'other.pth' in line
+
+
+def test_a_damaged_last_checkpoint_is_passed_over_on_resume(run_tool, tiny_rooms, tmp_path):
+    every = ('default_hooks.checkpoint.interval=1', 'train_cfg.val_interval=9')
+    run = arguments(tiny_rooms, tmp_path, *every, 'train_cfg.max_epochs=2', 'param_scheduler.end=2')
+    run_tool(*run)
+    undisturbed = weights(tmp_path, 2)
+
+    last = tmp_path / 'epoch_2.pth'
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    last.write_bytes(content)
+    result = run_tool(*run, '--resume')
+    assert 'epoch_2.pth: damaged' in result.stderr
+    assert_same_weights(weights(tmp_path, 2), undisturbed, rtol=0, atol=0)

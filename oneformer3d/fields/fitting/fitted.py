@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from oneformer3d.files.atomic import atomic_path
-from oneformer3d.files.checkpoints import UNREADABLE
+from oneformer3d.files.checkpoints import read_checkpoint
 from oneformer3d.store import StoreStamp, stamp_from_dict
 
 from ..networks.feature_field import FeatureField
@@ -322,11 +322,7 @@ def _read_proposals(
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such field')
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except UNREADABLE as error:
-        raise ValueError(f'{path}: not a readable checkpoint ({type(error).__name__})') from error
-
+    checkpoint = read_checkpoint(path)
     if not isinstance(checkpoint, dict) or checkpoint.get('format') != FORMAT:
         raise ValueError(f'{path}: not the file of a neural field')
     if checkpoint.get('format_version') != FORMAT_VERSION:

@@ -263,7 +263,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
         fit_field(box_scene(6), settings, tmp_path)
     assert fit_field(scene, replace(settings, seed=5), tmp_path, resume=False).settings.seed == 5
     (tmp_path / 'field.pth').write_bytes(b'no checkpoint')
-    with pytest.raises(ValueError, match=r'field.pth: not a readable checkpoint'):
+    with pytest.raises(ValueError, match=r'field.pth: not loaded, for it is damaged'):
         load_field(tmp_path)
     torch.save({'format': 'something'}, tmp_path / 'field.pth')
     with pytest.raises(ValueError, match='not the file of a neural field'):
