@@ -28,7 +28,7 @@ ARROWS = {
     'fusion': 'files lifting structures store clip backbones',
     'metrics': 'lifting data',
     'engine': 'files visualization data',
-    'tiny_clip': 'files clip data fusion',
+    'tiny_clip': 'files clip data',
     'mvpnet': 'lifting structures store clip data backbones engine',
     'stm': 'lifting visualization structures store clip backbones segmentor',
     'open_vocabulary': 'files lifting store',

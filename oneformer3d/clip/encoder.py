@@ -207,7 +207,7 @@ class ClipEncoder(nn.Module):
         """What made these features, for a feature store.
 
         Args:
-            pixel_shuffle: factor of ``head.pixel_shuffle_features`` that the stored map went
+            pixel_shuffle: factor of ``lifting.pixel_shuffle`` that the stored map went
                 through, 1 for none.
         """
         mean, std = (self._numbers(name) for name in ('mean', 'std'))

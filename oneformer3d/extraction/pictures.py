@@ -22,7 +22,7 @@ from oneformer3d.data.clouds.as_scan import read_point_cloud
 from oneformer3d.data.scenes import Frame
 from oneformer3d.files.images import read_image, write_png
 from oneformer3d.files.ply import write_ply
-from oneformer3d.fusion.image_branch import frozen_tokens
+from oneformer3d.lifting.pixel_shuffle import frozen_tokens
 from oneformer3d.lifting.sampling import gather_pairs
 from oneformer3d.store import FeatureStore, StoreStamp
 from oneformer3d.visualization.features import (

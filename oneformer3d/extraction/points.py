@@ -1,12 +1,12 @@
 """Features at a scene's points, one file per frame, and how many points each frame sees.
 
-Enters: a decoded frame with its depth, and the frame's map (C, h, w) as it is stored. Leaves:
+Enters: a decoded frame with its depth, and the frame's map as it is stored. Leaves:
 ``<scene>/frame_<idx>.npz`` and ``vis_<idx>.png`` to look at, and rates of valid projections.
 
 ``frame_<idx>.npz``, N points in the order of the scene's own file:
 
     pts_feat      (N, 128) float32   through the trained head, or a seeded projection
-    pts_feat_raw  (N, C)             the map sampled at the point, 0 where it is not visible
+    pts_feat_raw  (N, C)             the tokens sampled at the point, 0 where it is not visible
     uv_idx        (N, 2) float32     pixel (x, y); finite everywhere, meant only where valid
     valid         (N,) bool          the frame sees the point
     conf_2d       (N,) float32       1 − |z − d| / tolerance against the measured depth d, else 0
@@ -30,8 +30,10 @@ from oneformer3d.files.images import write_png
 from oneformer3d.fusion.point_head import PointHead, load_point_head, orthogonal_point_head
 from oneformer3d.lifting.camera import Camera
 from oneformer3d.lifting.pairs import PixelPairs, project_pairs
+from oneformer3d.lifting.pixel_shuffle import frozen_tokens
 from oneformer3d.lifting.uv import sample_img_feat
 from oneformer3d.lifting.visibility import Visibility, nearest_pixel
+from oneformer3d.store import StoreStamp
 from oneformer3d.visualization.features import feature_colors, resize_colors
 
 from .decoding import DecodedFrame
@@ -125,19 +127,20 @@ class PointOutputs:
 
     Args:
         settings: of the extraction.
-        channels: C of the stored map.
+        stamp: of the maps.
     """
 
-    def __init__(self, settings: ExtractionSettings, channels: int) -> None:
+    def __init__(self, settings: ExtractionSettings, stamp: StoreStamp) -> None:
         self._folder = Path(settings.output_dir)
         self._vis_method = settings.vis_method if settings.vis else None
         self.num_bytes = 0  # of the files written
         self._half = settings.dtype != 'fp32'
         self._points = ScenePoints()
+        self._shuffle_factor = stamp.shuffle_factor
         self._head: PointHead = (
-            orthogonal_point_head(channels, POINT_CHANNELS, settings.seed)
+            orthogonal_point_head(stamp.token_channels, POINT_CHANNELS, settings.seed)
             if settings.head is None
-            else load_point_head(settings.head, channels)
+            else load_point_head(settings.head, stamp.token_channels)
         )
 
     def is_done(self, frame: Frame, with_picture: bool) -> bool:
@@ -150,9 +153,10 @@ class PointOutputs:
 
         Args:
             decoded: with image, and depth where there is one.
-            feat: (C, h, w) map as it is stored, on the CPU.
+            feat: map as it is stored, on the CPU.
         """
         frame = decoded.frame
+        feat = frozen_tokens(feat, self._shuffle_factor)  # (C, h, w)
         points = self._points.get(frame.scene)
         view = frame_view(points, decoded)
         size = frame.scene.image_size
@@ -193,7 +197,7 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def feature_picture(image: np.ndarray, feat: Tensor, method: str) -> np.ndarray:
-    """Image (H, W, 3) uint8 or 0–1 beside the pseudo-colours of its map (C, h, w).
+    """Image (H, W, 3) uint8 or 0–1 beside the pseudo-colours of its tokens (C, h, w).
 
     Returns:
         (s·H, 2·s·W, 3) uint8, s enlarging small images.

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from oneformer3d.clip.encoder import ClipEncoder
 from oneformer3d.data.scenes import Frame, check_point_files
-from oneformer3d.fusion.image_branch import pixel_shuffle_features
+from oneformer3d.lifting.pixel_shuffle import pixel_shuffle_features
 from oneformer3d.store import FeatureStoreWriter, StoreLockedError, StoreStamp
 from oneformer3d.store.export import export_h5, export_npz
 
@@ -207,7 +207,7 @@ class _Sink:
         self._resume, self._with_picture = settings.resume, settings.vis
         self._writer, self._report = writer, report
         self._rates = ValidRates(settings.rate_points)
-        self._points = PointOutputs(settings, stamp.channels) if settings.writes_points else None
+        self._points = PointOutputs(settings, stamp) if settings.writes_points else None
 
     def is_done(self, frame: Frame) -> bool:
         """Whether an earlier run wrote all of a frame that is asked for."""

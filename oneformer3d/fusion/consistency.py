@@ -3,7 +3,7 @@
 Enters: ``FusedPoints``, of which are taken the fused features of visible points, what the frozen
 maps show at those points, and the image branch's feature of each (point, view) pair. Leaves: a dict
 of two scalars.
-n points, p pairs, C channels of the frozen map.
+n points, p pairs, C channels of a frozen token.
 
 Both losses compare directions after subtracting the mean over the batch. CLIP features share a
 large common part, so without this a constant would already be near to all of them; with it a
@@ -42,7 +42,7 @@ class ClipConsCriterion(nn.Module):
     def __init__(
         self,
         in_channels: int = 96,
-        target_channels: int = 192,
+        target_channels: int = 768,
         loss_weight: float = 0.2,
         view_weight: float = 0.05,
         warmup_iters: int = 100,

@@ -27,7 +27,7 @@ from mmdet3d.structures import Det3DDataSample
 from torch import Tensor, nn
 
 from oneformer3d.registry import MODELS
-from oneformer3d.store import stored_channels
+from oneformer3d.store import token_channels
 from oneformer3d.structures import (
     PointEncoder,
     PosedViews,
@@ -62,15 +62,16 @@ class BiFusionEncoder(PointEncoder):
         point_channels: its width.
         mode: 'residual', 'concat' or 'gate'.
         fused_channels: of the gated feature.
-        clip_channels: C of the maps; with a store (or online CLIP) that is there its header
-            decides, and this is for building a model without it.
+        clip_channels: C of the frozen tokens; with a store (or online CLIP) that is there its
+            header decides, and this is for building a model without it.
         clip_store: folder of the feature store. Offline only its header is read here, the
             data pipeline reads the maps; online it is filled on first use.
         offline_clip_feat: views carry maps; else they carry images, and CLIP is part of the model.
         clip: online, settings of ``ClipEncoder``.
         freeze_blocks: online, how many of CLIP's last blocks train; 0 freezes all of it.
         memory_budget: online, bytes; on GPUs with less memory CLIP waits on the CPU.
-        upsample: of the maps before lifting; 1 samples the stored grid directly.
+        sub_pixel: factor of the learnt enlargement of the tokens, see ``SubPixelConv``.
+        upsample: factor of the bilinear one behind it; with both 1 the patches are read directly.
         use_amp: half precision on CUDA in the image branch; its linear layer stays float32.
         use_tiny_sa_2d: attention within each map.
         use_tiny_sa_3d: attention in neighbourhoods of points.
@@ -98,6 +99,7 @@ class BiFusionEncoder(PointEncoder):
         freeze_blocks: int = 0,
         memory_budget: int = 8 << 30,
         # image branch and attention
+        sub_pixel: int = 2,
         upsample: int = 2,
         use_amp: bool = True,
         use_tiny_sa_2d: bool = False,
@@ -126,11 +128,11 @@ class BiFusionEncoder(PointEncoder):
             )
             self.clip_channels = self.online_clip.clip_channels
         else:
-            self.clip_channels = stored_channels(clip_store, clip_channels)
+            self.clip_channels = token_channels(clip_store, clip_channels)
 
         # what is fused, and how much of each
         self.image_branch = ImageBranch(
-            self.clip_channels, HEAD_CHANNELS, WIDTH, upsample, use_tiny_sa_2d, use_amp
+            self.clip_channels, HEAD_CHANNELS, WIDTH, upsample, use_tiny_sa_2d, use_amp, sub_pixel
         )
         self.tiny_sa = TinySANeck(point_channels, **(tiny_sa or {})) if use_tiny_sa_3d else None
         self.point_linear = nn.Linear(point_channels, WIDTH)

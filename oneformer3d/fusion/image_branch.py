@@ -2,10 +2,11 @@
 
 Enters: a ``ViewBatch`` of maps. Leaves: ``LiftedViews``: features (sum N, 128) and
 confidences (sum N,), with the maps and pairs they came from. V views of all samples, P pairs of
-all samples, C channels of the stored map, h × w its grid.
+all samples, C channels of a frozen token, h × w their grid, f the factor of the sub-pixel
+convolution.
 
-    map → LN → Conv1×1 (256) → [TinySA2D] → Linear (128) → bilinear ×2 → mean over the views of
-    each point, weighted by a confidence that the map itself gives
+    tokens → norm → Conv1×1 (f²·256) → shuffle ×f → [TinySA2D] → Linear (128) → bilinear ×2 → mean
+    over the views of each point, weighted by a confidence that the map itself gives
 
 Written order is sample, then Linear (256 → 128). Both are linear and the weights of a point add up
 to 1, so the linear layer runs first, on V·h·w cells instead of P pairs: the same values, cheaper.
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oneformer3d.backbones.sub_pixel import SubPixelConv, group_norm_of_cells
 from oneformer3d.lifting.sampling import gather_pairs
 from oneformer3d.lifting.shapes import expect_shape
 from oneformer3d.structures import ViewBatch
@@ -54,6 +56,7 @@ class ImageBranch(nn.Module):
         head_channels: after the convolution.
         out_channels: D, of a point.
         upsample: factor of the bilinear enlargement.
+        sub_pixel: f, factor of the learnt enlargement; f² divides C.
         use_tiny_sa: attention within each map.
         use_amp: half precision on CUDA up to the linear layer, which is float32.
     """
@@ -66,11 +69,12 @@ class ImageBranch(nn.Module):
         upsample: int = 2,
         use_tiny_sa: bool = False,
         use_amp: bool = True,
+        sub_pixel: int = 2,
     ) -> None:
         super().__init__()
         neck = TinySA2D(head_channels) if use_tiny_sa else None
         # enlarged here, after the linear layer, not in the head
-        self.head = ImageHead(clip_channels, head_channels, upsample=1, neck=neck)
+        self.head = ImageHead(clip_channels, head_channels, sub_pixel, upsample=1, neck=neck)
         self.linear = nn.Linear(head_channels, out_channels)
         self.confidence = nn.Linear(head_channels, 1)
         self.upsample = upsample
@@ -93,15 +97,15 @@ class ImageBranch(nn.Module):
 
     def weighted_maps(self, maps: Tensor) -> Tensor:
         """(V, C, h, w) → (V, D + 1, h', w') in channels-last memory."""
-        maps = F.layer_norm(maps.permute(0, 2, 3, 1), maps.shape[1:2]).permute(0, 3, 1, 2)
+        maps = group_norm_of_cells(maps, self.head.sub_pixel)
         with torch.autocast(maps.device.type, enabled=self.use_amp and maps.is_cuda):
-            cells = self.head(maps).permute(0, 2, 3, 1)  # (V, h, w, 256)
+            cells = self.head(maps).permute(0, 2, 3, 1)  # (V, f·h, f·w, 256)
 
         with torch.autocast(maps.device.type, enabled=False):
             cells = cells.float()
             confidence = self.confidence(cells).sigmoid().clamp(min=LEAST_CONFIDENCE)
             cells = torch.cat((self.linear(cells) * confidence, confidence), dim=-1)
-            weighted = cells.permute(0, 3, 1, 2)  # (V, D + 1, h, w)
+            weighted = cells.permute(0, 3, 1, 2)  # (V, D + 1, f·h, f·w)
             if self.upsample == 1:
                 return weighted
             return F.interpolate(
@@ -109,57 +113,16 @@ class ImageBranch(nn.Module):
             )
 
 
-def pixel_shuffle_features(feat: Tensor, factor: int = 2) -> Tensor:
-    """Trade channels for resolution; nothing is learnt or lost.
-
-    Args:
-        feat: (…, C, h, w) with C a multiple of factor².
-        factor: of the resolution.
-
-    Returns:
-        (…, C / factor², factor·h, factor·w).
-
-    Raises:
-        ValueError: the channels cannot be divided.
-
-    Example:
-        >>> pixel_shuffle_features(torch.zeros(2, 768, 14, 14)).shape
-        torch.Size([2, 192, 28, 28])
-    """
-    if factor < 1 or feat.shape[-3] % factor**2:
-        raise ValueError(
-            f'pixel shuffle ×{factor} needs a multiple of {factor**2} channels, '
-            f'got {feat.shape[-3]}'
-        )
-    return F.pixel_shuffle(feat, factor)
-
-
-def frozen_tokens(feat: Tensor, factor: int) -> Tensor:
-    """Undo ``pixel_shuffle_features``: the tokens as the encoder gave them, all channels in place.
-
-    Neighbouring cells of a shuffled map hold different channels of one token, so they are neither
-    comparable with each other nor to be interpolated.
-
-    Args:
-        feat: (…, C, h, w) as stored, h and w multiples of the factor.
-        factor: ``StoreStamp.shuffle_factor`` of the store.
-
-    Returns:
-        (…, C · factor², h / factor, w / factor).
-
-    Example:
-        >>> frozen_tokens(torch.zeros(2, 192, 28, 28), 2).shape
-        torch.Size([2, 768, 14, 14])
-    """
-    return F.pixel_unshuffle(feat, factor)
-
-
 class ImageHead(nn.Module):
-    """The part of the image branch that stays trainable: Conv1×1 → neck → bilinear.
+    """The part of the image branch that stays trainable: sub-pixel convolution → neck → bilinear.
+
+    Tokens (768, 14, 14), which a store holds as (192, 28, 28), become (256, 28, 28) and
+    (256, 56, 56).
 
     Args:
-        in_channels: of the stored map; read it from the store.
+        in_channels: C of the frozen tokens; ``store.token_channels`` reads it from the store.
         out_channels: after the convolution.
+        sub_pixel: f, factor of the learnt enlargement; f² divides C.
         upsample: factor of the bilinear enlargement.
         neck: a module (V, out_channels, h, w) → same shape between the two, e.g. TinySA2D.
     """
@@ -168,17 +131,16 @@ class ImageHead(nn.Module):
         self,
         in_channels: int,
         out_channels: int = 256,
+        sub_pixel: int = 2,
         upsample: int = 2,
         neck: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if in_channels < 1 or out_channels < 1 or upsample < 1:
-            raise ValueError(
-                f'expected positive channels and factor, got {in_channels}, {out_channels}, '
-                f'{upsample}'
-            )
-        self.in_channels, self.out_channels, self.upsample = in_channels, out_channels, upsample
-        self.proj = nn.Conv2d(in_channels, out_channels, kernel_size=1)
+        if upsample < 1:
+            raise ValueError(f'upsample must be positive, got {upsample}')
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.sub_pixel, self.upsample = sub_pixel, upsample
+        self.proj = SubPixelConv(in_channels, out_channels, sub_pixel)
         self.neck = nn.Identity() if neck is None else neck
 
     def forward(self, feat: Tensor) -> Tensor:
@@ -188,13 +150,13 @@ class ImageHead(nn.Module):
             feat: (V, in_channels, h, w), any float type; V may be 0.
 
         Returns:
-            (V, out_channels, upsample·h, upsample·w) in the type of the weights (or autocast's).
+            (V, out_channels, upsample·f·h, upsample·f·w) in the weights' type (or autocast's).
 
         Raises:
             ValueError: other channels than the head was made for.
         """
         expect_shape('map', feat, 'V C h w', C=self.in_channels)
-        x = self.proj(feat.to(self.proj.weight.dtype))  # (V, out_channels, h, w)
+        x = self.proj(feat.to(self.proj.weight.dtype))  # (V, out_channels, f·h, f·w)
         if not len(x):
             height, width = x.shape[-2:]
             return x.new_zeros(0, self.out_channels, height * self.upsample, width * self.upsample)

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from oneformer3d.clip.encoder import ClipEncoder
 from oneformer3d.clip.freezing import freeze_clip_except_last_blocks
+from oneformer3d.lifting.pixel_shuffle import frozen_tokens, pixel_shuffle_features
 from oneformer3d.store import FeatureStoreWriter, StoreStamp
 from oneformer3d.structures import PosedViews
-
-from .image_branch import pixel_shuffle_features
 
 SMALL_GPU_BYTES = 8 << 30
 
@@ -30,7 +29,8 @@ class OnlineClip(nn.Module):
         num_train_blocks: last residual blocks that train; 0 keeps all of it frozen.
         clip_store: folder of a feature store that is filled on first use, None for none. Names
             of scenes and frames are its keys; views without names are always computed.
-        pixel_shuffle: factor.
+        pixel_shuffle: factor that the maps of the store go through, None for extraction's: 2 for
+            tokens, 1 in the text space. The views get the tokens.
         batch_size: images at a time.
         memory_budget: bytes; on a GPU with less memory in all, CLIP waits on the CPU and is
             moved over for each use.
@@ -44,7 +44,7 @@ class OnlineClip(nn.Module):
         encoder: dict[str, Any] | None = None,
         num_train_blocks: int = 0,
         clip_store: str | os.PathLike | None = None,
-        pixel_shuffle: int = 2,
+        pixel_shuffle: int | None = None,
         batch_size: int = 32,
         memory_budget: int = SMALL_GPU_BYTES,
     ) -> None:
@@ -61,6 +61,8 @@ class OnlineClip(nn.Module):
 
         self.num_train_blocks = num_train_blocks
         self.clip_store = clip_store
+        if pixel_shuffle is None:
+            pixel_shuffle = 2 if self.clip.mode == 'tokens' else 1
         self.pixel_shuffle = pixel_shuffle
         self.batch_size = batch_size
         self.memory_budget = memory_budget
@@ -73,8 +75,8 @@ class OnlineClip(nn.Module):
 
     @property
     def clip_channels(self) -> int:
-        """C of the map after the pixel shuffle."""
-        return self.stamp.channels
+        """C of the tokens."""
+        return self.clip.num_channels
 
     def forward(self, views: PosedViews) -> PosedViews:
         """The views with features.
@@ -91,8 +93,8 @@ class OnlineClip(nn.Module):
         return replace(views, feat=feat, clip_global=embedding)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(V, 3, H, W) images, uint8 or 0–1 → maps (V, C, h, w) and embeddings (V, D)."""
-        grid = self.stamp.grid
+        """(V, 3, H, W) images, uint8 or 0–1 → tokens (V, C, h, w) and embeddings (V, D)."""
+        grid = self.clip.grid
         if len(images) == 0:
             return (
                 images.new_zeros(0, self.clip_channels, *grid, dtype=torch.float32),
@@ -108,9 +110,9 @@ class OnlineClip(nn.Module):
         if offload:
             self.clip.to('cpu')
 
-        feat = torch.cat([chunk.feat for chunk in chunks])  # (V, 4C, h/2, w/2) with ×2
+        feat = torch.cat([chunk.feat for chunk in chunks])  # (V, C, h, w)
         embedding = torch.cat([chunk.clip_global for chunk in chunks])  # (V, D)
-        return pixel_shuffle_features(feat, self.pixel_shuffle), embedding
+        return feat, embedding
 
     def _stored(self, views: PosedViews) -> tuple[Tensor, Tensor]:
         """Features read from the store; those that are missing are computed and written first."""
@@ -121,16 +123,18 @@ class OnlineClip(nn.Module):
         missing = [i for i, key in enumerate(keys) if not self._writer.has(*key)]
         if missing:
             feat, embedding = self.encode(views.images[missing])
+            feat = pixel_shuffle_features(feat, self.pixel_shuffle)
             for i, map_, vector in zip(missing, feat.cpu().numpy(), embedding.cpu().numpy()):
                 self._writer.put(*keys[i], {'feat': map_, 'clip_global': vector})
             self._writer.flush()
 
         records = [self._writer.get(*key) for key in keys]
-        device = views.images.device
-        return tuple(
-            torch.stack([torch.from_numpy(record[name]) for record in records]).to(device)
+        feat, embedding = (
+            torch.stack([torch.from_numpy(record[name]) for record in records])
             for name in ('feat', 'clip_global')
         )
+        device = views.images.device
+        return frozen_tokens(feat, self.pixel_shuffle).to(device), embedding.to(device)
 
     def _offloads(self, device: torch.device) -> bool:
         if device.type != 'cuda' or self.num_train_blocks:

@@ -1,10 +1,11 @@
-"""From a stored map to 128 numbers per point: the trained layers, or a fixed projection.
+"""From frozen tokens to 128 numbers per point: the trained layers, or a fixed projection.
 
-Enters: a map (C, h, w) and pixels (P, 2) of the image it covers. Leaves: (P, 128) float32. The
+Enters: tokens (C, h, w) and pixels (P, 2) of the image it covers. Leaves: (P, 128) float32. The
 trained layers are the whole image branch of the fusion encoder.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class PointHead:
     _project: Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
 
     def __call__(self, feat: Tensor, uv: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """Map (C, h, w) and pixels (P, 2) of an image (H, W) → (P, 128) float32."""
+        """Tokens (C, h, w) and pixels (P, 2) of an image (H, W) → (P, 128) float32."""
         with torch.inference_mode():
             return self._project(feat, uv, image_size)
 
@@ -54,7 +55,7 @@ def load_point_head(
 
     Args:
         path: checkpoint of a segmentor with the fusion encoder.
-        channels: C of the stored map.
+        channels: C of the tokens.
         out_channels: of the branch.
         upsample: of its maps, which is a setting and not in the checkpoint.
 
@@ -69,7 +70,11 @@ def load_point_head(
     prefix = find_branch(state, channels, out_channels, str(path))
     weights = {name[len(prefix) :]: v for name, v in state.items() if name.startswith(prefix)}
     has_neck = any(name.startswith('head.neck.') for name in weights)
-    branch = ImageBranch(channels, weights[_CONV].shape[0], out_channels, upsample, has_neck)
+    head_channels = weights[_LINEAR].shape[1]
+    sub_pixel = sub_pixel_factor(weights[_CONV].shape, channels, head_channels)
+    branch = ImageBranch(
+        channels, head_channels, out_channels, upsample, has_neck, sub_pixel=sub_pixel
+    )
     try:
         branch.load_state_dict(weights)
     except RuntimeError as error:
@@ -91,12 +96,13 @@ def find_branch(state: Mapping[str, Tensor], channels: int, out_channels: int, s
         ValueError: there is none for this many channels, or more than one.
     """
     prefixes = [name.removesuffix(_CONV) for name in state if name.endswith(_CONV)]
-    fitting = [
-        prefix
-        for prefix in prefixes
-        if state[prefix + _CONV].shape[1:] == (channels, 1, 1)
-        and state.get(prefix + _LINEAR, state[prefix + _CONV]).shape[0] == out_channels
-    ]
+    fitting = []
+    for prefix in prefixes:
+        conv, linear = state[prefix + _CONV], state.get(prefix + _LINEAR)
+        if linear is None or linear.ndim != 2 or len(linear) != out_channels:
+            continue
+        if sub_pixel_factor(conv.shape, channels, linear.shape[1]):
+            fitting.append(prefix)
 
     if len(fitting) != 1:
         found = [f'{p}{_CONV} {tuple(state[p + _CONV].shape)}' for p in prefixes]
@@ -105,3 +111,19 @@ def find_branch(state: Mapping[str, Tensor], channels: int, out_channels: int, s
             f'got {", ".join(found) or "none"}'
         )
     return fitting[0]
+
+
+def sub_pixel_factor(shape: Sequence[int], channels: int, head_channels: int) -> int:
+    """Factor of the enlargement that a convolution's shape stands for, 0 where it does not fit.
+
+    Args:
+        shape: (f²·D, C, 1, 1), or (D, C / f², 1, 1) from a time when one convolution was shared by
+            all cells of a shuffled map.
+        channels: C.
+        head_channels: D.
+    """
+    out_channels, in_channels = shape[:2]
+    cells = (out_channels // head_channels) * (channels // in_channels)  # f², one of the two is 1
+    factor = math.isqrt(cells)
+    whole = out_channels * channels == cells * head_channels * in_channels
+    return factor if whole and factor**2 == cells and tuple(shape[2:]) == (1, 1) else 0

@@ -34,7 +34,7 @@ class ScanImages:
         camera: of the colour images.
         depth: (V, h, w) metres, 0 where missing.
         depth_camera: of the depth images.
-        feat: (V, C, h', w') maps.
+        feat: (V, C, h', w') frozen tokens.
         clip_global: (V, D).
     """
 
@@ -68,9 +68,7 @@ class ScanImageReader:
     Args:
         clip: settings of ``ClipEncoder``, at least ``weights``: those of the features that the
             model was trained with.
-        clip_channels: of the maps the model reads; None takes whatever this CLIP makes.
-        pixel_shuffle: factor that the model was trained with; None takes the extraction's
-            default, 2 for tokens and 1 for the text space.
+        clip_channels: of the tokens that the model reads; None takes whatever this CLIP makes.
         max_views: of a scan, evenly spread over its frames.
         device: where CLIP runs.
 
@@ -83,20 +81,17 @@ class ScanImageReader:
         self,
         clip: Mapping[str, Any],
         clip_channels: int | None,
-        pixel_shuffle: int | None = None,
         max_views: int = 64,
         device: str | torch.device = 'cpu',
     ) -> None:
         if max_views < 1:
             raise ValueError(f'max_views must be at least 1, got {max_views}')
-        if pixel_shuffle is None:
-            pixel_shuffle = 1 if clip.get('mode') == 'clip' else 2
-        self.clip = OnlineClip(dict(clip), pixel_shuffle=pixel_shuffle).to(device).eval()
+        self.clip = OnlineClip(dict(clip)).to(device).eval()
         self.max_views = max_views
         self.device = device
         if clip_channels is not None and self.clip.clip_channels != clip_channels:
             raise ValueError(
-                f'{clip.get("weights")}: makes maps of {self.clip.clip_channels} channels, the '
+                f'{clip.get("weights")}: makes tokens of {self.clip.clip_channels} channels, the '
                 f'model was trained with {clip_channels}'
             )
 

@@ -1,11 +1,12 @@
-"""Checkpoints: read safely, fit the sparse-convolution layout, load strictly.
+"""Checkpoints: read safely, fit the layouts there have been, load strictly.
 
 Enters: a checkpoint file or state dict, ours or published. Leaves: a model whose every parameter
 came from it.
 
 spconv has had two layouts of a weight. Its modules hold (out, kD, kH, kW, in) since version 2.2, as
 do files that a training run saves; the published files hold (kD, kH, kW, in, out). Which one a
-file has is decided by shape, tensor by tensor.
+file has is decided by shape, tensor by tensor. Convolutions that image features went through after
+their shuffle are widened to those before it (``backbones.sub_pixel``).
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from oneformer3d.backbones.sub_pixel import SubPixelConv, widen_shared_weight
 from oneformer3d.files.checkpoints import load_checkpoint_file, unwrap_state_dict
 
 _MAX_NAMES = 3
@@ -36,8 +38,9 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Any]) ->
     else:
         origin, state_dict = str(source), load_checkpoint_file(source)
 
-    # either layout, then no name and no shape may differ
+    # any layout, then no name and no shape may differ
     model_state = model.state_dict()
+    state_dict = adapt_shared_convolutions(state_dict, model)
     try:
         state_dict = adapt_sparse_conv_layout(state_dict, model_state)
     except ValueError as error:
@@ -46,6 +49,19 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Any]) ->
     if faults:
         raise ValueError(f'{origin}: checkpoint of another model: {"; ".join(faults)}')
     model.load_state_dict(state_dict, strict=True)
+
+
+def adapt_shared_convolutions(
+    state_dict: Mapping[str, Tensor], model: nn.Module
+) -> dict[str, Tensor]:
+    """A new dictionary, in which sub-pixel convolutions have the width that the model's have."""
+    convolutions = {id(m.weight): m for m in model.modules() if isinstance(m, SubPixelConv)}
+    adapted = dict(state_dict)
+    for name, parameter in model.state_dict(keep_vars=True).items():
+        if id(parameter) in convolutions:  # under the name that it has in the state dict
+            prefix = name.removesuffix('weight')
+            widen_shared_weight(convolutions[id(parameter)], adapted, prefix)
+    return adapted
 
 
 def adapt_sparse_conv_layout(

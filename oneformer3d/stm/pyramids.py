@@ -1,7 +1,8 @@
 """Maps of the views of a batch → a pyramid that queries sample.
 
 Enters: the ``PosedViews`` of each sample. Leaves: ``ViewPyramid``: all views of the batch as one
-table. Letters: V views of the batch, C channels of a map, D channels of the pyramid, h × w a grid.
+table. Letters: V views of the batch, C channels of a map, D channels of the pyramid, h × w a
+grid, f the factor of the sub-pixel convolution.
 
 Coordinates are on a canvas that every image of the batch is squashed to, so that maps need not have
 the stride of any particular image. Levels differ by a factor of two, by convolutions of side two:
@@ -16,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oneformer3d.backbones.sub_pixel import SubPixelConv, group_norm_of_cells
 from oneformer3d.registry import MODELS
-from oneformer3d.store import stored_channels
+from oneformer3d.store import token_channels
 from oneformer3d.structures import PosedViews, ViewBatch
 
 from .sampling import LevelTable, level_table
@@ -77,15 +79,16 @@ class PyramidBase(nn.Module):
 
 @MODELS.register_module()
 class MapPyramid(PyramidBase):
-    """Learned convolutions over the one stored map: a finer level, its own, coarser ones.
+    """Learned convolutions over the frozen tokens: their sub-pixels, a finer level, coarser ones.
 
     Args:
-        clip_channels: C; the header of a store that is there decides.
+        clip_channels: C of the tokens; the header of a store that is there decides.
         channels: D.
         num_groups: that sample it.
-        num_levels: L; the second level has the grid of the stored map.
+        num_levels: L; the second level has the grid of the sub-pixels.
         clip_store: folder of the feature store, of which only the header is read here.
-        stride: pixels of the canvas per cell of the stored map.
+        stride: pixels of the canvas per sub-pixel.
+        sub_pixel: factor of the learnt enlargement of the tokens, see ``SubPixelConv``.
     """
 
     def __init__(
@@ -96,16 +99,17 @@ class MapPyramid(PyramidBase):
         num_levels: int = 3,
         clip_store: str | None = None,
         stride: int = 16,
+        sub_pixel: int = 2,
     ) -> None:
         super().__init__(channels, num_groups)
         if num_levels < 1:
             raise ValueError(f'num_levels must be at least 1, got {num_levels}')
 
-        self.clip_channels = stored_channels(clip_store, clip_channels)
+        self.clip_channels = token_channels(clip_store, clip_channels)
         self.stride = stride
 
-        # the stored map to D channels, its neighbourhood, then finer and coarser levels
-        self.lateral = nn.Conv2d(self.clip_channels, channels, 1)
+        # the tokens to D channels, its neighbourhood, then finer and coarser levels
+        self.lateral = SubPixelConv(self.clip_channels, channels, sub_pixel)
         self.context = nn.Conv2d(channels, channels, 3, padding=1)
         self.finer = nn.ConvTranspose2d(channels, channels, 2, stride=2) if num_levels > 1 else None
         self.coarser = nn.ModuleList(
@@ -120,20 +124,20 @@ class MapPyramid(PyramidBase):
     def levels(self, batch: ViewBatch) -> tuple[list[Tensor], list[float], tuple[int, int]]:
         """See the base class."""
         maps = batch.visible_maps()  # (V, C, h, w)
-        maps = F.layer_norm(maps.permute(0, 2, 3, 1), maps.shape[1:2]).permute(0, 3, 1, 2)
-        base = self.lateral(maps)  # (V, D, h, w)
+        maps = group_norm_of_cells(maps, self.lateral.factor)
+        base = self.lateral(maps)  # (V, D, f·h, f·w)
         base = base + F.gelu(self.context(F.gelu(base)))
 
         levels, strides = [base], [float(self.stride)]
         if self.finer is not None:
-            levels.insert(0, self.finer(base))  # (V, D, 2h, 2w)
+            levels.insert(0, self.finer(base))  # (V, D, 2f·h, 2f·w)
             strides.insert(0, self.stride / 2)
         for conv in self.coarser:
-            levels.append(conv(pad_even(levels[-1])))  # (V, D, h/2, w/2), …
+            levels.append(conv(pad_even(levels[-1])))  # (V, D, f·h/2, f·w/2), …
             strides.append(strides[-1] * 2)
 
         levels = [channel_norm(norm, level) for norm, level in zip(self.norms, levels)]
-        height, width = batch.grid
+        height, width = base.shape[-2:]
         return levels, strides, (height * self.stride, width * self.stride)
 
 

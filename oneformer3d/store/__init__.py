@@ -6,7 +6,7 @@ and stamps the encoder that made them. docs/feature_store.md describes it for us
 turns a store into npz or HDF5 files and back.
 """
 
-from .channels import stored_channels
+from .channels import token_channels
 from .lock import StoreLockedError
 from .manifest import read_manifest
 from .reader import FeatureStore
@@ -27,6 +27,6 @@ __all__ = [
     'merge_stores',
     'read_manifest',
     'stamp_from_dict',
-    'stored_channels',
+    'token_channels',
     'verify_store',
 ]

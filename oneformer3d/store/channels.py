@@ -1,4 +1,4 @@
-"""How many channels the stored maps have, before any of them is read.
+"""How many channels the frozen tokens have, before any map is read.
 
 Enters: the folder of a feature store, which need not be there yet. Leaves: C.
 """
@@ -11,8 +11,11 @@ from mmengine.logging import print_log
 from .manifest import read_manifest
 
 
-def stored_channels(clip_store: str | os.PathLike | None, clip_channels: int | None) -> int:
-    """C as the header of a store says, or as given where there is no store yet.
+def token_channels(clip_store: str | os.PathLike | None, clip_channels: int | None) -> int:
+    """C of the tokens as the header of a store says, or as given where there is no store yet.
+
+    A store may hold the tokens shuffled into more cells; every reader takes them back, so it is the
+    tokens' channels that networks are built for.
 
     A header that says otherwise than ``clip_channels`` wins, and the log says so.
 
@@ -21,14 +24,14 @@ def stored_channels(clip_store: str | os.PathLike | None, clip_channels: int | N
 
     Example:
         >>> from oneformer3d.store.examples import example_store
-        >>> stored_channels(example_store(), None), stored_channels('/not/there/yet', 192)
-        (4, 192)
+        >>> token_channels(example_store(), None), token_channels('/not/there/yet', 768)
+        (4, 768)
     """
     stored = None
     if clip_store is not None:
         # a model can be built before its features are made
         with suppress(FileNotFoundError):
-            stored = read_manifest(clip_store).stamp.channels
+            stored = read_manifest(clip_store).stamp.token_channels
 
     if stored is None and clip_channels is None:
         raise ValueError(f'clip_channels is not given and there is no feature store {clip_store}')
@@ -36,6 +39,7 @@ def stored_channels(clip_store: str | os.PathLike | None, clip_channels: int | N
         return clip_channels
     if clip_channels not in (None, stored):
         print_log(
-            f'{clip_store}: its maps have {stored} channels, not {clip_channels}', logger='current'
+            f'{clip_store}: its tokens have {stored} channels, not {clip_channels}',
+            logger='current',
         )
     return stored

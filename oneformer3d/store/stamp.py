@@ -82,6 +82,18 @@ class StoreStamp:
         factor = self.postprocessing.removeprefix('pixel_shuffle')
         return int(factor) if factor != self.postprocessing and factor.isdecimal() else 1
 
+    @property
+    def token_channels(self) -> int:
+        """Channels of the frozen tokens, before the shuffle."""
+        return self.channels * self.shuffle_factor**2
+
+    @property
+    def token_grid(self) -> tuple[int, int] | None:
+        """(h, w) of the frozen tokens, None where it varies."""
+        if self.grid is None:
+            return None
+        return self.grid[0] // self.shuffle_factor, self.grid[1] // self.shuffle_factor
+
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
         return asdict(self)

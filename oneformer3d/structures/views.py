@@ -31,7 +31,7 @@ class PosedViews:
         num_points: N of the sample.
         scene_id: name of the scene, '' where it has none.
         frames: name of each view.
-        feat: (V, C, h, w) dense map of each view over its whole image, or None.
+        feat: (V, C, h, w) frozen tokens of each view over its whole image, or None.
         clip_global: (V, D) embedding of each view, or None.
         images: (V, 3, H', W') uint8 colours, or None.
         intrinsics: (3, 3) or (V, 3, 3) of an image of ``image_size``, or None.

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from oneformer3d.clip.encoder import ClipEncoder
 from oneformer3d.clip.text import cosine_similarity
-from oneformer3d.fusion.image_branch import pixel_shuffle_features
 
 from .crops import CLASS_SHARE, Regions, class_names, cut_crops, object_windows
 
@@ -47,13 +46,12 @@ def zero_shot_accuracy(encoder: ClipEncoder, regions: Regions) -> tuple[float, f
     return accuracies(np.concatenate(found), regions.label[things])
 
 
-def dense_features(encoder: ClipEncoder, regions: Regions, pixel_shuffle: int = 1) -> np.ndarray:
+def dense_features(encoder: ClipEncoder, regions: Regions) -> np.ndarray:
     """Features of the regions' pixels, read from maps of whole images.
 
     Args:
         encoder: any.
         regions: R regions.
-        pixel_shuffle: factor of the map that is read from.
 
     Returns:
         (R, K, C) float32.
@@ -61,7 +59,7 @@ def dense_features(encoder: ClipEncoder, regions: Regions, pixel_shuffle: int = 
     rows: list[np.ndarray] = [np.empty(0)] * len(regions)
     for start in range(0, len(regions.images), _BATCH):
         images = torch.from_numpy(regions.images[start : start + _BATCH]).permute(0, 3, 1, 2)
-        maps = pixel_shuffle_features(encoder(images).feat.float(), pixel_shuffle)
+        maps = encoder(images).feat.float()
         here = (regions.image >= start) & (regions.image < start + len(images))
         for row in np.flatnonzero(here):
             pixels = torch.from_numpy(regions.pixels[row]).float()
@@ -104,11 +102,9 @@ def accuracies(found: np.ndarray, label: np.ndarray) -> tuple[float, float]:
     return float(right.mean()), float(balanced)
 
 
-def object_probe(
-    encoder: ClipEncoder, train: Regions, test: Regions, pixel_shuffle: int = 1
-) -> tuple[float, float]:
+def object_probe(encoder: ClipEncoder, train: Regions, test: Regions) -> tuple[float, float]:
     """Linear probe on features averaged over each region's pixels."""
-    features = [dense_features(encoder, part, pixel_shuffle).mean(1) for part in (train, test)]
+    features = [dense_features(encoder, part).mean(1) for part in (train, test)]
     return linear_probe(features[0], train.label, features[1], test.label)
 
 

@@ -72,7 +72,7 @@ def recommended_extraction(regions: Regions) -> dict[str, Any]:
     """Settings of ``ClipEncoder`` for whole images: at their own resolution, fine and deep layers.
 
     Linear probes of single pixels find 59 % of the classes in layer3, 65 % in layer4 and 69 % in
-    both; the pixel shuffle of the store takes some 6 % from each.
+    both.
     """
     height, width = regions.images.shape[1:3]
     size = [max(round(side / 32), 1) * 32 for side in (height, width)]

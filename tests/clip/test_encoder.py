@@ -13,7 +13,7 @@ from oneformer3d.clip.attention import neighbourhood_window
 from oneformer3d.clip.encoder import ClipEncoder, prepare_images
 from oneformer3d.clip.towers import position_table, resize_positions
 from oneformer3d.clip.weights import find_tag, weights_digest
-from oneformer3d.fusion.image_branch import pixel_shuffle_features
+from oneformer3d.lifting.pixel_shuffle import pixel_shuffle_features
 from tests.helpers.small_clips import SMALL_RESNET, SMALL_VIT, random_images, small_encoder
 
 

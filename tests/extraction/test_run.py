@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from oneformer3d.clip.encoder import ClipEncoder
+from oneformer3d.data.samples.views import LoadPosedViews
 from oneformer3d.extraction.frames import list_frames, select_frames
 from oneformer3d.extraction.run import (
     build_encoder,
@@ -22,9 +23,11 @@ from oneformer3d.extraction.run import (
 from oneformer3d.extraction.settings import make_settings
 from oneformer3d.files.images import read_image
 from oneformer3d.files.yaml import read_yaml
-from oneformer3d.fusion.image_branch import ImageBranch, pixel_shuffle_features
+from oneformer3d.fusion.image_branch import ImageBranch
 from oneformer3d.fusion.point_head import load_point_head
 from oneformer3d.lifting import PixelPairs
+from oneformer3d.lifting.pixel_shuffle import frozen_tokens, pixel_shuffle_features
+from oneformer3d.lifting.sampling import gather_pairs
 from oneformer3d.store import FeatureStore, FeatureStoreWriter, StampMismatchError
 from oneformer3d.store.export import read_npz
 from oneformer3d.structures import ViewBatch
@@ -96,7 +99,7 @@ def test_exact_resize_equals_online_features(settings, weights):
 
 def test_point_features_through_a_trained_head(settings, tmp_path):
     """The image branch of a checkpoint gives what it gives to a segmentor with one view."""
-    branch = ImageBranch(CHANNELS // 4)
+    branch = ImageBranch(CHANNELS)
     state = {f'encoder.image_branch.{k}': v for k, v in branch.state_dict().items()}
     torch.save({'state_dict': {**state, 'decoder.x': torch.zeros(3)}}, tmp_path / 'head.pth')
     head = str(tmp_path / 'head.pth')
@@ -104,7 +107,8 @@ def test_point_features_through_a_trained_head(settings, tmp_path):
     frame = list_frames(settings)[0]
     path = Path(settings.output_dir) / frame.scene.name / f'frame_{frame.name}.npz'
     arrays = np.load(path, allow_pickle=False)
-    feat = FeatureStore(settings.store_path).get(frame.scene.name, frame.name)['feat']
+    stored = FeatureStore(settings.store_path).get(frame.scene.name, frame.name)['feat']
+    feat = frozen_tokens(torch.from_numpy(stored), 2)
     point = np.flatnonzero(arrays['valid'])
     grid = torch.tensor(feat.shape[1:])
     height, width = frame.scene.image_size
@@ -112,15 +116,50 @@ def test_point_features_through_a_trained_head(settings, tmp_path):
     cells = (cells * grid.flip(0) - 0.5).float()
     order = torch.arange(len(point))
     pairs = PixelPairs(order, torch.zeros_like(order), cells, torch.ones(len(point)))
-    views = ViewBatch(
-        torch.from_numpy(feat)[None].float(), torch.tensor([False]), pairs, (len(point),), (1,)
-    )
+    views = ViewBatch(feat[None].float(), torch.tensor([False]), pairs, (len(point),), (1,))
     with torch.no_grad():
         expected = branch.eval()(views).features
     np.testing.assert_allclose(arrays['pts_feat'][point], expected, atol=1e-4)
     assert 'trained: encoder.image_branch' in str(arrays['projection'])
     with pytest.raises(ValueError, match='expected one image branch'):
         load_point_head(head, channels=5)
+
+
+def test_readers_get_tokens_in_which_views_of_a_point_agree(settings):
+    """Beside the stored map, whose cells hold different channels of one token."""
+    extract_features(replace(settings, frames_per_scene=0))
+    scene = list_frames(settings)[0].scene
+    load = LoadPosedViews(str(settings.store_path))
+    points = np.fromfile(scene.points_path, dtype=np.float32).reshape(-1, 6)
+    views = load({'scene': scene, 'points': points, 'augmented_from_original': np.eye(4)})['views']
+    store = FeatureStore(settings.store_path)
+    stored = np.stack([store.get(scene.name, name)['feat'] for name in views.frames])
+    stored = torch.from_numpy(stored).float()
+    tokens = views.feat.float()
+    assert tokens.shape[1:] == (CHANNELS, *GRID)
+    assert torch.equal(pixel_shuffle_features(tokens), stored)
+
+    # two views of each point, which follow each other in the sorted pairs
+    point = views.pairs.point
+    first = (point[1:] == point[:-1]).nonzero()[:, 0]
+    assert len(first) > 100
+
+    def agreement(maps):
+        rows, _ = gather_pairs(
+            maps, views.pairs, views.image_size, num_points=len(points), reduce=None
+        )
+        rows = rows - rows.mean(0)
+        return torch.cosine_similarity(rows[first], rows[first + 1]).mean()
+
+    def share_of_cell_pattern(maps):
+        """Energy at a period of two cells, as a share of all that varies."""
+        power = torch.fft.fft2(maps - maps.mean((-2, -1), keepdim=True)).abs().square().sum((0, 1))
+        height, width = power.shape
+        return (power[height // 2].sum() + power[:, width // 2].sum()) / power.sum()
+
+    assert agreement(tokens) > agreement(stored) + 0.15
+    assert share_of_cell_pattern(stored) > 0.9
+    assert share_of_cell_pattern(tokens) < 0.45  # of noise it would be 8 of 15 frequencies
 
 
 def test_any_number_of_ranks_gives_the_same_bytes(settings, tmp_path):
@@ -181,7 +220,7 @@ def test_point_files_hold_the_sampled_map(settings, tiny_rooms):
         num_points = frame.scene.points_path.stat().st_size // 24
         assert arrays['pts_feat'].shape == (num_points, 128)
         assert arrays['pts_feat'].dtype == np.float32
-        assert arrays['pts_feat_raw'].shape == (num_points, CHANNELS // 4)
+        assert arrays['pts_feat_raw'].shape == (num_points, CHANNELS)
         assert arrays['uv_idx'].shape == (num_points, 2)
         assert 'not trained' in str(arrays['projection'])
         valid, confidence = arrays['valid'], arrays['conf_2d']

@@ -5,9 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from oneformer3d.backbones.sub_pixel import group_norm_of_cells
 from oneformer3d.fusion.encoder import MODES
 from oneformer3d.registry import MODELS
+from oneformer3d.segmentor.weights import load_checkpoint
 from oneformer3d.store import FeatureStoreWriter
 from oneformer3d.structures import ViewBatch
 from tests.helpers.bi_fusion_models import (
@@ -91,6 +94,26 @@ def test_3d_weights_load_with_only_the_fusion_missing(mode):
     again.load_state_dict(fused.state_dict())  # strict
 
 
+def test_a_checkpoint_from_before_the_sub_pixels_loads_strictly():
+    """Its image head had one convolution for all cells of the shuffled map."""
+    now = build_segmentor(use_tiny_sa_2d=True)
+    state = now.state_dict()
+    names = [name for name in state if name.endswith('head.proj.weight')]
+    assert names == ['image_branch.head.proj.weight']
+    before = nn.Conv2d(CHANNELS // 4, 256, 1).state_dict()
+    for name, value in before.items():
+        state[f'image_branch.head.proj.{name}'] = value
+
+    load_checkpoint(now, {'state_dict': state})
+    tokens = torch.randn(2, CHANNELS, 3, 4)
+    expected = F.conv2d(F.pixel_shuffle(tokens, 2), before['weight'], before['bias'])
+    found = now.encoder.image_branch.head.proj(tokens)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+    state['image_branch.head.proj.weight'] = torch.zeros(256, CHANNELS // 2, 1, 1)
+    with pytest.raises(ValueError, match='2 of another shape'):
+        load_checkpoint(now, {'state_dict': state})
+
+
 def test_gate_mode_gives_the_decoder_the_fused_channels():
     encoder = build(mode='gate')
     points = encoder(batch(scene())[0])
@@ -104,10 +127,10 @@ def test_gate_mode_gives_the_decoder_the_fused_channels():
 def test_lifting_equals_sampling_first_and_projecting_then():
     """The documented order: enlarge, sample each pair, project each sample, average."""
     branch = build().image_branch
+    nn.init.normal_(branch.head.proj.weight)  # sub-pixels that differ
     views = scene(num_views=4)[1]
     lifted = branch(ViewBatch.of_maps([views], CHANNELS, 'cpu'))
-    maps = F.layer_norm(views.feat.float().permute(0, 2, 3, 1), (CHANNELS,)).permute(0, 3, 1, 2)
-    cells = branch.head(maps)
+    cells = branch.head(group_norm_of_cells(views.feat.float(), 2))
     conf = torch.sigmoid(branch.confidence(cells.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
 
     def enlarged(x):
@@ -278,7 +301,7 @@ def test_deterministic():
 
 def test_channels_are_read_from_the_store(tmp_path):
     FeatureStoreWriter(tmp_path / 'store', STAMP).close()
-    assert build(clip_store=str(tmp_path / 'store')).clip_channels == STAMP.channels
+    assert build(clip_store=str(tmp_path / 'store')).clip_channels == STAMP.token_channels
     assert build(clip_store=str(tmp_path / 'none')).clip_channels == CHANNELS
     with pytest.raises(ValueError, match='clip_channels'):
         build(clip_store=str(tmp_path / 'none'), clip_channels=None)

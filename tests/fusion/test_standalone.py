@@ -93,7 +93,7 @@ def test_online_features_fill_the_store_on_first_use(tmp_path, monkeypatch):
     assert torch.equal(first.feat, again.feat)
     assert torch.equal(first.clip_global, again.clip_global)
     assert first.feat.dtype == torch.float16
-    assert first.feat.shape[1] == clip.clip_channels == FeatureStore(path).stamp.channels
+    assert first.feat.shape[1] == clip.clip_channels == FeatureStore(path).stamp.token_channels
     clip.close()
     without = OnlineClip(CLIP)
     without.load_state_dict(clip.state_dict())

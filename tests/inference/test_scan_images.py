@@ -55,7 +55,7 @@ def test_views_of_a_folder_are_those_of_the_store(files, tiny_rooms):
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
         sample = dataset[0]['inputs']
     stored = sample['views']
-    images = ScanImageReader({'weights': str(weights)}, CHANNELS // 4)(
+    images = ScanImageReader({'weights': str(weights)}, CHANNELS)(
         tiny_rooms / 'posed_images' / SCENE
     )
     ours = images.views(sample['points'].numpy())
@@ -88,7 +88,7 @@ def test_images_change_what_a_fused_model_says(files, tiny_rooms):
 
 def test_few_views_are_spread_over_the_scan(files, tiny_rooms):
     _, _, weights = files
-    reader = ScanImageReader({'weights': str(weights)}, CHANNELS // 4, max_views=2)
+    reader = ScanImageReader({'weights': str(weights)}, CHANNELS, max_views=2)
     images = reader(tiny_rooms / 'posed_images' / SCENE)
     assert len(images.frames) == len(images.feat) == 2
     assert images.frames[0] == '00000'
@@ -100,7 +100,7 @@ def test_bad_settings_name_the_fault(files):
     with pytest.raises(ValueError, match='trained with 7'):
         ScanImageReader({'weights': str(weights)}, 7)
     with pytest.raises(ValueError, match='at least 1'):
-        ScanImageReader({'weights': str(weights)}, CHANNELS // 4, max_views=0)
+        ScanImageReader({'weights': str(weights)}, CHANNELS, max_views=0)
     with pytest.raises(FileNotFoundError, match='nowhere'):
         OneFormer3DInferencer(cfg, checkpoint, 'cpu', clip={'weights': 'nowhere.pth'})
     plain = Config.fromfile('configs/oneformer3d_synthetic.py')

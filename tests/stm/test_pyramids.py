@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from oneformer3d.lifting.pixel_shuffle import pixel_shuffle_features
 from oneformer3d.registry import MODELS
 from oneformer3d.stm.image_pyramids import ClipPyramid, FPNPyramid
 from oneformer3d.stm.pyramids import MapPyramid, pad_even
@@ -50,7 +51,7 @@ def ramp(height, width, cell=1.0):
 
 def test_finer_and_coarser_levels_lie_over_the_stored_map():
     """Convolutions that copy or average turn a ramp of coordinates into a ramp of coordinates."""
-    pyramid = MapPyramid(clip_channels=2, channels=2, num_groups=1, num_levels=4)
+    pyramid = MapPyramid(clip_channels=4, channels=2, num_groups=1, num_levels=4)
     with torch.no_grad():
         for conv in (pyramid.finer, *pyramid.coarser):
             conv.bias.zero_()
@@ -71,13 +72,27 @@ def test_strides_sizes_and_images_of_the_map_pyramid():
     scenes = [posed_scene(0, 3)[1], None, posed_scene(1, 0)[1], posed_scene(2, 2)[1]]
     pyramid = MapPyramid(CHANNELS, channels=8, num_groups=2, num_levels=3)(scenes)
     assert pyramid.table.strides == (8.0, 16.0, 32.0)
-    assert pyramid.table.sizes == ((10, 12), (5, 6), (3, 3))
-    assert pyramid.canvas == (80, 96)
+    assert pyramid.table.sizes == ((20, 24), (10, 12), (5, 6))  # tokens are 5 × 6
+    assert pyramid.canvas == (160, 192)
     assert pyramid.table.num_images == 5
     assert pyramid.first_image == (0, 3, 3, 3)
     assert pyramid.mapping_stride == 4.0
     single = MapPyramid(CHANNELS, channels=8, num_levels=1)(scenes)
-    assert single.table.sizes == ((5, 6),)
+    assert single.table.sizes == ((10, 12),)
+    patches = MapPyramid(CHANNELS, channels=8, num_levels=2, sub_pixel=1)(scenes)
+    assert patches.table.sizes == ((10, 12), (5, 6))
+    assert patches.canvas == (80, 96)
+
+
+def test_weights_from_before_the_sub_pixels_give_the_same_levels():
+    """Then a convolution that all cells shared read the shuffled map."""
+    views = posed_scene(0, 3)[1]
+    shuffled = replace(views, feat=pixel_shuffle_features(views.feat, 2))
+    before, module = MapPyramid(CHANNELS // 4, channels=8, sub_pixel=1), MapPyramid(CHANNELS, 8)
+    module.load_state_dict(before.state_dict())
+    found, expected = module([views]), before([shuffled])
+    assert found.canvas == expected.canvas
+    torch.testing.assert_close(found.table.rows, expected.table.rows, atol=1e-5, rtol=1e-5)
 
 
 def test_each_view_has_rows_of_its_own():

@@ -248,8 +248,8 @@ def test_probe_and_accuracies() -> None:
 def test_dense_features_of_regions_have_one_row_per_pixel(world) -> None:
     regions = read_regions(world, 'val')
     encoder = ClipEncoder(tiny_config(SMALL), weights='none', input_size=(96, 128))
-    features = dense_features(encoder, regions, pixel_shuffle=2)
-    assert features.shape == (*regions.pixels.shape[:2], encoder.num_channels // 4)
+    features = dense_features(encoder, regions)
+    assert features.shape == (*regions.pixels.shape[:2], encoder.num_channels)
 
 
 def test_bad_input_names_the_fault(world, tmp_path) -> None:

@@ -42,7 +42,7 @@ from tools.benchmarks._rooms import make_cameras
 STAGES = ('voxelise', 'backbone', 'pool', 'decoder', 'criterion', 'post-process')
 ONE_WAY = ('voxelise', 'post-process')  # stages without a backward pass
 NUM_CLASSES, STUFF = 20, (0, 1)  # of the model without a configuration file
-MAP_CHANNELS, MAP_SIZE, IMAGE_SIZE = 192, (28, 28), (240, 320)
+MAP_CHANNELS, MAP_SIZE, IMAGE_SIZE = 768, (14, 14), (240, 320)
 OPTIONS = {
     'points': (100_000, 'points of the room'),
     'steps': (3, 'timed steps, after one to warm up'),

@@ -5,8 +5,8 @@
 bifusion = dict(
     type='BiFusionEncoder',
     mode='concat',
-    # of ViT-B/16 after the pixel shuffle; the header of a store that is there decides
-    clip_channels=192,
+    # tokens of ViT-B/16; the header of a store that is there decides
+    clip_channels=768,
     use_tiny_sa_3d=True,
     train_without_views=True,
     clip_cons=None,

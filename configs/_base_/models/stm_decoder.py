@@ -3,8 +3,8 @@ stm_decoder = dict(
     type='STMQueryDecoder',
     pyramid=dict(
         type='MapPyramid',
-        # of ViT-B/16 after the pixel shuffle; the header of a store that is there decides
-        clip_channels=192,
+        # tokens of ViT-B/16; the header of a store that is there decides
+        clip_channels=768,
         channels=64,
         num_levels=3,
     ),

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from oneformer3d.files.images import read_image
 from oneformer3d.lifting.camera import invert_pose, transform_points
+from oneformer3d.lifting.pixel_shuffle import frozen_tokens
 from oneformer3d.lifting.visibility import Visibility
 from oneformer3d.registry import TRANSFORMS
 from oneformer3d.store import FeatureStore
@@ -209,7 +210,7 @@ class LoadPosedViews:
         return [frames[row] for row in sorted(chosen)]
 
     def _content(self, scene: Scene, frames: list[Frame]) -> dict[str, Tensor]:
-        """``feat`` and ``clip_global`` of the store, or else ``images``."""
+        """``feat`` (frozen tokens) and ``clip_global`` of the store, or else ``images``."""
         if self.store is None:
             size = self.image_size or scene.image_size
             images = [read_image(frame.image_path, size, scene.image_size) for frame in frames]
@@ -219,11 +220,12 @@ class LoadPosedViews:
             return {'images': stacked.permute(0, 3, 1, 2).contiguous()}  # (V, 3, H, W)
 
         records = [self.store.get(scene.name, frame.name) for frame in frames]
+        stamp = self.store.stamp
         if not records:
-            stamp = self.store.stamp
-            return {'feat': torch.zeros(0, stamp.channels, *(stamp.grid or (1, 1)))}
+            return {'feat': torch.zeros(0, stamp.token_channels, *(stamp.token_grid or (1, 1)))}
         names = [name for name in ('feat', 'clip_global') if name in records[0]]
-        return {n: torch.from_numpy(np.stack([record[n] for record in records])) for n in names}
+        content = {n: torch.from_numpy(np.stack([r[n] for r in records])) for n in names}
+        return {**content, 'feat': frozen_tokens(content['feat'], stamp.shuffle_factor)}
 
 
 def original_points(points: np.ndarray, augmented_from_original: np.ndarray) -> Tensor:

@@ -116,4 +116,4 @@ def _with_new_head(path: str | Path, scene: FieldScene, settings: FitSettings) -
     if fitted.scene != scene.name:
         raise ValueError(f'{path}: is a field of {fitted.scene}, not of {scene.name}')
     options = settings.field_options.get('features', {})
-    return add_feature_head(fitted, 'features', scene.stamp.channels, scene.stamp, **options)
+    return add_feature_head(fitted, 'features', scene.stamp.token_channels, scene.stamp, **options)

@@ -22,6 +22,7 @@ from oneformer3d.data.posed_rgbd import load_posed_rgbd
 from oneformer3d.data.scenes import read_scenes
 from oneformer3d.files.images import read_image
 from oneformer3d.lifting import Camera
+from oneformer3d.lifting.pixel_shuffle import frozen_tokens
 from oneformer3d.lifting.visibility import nearest_pixel
 from oneformer3d.store import FeatureStore, StoreStamp
 
@@ -80,6 +81,7 @@ def load_field_scene(
             semantics, instances = maps.read(frame.name, view_camera, depth)
         if features is not None:
             feature_map = torch.from_numpy(features.get(folder.name, frame.name)['feat'])
+            feature_map = frozen_tokens(feature_map, features.stamp.shuffle_factor)
             feature_map = feature_map.movedim(0, -1).contiguous()  # (h, w, D)
         return ViewContent(rgb, depth, semantics, instances, feature_map)
 
