@@ -323,7 +323,7 @@ class EfficientFeatureLifting:
         maps = self.feature_cache.get(name)
         if maps is not None or self.store is None or not self.store.has(*name):
             return maps
-        maps = from_arrays(self.store.get(*name))
+        maps = from_arrays(self.store.get(*name), self.store.stamp.shuffle_factor)
         self.feature_cache.put(name, maps)
         return maps
 
@@ -332,7 +332,7 @@ class EfficientFeatureLifting:
         stored = self.feature_cache.stored(maps)
         self.feature_cache.put(name, stored)
         if self.store is not None:
-            self.store.put(*name, to_arrays(stored))
+            self.store.put(*name, to_arrays(stored, self.store.stamp.shuffle_factor))
         return stored
 
     @contextmanager

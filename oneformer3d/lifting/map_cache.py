@@ -13,12 +13,26 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from .pixel_shuffle import frozen_tokens, pixel_shuffle_features
+
 Key = tuple[str, str]  # scene, frame
 Maps = dict[str, Tensor]  # name → (C, h, w)
 
 
+class MapStamp(Protocol):
+    """What a store says about its maps."""
+
+    @property
+    def shuffle_factor(self) -> int:
+        """Of ``pixel_shuffle`` that ``feat`` went through, 1 for none."""
+
+
 class MapStore(Protocol):
     """Where feature maps outlive the process: any writer of a feature store."""
+
+    @property
+    def stamp(self) -> MapStamp:
+        """Of its maps."""
 
     def has(self, scene: str, frame: str) -> bool:
         """Whether the frame is there."""
@@ -108,21 +122,33 @@ def image_digest(image: Tensor) -> str:
     return hashlib.sha1(head + content.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
-def to_arrays(maps: Maps) -> dict[str, Any]:
-    """Maps under the names a feature store takes: ``feat``, ``feat1``, …, and their own names."""
+def to_arrays(maps: Maps, shuffle_factor: int = 1) -> dict[str, Any]:
+    """Maps under the names a feature store takes: ``feat``, ``feat1``, …, and their own names.
+
+    Args:
+        maps: of an image.
+        shuffle_factor: of the store's stamp; ``feat`` goes through that ``pixel_shuffle``.
+    """
     arrays: dict[str, Any] = {
         _array(i): x.contiguous().numpy() for i, x in enumerate(maps.values())
     }
+    if shuffle_factor > 1:
+        stored = pixel_shuffle_features(torch.from_numpy(arrays['feat']), shuffle_factor)
+        arrays['feat'] = stored.contiguous().numpy()
     names = torch.tensor(list('\n'.join(maps).encode()), dtype=torch.uint8)
     return arrays | {'names': names.numpy()}
 
 
-def from_arrays(arrays: Mapping[str, Any]) -> Maps:
-    """Maps of ``to_arrays``, or the one map of a record that has no names."""
+def from_arrays(arrays: Mapping[str, Any], shuffle_factor: int = 1) -> Maps:
+    """Maps of ``to_arrays``, or the one map of a record that has no names, as extraction writes."""
+    arrays = dict(arrays)
+    tokens = frozen_tokens(torch.from_numpy(arrays.pop('feat')), shuffle_factor)
     if 'names' not in arrays:
-        return {'feat': torch.from_numpy(arrays['feat'])}
-    names = bytes(arrays['names'].tolist()).decode().split('\n')
-    return {name: torch.from_numpy(arrays[_array(i)]) for i, name in enumerate(names)}
+        return {'feat': tokens}
+
+    first, *names = bytes(arrays['names'].tolist()).decode().split('\n')
+    further = {name: torch.from_numpy(arrays[_array(i)]) for i, name in enumerate(names, start=1)}
+    return {first: tokens, **further}
 
 
 def _array(index: int) -> str:

@@ -15,6 +15,7 @@ from oneformer3d.lifting import (
     compute_feature_confidence,
     lift_features_to_points,
 )
+from oneformer3d.lifting.pixel_shuffle import pixel_shuffle_features
 from oneformer3d.store import FeatureStore, FeatureStoreWriter, StoreStamp
 from tests.helpers.lifting_scenes import make_camera, room_depth, room_points
 from tests.lifting.test_memory import _temporary_bytes
@@ -233,17 +234,39 @@ def test_maps_outlive_the_process_in_a_feature_store(tmp_path):
         later.image_features(extractor, images)
 
 
-def test_single_maps_of_other_writers_are_read():
-    class Store:
-        def has(self, scene, frame):
-            return True
+@pytest.mark.parametrize('factor', [1, 2])
+def test_single_maps_of_other_writers_are_read_as_tokens(tmp_path, factor):
+    """Extraction deals tokens to more cells and names no maps."""
+    stamp = StoreStamp(
+        encoder='test', weights_digest='0' * 8, layer='last', mode='tokens', attn_mode='none',
+        input_size=IMAGE, dtype='float32', preprocessing='none', channels=8 // factor**2,
+        grid=(3 * factor, 4 * factor), postprocessing=f'pixel_shuffle{factor}',
+    )  # fmt: skip
+    tokens = torch.randn(2, 8, 3, 4)
+    keys = [('a', '3'), ('a', '7')]
+    with FeatureStoreWriter(tmp_path / 'store', stamp) as writer:
+        for key, feat in zip(keys, pixel_shuffle_features(tokens, factor)):
+            writer.put(*key, {'feat': feat.numpy(), 'clip_global': np.ones(3, dtype=np.float32)})
 
-        def get(self, scene, frame):
-            return {'feat': np.full((2, 3, 4), int(frame), dtype=np.float32), 'global': np.ones(3)}
+    lifting = EfficientFeatureLifting(store=FeatureStore(tmp_path / 'store', stamp))
+    images = torch.rand(2, 3, *IMAGE)
+    assert torch.equal(lifting.image_features(_Extractor(), images, keys)['feat'], tokens)
 
-    lifting = EfficientFeatureLifting(store=Store())
-    maps = lifting.image_features(_Extractor(), torch.rand(2, 3, *IMAGE), [('a', '3'), ('a', '7')])
-    assert maps['feat'].mean((1, 2, 3)).tolist() == [3, 7]
+
+def test_maps_go_into_a_shuffled_store_and_come_back(tmp_path):
+    stamp = StoreStamp(
+        encoder='test', weights_digest='0' * 8, layer='two', mode='tokens', attn_mode='none',
+        input_size=IMAGE, dtype='float32', preprocessing='none', channels=2, grid=(24, 32),
+        postprocessing='pixel_shuffle2',
+    )  # fmt: skip
+    images, keys = torch.rand(1, 3, *IMAGE), [('room', '0')]
+    with FeatureStoreWriter(tmp_path / 'store', stamp) as writer:
+        lifting = EfficientFeatureLifting(cache_bytes=0, store=writer)
+        first = lifting.image_features(_Extractor(), images, keys)
+        again = lifting.image_features(_Extractor(), images, keys)
+    assert list(again) == list(first)
+    for name, maps in first.items():
+        assert torch.equal(again[name], maps)
 
 
 def test_temporary_memory_stays_within_the_budget():
