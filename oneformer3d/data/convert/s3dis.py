@@ -172,7 +172,7 @@ def find_damaged_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
 
     Example:
         >>> list(find_damaged_lines(b'1 2 3 4 5 6\\n1 2 3 103.0\\x100000 99 98'))
-        [(2, b'1 2 3 103.00000 99 98')]
+        [(2, b'1 2 3 103.000000 99 98')]
         >>> list(find_damaged_lines(b'1 2 3 185\\x10187 98'))
         [(1, b'1 2 3 185 187 98')]
     """

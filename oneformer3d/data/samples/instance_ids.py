@@ -96,7 +96,7 @@ def _judge_zero(
 ) -> tuple[bool, str | None]:
     """Whether id 0 is an object, and what is odd about it."""
     zero, lost = raw == 0, (raw == 0) & is_thing
-    if not lost.any() or not (raw > 0).any():
+    if not lost.any() or not (is_thing & (raw > 0)).any():
         return False, None
 
     classes = np.unique(semantic[lost])
