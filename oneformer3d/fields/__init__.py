@@ -14,8 +14,8 @@ Six rooms, in the order a reader and a ray pass them:
 """
 
 from .asking.query import query_lerf_with_text, query_nerf_at_points, relevancy
-from .asking.segment import segment_scan_with_field
-from .fitting.loop import train_semantic_nerf
+from .asking.segment import create_nerf_dataset, segment_scan_with_field
+from .fitting.semantic_nerf import fit_semantic_nerf, train_semantic_nerf
 from .losses.instance_losses import (
     contrastive_instance_loss,
     linear_assignment_loss,
@@ -72,6 +72,8 @@ __all__ = [
     'composite',
     'contract',
     'contrastive_instance_loss',
+    'create_nerf_dataset',
+    'fit_semantic_nerf',
     'hierarchical_sampling',
     'inverse_cdf_edges',
     'linear_assignment_loss',

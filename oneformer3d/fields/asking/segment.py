@@ -8,6 +8,7 @@ Enters: a scan's points with images and cameras, or a field. Leaves: labelled po
 Letters: N points, C classes, V views.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from oneformer3d.data.class_tables import ClassTable
@@ -23,7 +25,7 @@ from oneformer3d.files.names import validate_scene_name
 from oneformer3d.lifting import invert_pose
 
 from ..fitting.fitted import FittedField
-from ..fitting.loop import fit_field
+from ..fitting.loop import OnStep, fit_field
 from ..fitting.prior import prior_of_labels
 from ..fitting.settings import FitSettings
 from ..networks.field import Field
@@ -47,13 +49,15 @@ def segment_scan_with_field(
     *,
     num_classes: int | None = None,
     settings: FitSettings | None = None,
+    out: str | Path | None = None,
     device: torch.device | str = 'cpu',
+    on_step: OnStep | None = None,
 ) -> dict[str, Any]:
     """Fit a field to a scan's images, unless there is one, and label the scan's points by it.
 
     Classes are learnt from label images, and from the points' own labels where ``pc_data`` has some
     (255 = none): so a scan with a few labels becomes labelled where it was observed. Without any
-    labels the field learns colour and depth, and every point is 255 with confidence 0.
+    labels nothing is fitted: every point is 255 with confidence 0, and a warning says so.
 
     Args:
         pc_data: 'pos' (N, 3) world coordinates in metres, perhaps 'labels' (N,); left as it is.
@@ -67,7 +71,9 @@ def segment_scan_with_field(
             its inverse 'cam_from_world', or 'opengl': camera to world with y up, z backward.
         num_classes: C; None takes as many as the labels show.
         settings: of the fit; None takes the defaults.
+        out: folder of the fit's checkpoint, from which the same call goes on; None writes nothing.
         device: to fit on.
+        on_step: called after every step, see ``fit_field``.
 
     Returns:
         A copy of ``pc_data`` with 'labels' (N,) int64, 255 where no image observed the point, and
@@ -80,21 +86,58 @@ def segment_scan_with_field(
     if nerf_model is None:
         labels = pc_data.get('labels')
         scene = _scene(images, camera_params, convention, labels, num_classes)
+        if not scene.class_names:
+            message = 'no labels of points or images: nothing to fit, all points are 255'
+            print_log(message, logger='current', level=logging.WARNING)
+            return _unlabelled(pc_data, len(points))
         prior = prior_of_labels(points, labels, len(scene.class_names))
         settings = settings or FitSettings(holdout_every=0, labels='none')
         settings = replace(settings, steps=training_iterations)
-        nerf_model = fit_field(scene, settings, prior=prior, device=device)
+        nerf_model = fit_field(scene, settings, out, prior=prior, device=device, on_step=on_step)
 
     field = nerf_model.field if isinstance(nerf_model, FittedField) else nerf_model
     if 'semantics' not in field.head_nets:
-        nothing = torch.full((len(points),), IGNORE)
-        return {**pc_data, 'labels': nothing, 'label_confidence': torch.zeros(len(points))}
+        return _unlabelled(pc_data, len(points))
     result = query_nerf_at_points(nerf_model, points)
     return {
         **pc_data,
         'labels': result['labels'],
         'label_confidence': result['confidence'] * result['semantic_confidence'],
     }
+
+
+def create_nerf_dataset(
+    images: Sequence[Tensor | Mapping[str, Tensor]],
+    camera_params: Sequence[tuple[Tensor, Tensor]],
+    convention: str = 'world_from_cam',
+) -> list[dict[str, Tensor]]:
+    """Items for ``train_semantic_nerf`` from V images and cameras.
+
+    Args:
+        images, camera_params, convention: as of ``segment_scan_with_field``; images without
+            'semantics' get 255 everywhere and teach colour alone.
+
+    Returns:
+        V items of 'image', 'semantics', 'intrinsics', 'extrinsics' ``world_from_cam`` and perhaps
+        'depth'.
+
+    Example:
+        >>> image = torch.zeros(2, 3, 3)
+        >>> item = create_nerf_dataset([image], [(torch.eye(3), torch.eye(4))])[0]
+        >>> item['semantics']
+        tensor([[255, 255, 255],
+                [255, 255, 255]])
+    """
+    items = []
+    for view, (intrinsics, pose) in zip(_views(images, camera_params), camera_params, strict=True):
+        nothing = torch.full(view['image'].shape[:2], IGNORE)
+        items.append({
+            'semantics': nothing,
+            **view,
+            'intrinsics': torch.as_tensor(intrinsics).float(),
+            'extrinsics': world_from_cam(pose, convention),
+        })  # fmt: skip
+    return items
 
 
 def world_from_cam(pose: Tensor, convention: str) -> Tensor:
@@ -163,14 +206,7 @@ def _scene(
     labels: Tensor | None,
     num_classes: int | None,
 ) -> FieldScene:
-    if len(images) != len(camera_params):
-        raise ValueError(f'{len(images)} images, but {len(camera_params)} cameras')
-    views = [dict(v) if isinstance(v, Mapping) else {'image': v} for v in images]
-    for number, view in enumerate(views):
-        if set(view) - set(_VIEW_KEYS) or 'image' not in view or set(view) != set(views[0]):
-            raise ValueError(
-                f'image {number}: expected {_VIEW_KEYS}, the same of each: {set(view)}'
-            )
+    views = _views(images, camera_params)
     columns = {key: [view[key] for view in views] for key in (views[0] if views else ())}
 
     # as many classes as images and points show
@@ -187,3 +223,23 @@ def _scene(
         class_names=tuple(map(str, range(num_classes))),
         name='scan',
     )
+
+
+def _views(
+    images: Sequence[Tensor | Mapping[str, Tensor]], camera_params: Sequence[Any]
+) -> list[dict[str, Tensor]]:
+    """Every image as a mapping, checked to hold the same as the others and to have a camera."""
+    if len(images) != len(camera_params):
+        raise ValueError(f'{len(images)} images, but {len(camera_params)} cameras')
+    views = [dict(v) if isinstance(v, Mapping) else {'image': v} for v in images]
+    for number, view in enumerate(views):
+        if set(view) - set(_VIEW_KEYS) or 'image' not in view or set(view) != set(views[0]):
+            raise ValueError(
+                f'image {number}: expected {_VIEW_KEYS}, the same of each: {set(view)}'
+            )
+    return views
+
+
+def _unlabelled(pc_data: Mapping[str, Any], num_points: int) -> dict[str, Any]:
+    nothing, zero = torch.full((num_points,), IGNORE), torch.zeros(num_points)
+    return {**pc_data, 'labels': nothing, 'label_confidence': zero}

@@ -10,7 +10,7 @@ and resumed therefore ends with the same numbers as one that was not.
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +18,10 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor
 
 from ..networks.field import Field
 from ..rendering.occupancy import OccupancyGrid
 from ..rendering.proposals import ProposalSampler
-from ..scene.arrays import scene_from_arrays
 from ..scene.batches import RayPool
 from ..scene.extent import observe, occupancy_of, scene_box_of
 from ..scene.scene import FieldScene
@@ -136,63 +134,6 @@ def fit_field(
     if path is not None:
         save_field(path, fitted, run.state())
     return fitted
-
-
-def train_semantic_nerf(
-    model: Field,
-    train_dataset: Sequence[Mapping[str, Tensor]],
-    num_iterations: int = 200000,
-    batch_size: int = 1024,
-    learning_rate: float = 5e-4,
-    *,
-    settings: FitSettings | None = None,
-    device: torch.device | str = 'cpu',
-    on_step: OnStep | None = None,
-) -> FittedField:
-    """Train a given field on posed images with labels (Semantic-NeRF, ICCV 2021).
-
-    Args:
-        model: trained in place; if its scene box is the identity, it gets the scene's.
-        train_dataset: items with 'image' (H, W, 3), 'semantics' (H, W) with 255 for none,
-            'intrinsics' (3, 3), 'extrinsics' (4, 4) ``world_from_cam`` in OpenCV axes, and perhaps
-            'depth' (H, W) in metres.
-        num_iterations, batch_size, learning_rate: of Adam; rays per step.
-        settings: everything else.
-        device: to train on.
-        on_step: see ``fit_field``.
-
-    Returns:
-        The field with what belongs to it; ``.field`` is the model.
-    """
-    items = [train_dataset[index] for index in range(len(train_dataset))]
-
-    def column(name: str) -> list[Tensor] | None:
-        return [item[name] for item in items] if items and name in items[0] else None
-
-    num_classes = model.num_classes
-    scene = scene_from_arrays(
-        column('image') or [],
-        column('intrinsics') or [],
-        column('extrinsics') or [],
-        depth=column('depth'),
-        semantics=column('semantics') if num_classes else None,
-        class_names=[str(label) for label in range(num_classes)],
-    )
-
-    if settings is None:
-        settings = FitSettings(
-            field='mlp', final_rate=0.1, holdout_every=0, guided=False, surface_pixels=0
-        )
-    settings = replace(
-        settings, steps=num_iterations, batch_rays=batch_size, learning_rate=learning_rate
-    )
-
-    if torch.equal(model.unit_from_world.cpu(), torch.eye(4)):
-        train_views, _ = scene.split(settings.holdout_every)
-        pool = RayPool(scene, train_views, settings.seed, settings.pool_bytes)
-        model.scene_box = scene_box_of(pool, settings.far)
-    start = FittedField(model, settings, recipe={}, class_names=scene.class_names)
-    return fit_field(scene, settings, start=start, device=device, on_step=on_step)
 
 
 def _begin(

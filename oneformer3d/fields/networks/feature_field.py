@@ -4,12 +4,12 @@ Enters: unit-box positions (…, 3). Leaves: features (…, D); and for a field,
 has and how wide they are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from .encodings import FrequencyEncoding, unit_cube
+from .encodings import FrequencyEncoding, contract, unit_cube
 from .hash_grid import HashGrid
 from .heads import Head
 from .layers import linear_of_composite, mlp
@@ -31,6 +31,7 @@ class FeatureField(Head):
         use_pe, pe_n_freq: whether frequencies are joined, and how many.
         feature_type: name of what is distilled, 'CLIP', 'DINO', 'ROBOPOINT' or any other.
         contracted: whether positions reach beyond the unit box.
+        spatial_distortion: F3RM's way to say the same: ``contract``, or None for no distortion.
         gradient: how far gradients reach.
         implementation: the grid's.
     """
@@ -54,11 +55,15 @@ class FeatureField(Head):
         contracted: bool = False,
         gradient: str = 'trunk',
         implementation: str = 'torch',
+        *,
+        spatial_distortion: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__(gradient)
+        if spatial_distortion not in (None, contract):
+            raise ValueError('spatial_distortion: expected None or oneformer3d.fields.contract')
         self.feature_type = feature_type
         self.feature_dim = self.output_dim = feature_width(feature_type, feature_dim)
-        self.contracted = contracted
+        self.contracted = contracted or spatial_distortion is contract
 
         self.grid = HashGrid(
             num_levels, features_per_level, log2_hashmap_size, start_res, max_res,
@@ -118,8 +123,12 @@ def feature_width(feature_type: str, feature_dim: int | None) -> int:
     """The given width, or the one a feature type is known by.
 
     Raises:
-        ValueError: none given and none known.
+        ValueError: none given and none known, or two types in one.
     """
+    if feature_type == 'DINOCLIP':
+        raise ValueError(
+            "DINOCLIP is two fields, CLIP's and DINO's: HashGridField(features={'DINOCLIP': None})"
+        )
     width = feature_dim if feature_dim is not None else FEATURE_DIMS.get(feature_type)
     if width is None or width < 1:
         raise ValueError(f'features of type {feature_type!r} need a feature_dim, got {feature_dim}')

@@ -74,6 +74,11 @@ class SemanticNeRF(Field):
         )
 
     @property
+    def base_nerf(self) -> 'SemanticNeRF':
+        """Itself: the relatives, which the papers write around a base, are subclasses here."""
+        return self
+
+    @property
     def view_encoder(self) -> nn.Module:
         """Encoding of directions."""
         return self.head_nets['rgb'].view_encoder
@@ -134,6 +139,11 @@ class PanopticNeRF(SemanticNeRF):
         self.temperature = nn.Parameter(torch.tensor(0.07))
 
     @property
+    def instance_feature_net(self) -> nn.Sequential:
+        """Network of hidden values to instance vectors, not yet of unit length."""
+        return self.head_nets['instances'].net
+
+    @property
     def num_slots(self) -> int:
         """K."""
         return self.instance_embeddings.num_embeddings
@@ -191,6 +201,18 @@ class LERF(SemanticNeRF):
         self._clip_source = (clip_model, clip_weights)
         self._clip: list[nn.Module] = []  # in a list, so that it is neither moved nor saved with us
 
+    @property
+    def language_decoder(self) -> nn.Sequential:
+        """Network of hidden values and patch size to language vectors, not yet of unit length."""
+        return self.head_nets['language'].net
+
+    @property
+    def clip_model(self) -> nn.Module:
+        """CLIP, frozen; read now if it was not yet."""
+        if not self._clip:
+            self._clip.append(_load_clip(*self._clip_source))
+        return self._clip[0]
+
     def forward(
         self,
         points: Tensor,
@@ -220,10 +242,7 @@ class LERF(SemanticNeRF):
             FileNotFoundError: CLIP's weights are not on this machine.
             ValueError: its text space has another width than the field.
         """
-        if not self._clip:
-            self._clip.append(_load_clip(*self._clip_source))
-
-        vectors = encode_text(self._clip[0], text_queries).to(self.scale.device)
+        vectors = encode_text(self.clip_model, text_queries).to(self.scale.device)
         width = self.head_nets['language'].output_dim
         if vectors.shape[-1] != width:
             raise ValueError(f'CLIP has a text space of {vectors.shape[-1]}, the field of {width}')

@@ -63,7 +63,7 @@ def scene_from_arrays(
         if not is_valid_pose(torch.as_tensor(pose)):
             raise ValueError(f'view {view}: its pose is not a finite rigid motion')
         of_view = {key: values[view] for key, values in maps.items() if values is not None}
-        views.append(_view_content(f'view {view}', torch.as_tensor(image), **of_view))
+        views.append(view_content(f'view {view}', torch.as_tensor(image), **of_view))
 
     if semantics is not None:
         class_names = class_names or _numbered_classes(views)
@@ -85,7 +85,7 @@ def scene_from_arrays(
     )
 
 
-def _view_content(
+def view_content(
     source: str,
     image: Tensor,
     depth: Tensor | None = None,

@@ -9,8 +9,9 @@ from oneformer3d.fields.asking.baseline import nearest_view_baseline
 from oneformer3d.fields.asking.evaluate import evaluate_points, evaluate_views
 from oneformer3d.fields.asking.query import query_nerf_at_points
 from oneformer3d.fields.fitting.fitted import add_feature_head, load_field
-from oneformer3d.fields.fitting.loop import fit_field, train_semantic_nerf
+from oneformer3d.fields.fitting.loop import fit_field
 from oneformer3d.fields.fitting.prior import PointPrior
+from oneformer3d.fields.fitting.semantic_nerf import fit_semantic_nerf
 from oneformer3d.fields.fitting.settings import FitSettings, make_fit_settings
 from oneformer3d.fields.fitting.step import rate_at
 from oneformer3d.fields.networks.mlp_field import SemanticNeRF
@@ -212,8 +213,12 @@ def test_a_given_model_learns_from_a_list_of_views():
         )
     ]
     model, losses = SemanticNeRF(6, 2, 32, num_classes=3), []
-    fitted = train_semantic_nerf(
-        model, items, 150, 256, 5e-3, on_step=lambda step, values: losses.append(values['loss'])
+    settings = FitSettings(
+        field='mlp', steps=150, batch_rays=256, learning_rate=5e-3, final_rate=0.1,
+        holdout_every=0, guided=False, surface_pixels=0,
+    )  # fmt: skip
+    fitted = fit_semantic_nerf(
+        model, items, settings, on_step=lambda step, values: losses.append(values['loss'])
     )
     assert fitted.field is model
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
