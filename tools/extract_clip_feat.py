@@ -3,18 +3,23 @@
     python tools/extract_clip_feat.py --data_root data/synthetic --output_dir outputs/clip_feat \
         --weights work_dirs/tiny_clip/tiny_clip.pth --resume
 
-    python tools/extract_clip_feat.py --scenes_file data/scannet200-mv/meta_data/scenes.txt \
-        --frames_per_scene 5 --output_dir outputs/clip_feat_debug --vis 1 --dtype fp16
+    python tools/extract_clip_feat.py --frames_per_scene 5 --vis 1 --dtype fp16 \
+        --scenes_file data/scannet200-mv/meta_data/scannetv2_train_debug.txt \
+        --output_dir outputs/clip_feat_debug
+
+    python tools/extract_clip_feat.py data_root=data/mine layers=[9,11] mode=clip batch_size=32
 
     torchrun --nproc_per_node 4 tools/extract_clip_feat.py --data_root data/scannet --resume
 
 The second also writes ``<scene>/frame_<idx>.npz`` (features at the points) and ``vis_<idx>.png``.
-Defaults come from configs/clip_feat.yaml, which explains them; arguments win. Interrupted runs
-go on with --resume. docs/clip_features.md has the whole story.
+Defaults come from configs/clip_feat.yaml, which explains them; arguments win, written --name value
+or name=value. Weights that are in no cache are downloaded, unless --offline. Interrupted runs go on
+with --resume. docs/clip_features.md has the whole story.
 """
 
 import argparse
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -24,23 +29,29 @@ from tqdm import tqdm
 
 from oneformer3d.engine.cli import USER_ERRORS, run_tool
 from oneformer3d.extraction.run import extract_features
-from oneformer3d.extraction.settings import make_settings, setting_types
+from oneformer3d.extraction.settings import make_settings, setting_types, settings_of_words
 from oneformer3d.files.yaml import read_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 DEFAULTS = REPOSITORY / 'configs' / 'clip_feat.yaml'
+WORD_OF_SETTING = re.compile(r'[a-z_]+=')
 
 
 def parse_args(argv: list[str] | None = None) -> tuple[Path, dict[str, Any]]:
     """Config file, and the settings that were given as arguments."""
     parser = argparse.ArgumentParser(
+        usage='%(prog)s [--config YAML] [--name value …] [name=value …]',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
     parser.add_argument('--config', type=Path, default=DEFAULTS, help='YAML (%(default)s)')
+
+    parser.add_argument(
+        '--offline', dest='allow_download', action='store_false', help='fetch no weights'
+    )
 
     # every setting is an argument too, under its name and with dashes
     for name, kinds in setting_types().items():
@@ -54,13 +65,17 @@ def parse_args(argv: list[str] | None = None) -> tuple[Path, dict[str, Any]]:
         else:
             parser.add_argument(*options, dest=name, type=kinds[0])
 
+    # words like name=value stand apart, so that --layers and --vis do not take them for theirs
+    words = sys.argv[1:] if argv is None else argv
+    pairs = [word for word in words if WORD_OF_SETTING.match(word)]
+    given = vars(parser.parse_args([word for word in words if word not in pairs]))
+
     # only what was given on the command line wins over the file
-    given = vars(parser.parse_args(argv))
     config = given.pop('config')
     for name in ('input_size', 'layers'):
         if len(given.get(name, ())) == 1:
             given[name] = given[name][0]
-    return config, given
+    return config, given | settings_of_words(pairs)
 
 
 def as_bool(text: str) -> bool:

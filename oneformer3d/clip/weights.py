@@ -1,4 +1,4 @@
-"""Find and load the weights of an open_clip model, without a network.
+"""Load the weights of an open_clip model.
 
 Enters: a model (an open_clip name or a model config) and where its weights are: a tag, a file, or
 'none'. Leaves: the model in evaluation mode with all that features depend on. A tag is looked up
@@ -25,13 +25,10 @@ from torch import Tensor, nn
 from oneformer3d.files.checkpoints import read_checkpoint
 from oneformer3d.files.errors import one_line
 
+from .tags import find_tag, tag_config
+
 RANDOM_WEIGHTS = 'none'
 _WEIGHT_SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors')
-_HUB_NAMES = (  # in the order in which open_clip looks for them
-    'open_clip_model.safetensors',
-    'open_clip_pytorch_model.safetensors',
-    'open_clip_pytorch_model.bin',
-)
 _OPENAI_KEYS = ('input_resolution', 'context_length', 'vocab_size')
 _MODEL_KEYS = {'embed_dim', 'vision_cfg', 'text_cfg'}
 
@@ -68,7 +65,7 @@ def load_clip(
         model: open_clip name ('ViT-B-16'), or a model config with embed_dim, vision_cfg and
             text_cfg. A checkpoint that carries its own config is built from that one.
         weights: open_clip tag, path of a file, or 'none' for random weights.
-        allow_download: fetch the weights of a tag if they are in no local cache.
+        allow_download: fetch the weights of a tag if they are in no local cache, see ``find_tag``.
         quick_gelu: activation of the transformers; None = what the model, the tag or the file
             (OpenAI's need quick-gelu, which only tags tell open_clip) calls for.
 
@@ -87,7 +84,7 @@ def load_clip(
 
     # a tag of open_clip
     if not _is_path(weights):
-        tag = _tag_config(name, str(weights))
+        tag = tag_config(name, str(weights))
         path = find_tag(name, str(weights), allow_download)
         wanted = bool(tag.get('quick_gelu', False)) if quick_gelu is None else quick_gelu
         clip = build_clip(config, wanted)
@@ -118,34 +115,6 @@ def load_clip(
     else:
         _load_state(clip, path)
     return _frozen(clip, name)
-
-
-def find_tag(name: str, tag: str, allow_download: bool = False) -> Path:
-    """Local file with the weights of an open_clip tag.
-
-    Args:
-        name: open_clip model.
-        tag: one of its tags.
-        allow_download: fetch what is missing; otherwise no connection is tried.
-
-    Raises:
-        ValueError: unknown tag.
-        FileNotFoundError: in no local cache; names the caches searched and what to do.
-    """
-    config = _tag_config(name, tag)
-    if allow_download:
-        return Path(open_clip.download_pretrained(config))
-
-    searched = []
-    for folder, path in _cached(config):
-        if path is not None:
-            return path
-        searched.append(folder)
-
-    raise FileNotFoundError(
-        f'weights {tag!r} of {name} are not on this machine (looked in {", ".join(searched)}); '
-        'pass the path of a file with them, or allow the download'
-    )
 
 
 def build_clip(config: Mapping[str, Any], quick_gelu: bool | None = None) -> nn.Module:
@@ -214,36 +183,6 @@ def _model_config(model: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if config is None:
         raise ValueError(f'{model!r} is no model of open_clip (see open_clip.list_models())')
     return name, config
-
-
-def _tag_config(name: str, tag: str) -> dict[str, Any]:
-    config = open_clip.get_pretrained_cfg(name, tag)
-    if not config:
-        tags = ', '.join(open_clip.list_pretrained_tags_by_model(name)) or 'none'
-        raise ValueError(
-            f'{tag!r} is neither a file nor weights of {name} that open_clip knows (tags: {tags})'
-        )
-    return config
-
-
-def _cached(config: Mapping[str, Any]) -> list[tuple[str, Path | None]]:
-    """Where the weights of a tag would lie, each with the file found there."""
-    found: list[tuple[str, Path | None]] = []
-    if config.get('hf_hub'):
-        from huggingface_hub import constants, try_to_load_from_cache
-
-        repo, _, filename = config['hf_hub'].rpartition('/')
-        folder = str(Path(constants.HF_HUB_CACHE, f'models--{repo.replace("/", "--")}'))
-        for candidate in [filename] if filename else _HUB_NAMES:
-            path = try_to_load_from_cache(repo, candidate)
-            if isinstance(path, str):
-                return [(folder, Path(path))]
-        found.append((folder, None))
-
-    if config.get('url'):
-        path = Path.home() / '.cache' / 'clip' / config['url'].rpartition('/')[2]
-        found.append((str(path), path if path.is_file() else None))
-    return found
 
 
 def _is_path(weights: str | Path) -> bool:

@@ -7,12 +7,15 @@ never falls back to a default in silence.
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
+
+from oneformer3d.files.errors import one_line
 
 STORES = ('lmdb', 'npz', 'h5')
 FRAME_SELECTIONS = ('first', 'uniform', 'random')
@@ -156,6 +159,33 @@ def make_settings(*layers: Mapping[str, Any], source: str = 'settings') -> Extra
     for name, value in merged.items():
         merged[name] = _checked(name, value, types_of[name], source)
     return ExtractionSettings(**merged)
+
+
+def settings_of_words(words: Sequence[str]) -> dict[str, Any]:
+    """Settings that are written ``name=value``, as Hydra has them; the values are YAML.
+
+    Raises:
+        ValueError: no ``=``, or a value that is no YAML; names are checked by ``make_settings``.
+
+    Example:
+        >>> settings_of_words(['layers=[9, 11]', 'dtype=bf16', 'vis=true', 'head=null'])
+        {'layers': [9, 11], 'dtype': 'bf16', 'vis': True, 'head': None}
+    """
+    types_of = setting_types()
+    settings: dict[str, Any] = {}
+    for word in words:
+        name, separator, text = word.partition('=')
+        if not separator:
+            raise ValueError(f'{word}: expected a setting as name=value')
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, RecursionError) as error:
+            raise ValueError(f'{word}: not readable as YAML: {one_line(error)}') from error
+
+        # a folder that is named by a number stays text
+        as_written = value is not None and types_of.get(name) == (str,)
+        settings[name] = text if as_written else value
+    return settings
 
 
 def setting_types() -> dict[str, tuple[type, ...]]:

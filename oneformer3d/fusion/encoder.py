@@ -64,8 +64,9 @@ class BiFusionEncoder(PointEncoder):
         fused_channels: of the gated feature.
         clip_channels: C of the frozen tokens; with a store (or online CLIP) that is there its
             header decides, and this is for building a model without it.
-        clip_store: folder of the feature store. Offline only its header is read here, the
-            data pipeline reads the maps; online it is filled on first use.
+        clip_store: folder of the feature store. Offline the header is read here, and the maps by
+            the data pipeline or, of a call with plain tensors, by names; online it is filled on
+            first use.
         offline_clip_feat: views carry maps; else they carry images, and CLIP is part of the model.
         clip: online, settings of ``ClipEncoder``.
         freeze_blocks: online, how many of CLIP's last blocks train; 0 freezes all of it.
@@ -117,6 +118,7 @@ class BiFusionEncoder(PointEncoder):
             raise ValueError('clip and freeze_blocks are of online features: offline_clip_feat')
         self.mode = mode
         self.fused_channels = fused_channels
+        self.clip_store = clip_store
         self.train_without_views = train_without_views
 
         # points and maps

@@ -1,7 +1,8 @@
 """Calling the Bi-Fusion encoder with plain tensors, without a segmentor around it.
 
-Enters: points, images (or stored maps) and cameras, batched or in lists. Leaves: the inputs that
-the encoder takes from a segmentor: points [(N, 6)] and ``PosedViews`` of each sample. V views.
+Enters: points, images (or maps, or the names of stored ones) and cameras, batched or in lists.
+Leaves: the inputs that the encoder takes from a segmentor: points [(N, 6)] and ``PosedViews`` of
+each sample. V views.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from oneformer3d.lifting.camera import Camera
 from oneformer3d.lifting.pairs import project_pairs
+from oneformer3d.store import FeatureStore, read_views
 from oneformer3d.structures import PosedViews
 
 from .fused_points import FusedPoints
@@ -26,7 +28,9 @@ def accepts_plain_tensors(forward: Callable[..., FusedPoints]) -> Callable:
 
     ``encoder(inputs, data_samples)`` with the segmentor's dictionary is passed on as it is.
     ``encoder(points, images, intrinsics, extrinsics, …)`` goes through ``inputs_of_tensors`` and
-    returns ``FusedPoints.samples()``.
+    returns ``FusedPoints.samples()``. With offline features the views named by ``scene_ids`` and
+    ``frame_ids`` are read from the encoder's store, of images only the size is used, and maps of
+    the store's channels may stand in their place.
     """
 
     @wraps(forward)
@@ -44,13 +48,42 @@ def accepts_plain_tensors(forward: Callable[..., FusedPoints]) -> Callable:
         if isinstance(inputs, Mapping):
             return forward(encoder, inputs, data_samples)
 
+        content, as_maps = data_samples, encoder.online_clip is None
+        if as_maps and not _are_maps(content, encoder.clip_channels):
+            content, stored_size = _stored_maps(encoder.clip_store, content, scene_ids, frame_ids)
+            image_size = stored_size if image_size is None else image_size
+
         cameras = (intrinsics, extrinsics, depth, image_size)
-        as_maps = encoder.online_clip is None
-        batch = inputs_of_tensors(inputs, data_samples, *cameras, scene_ids, frame_ids, as_maps)
+        batch = inputs_of_tensors(inputs, content, *cameras, scene_ids, frame_ids, as_maps)
         return forward(encoder, batch).samples()
 
     del call.__wrapped__  # help() shows the arguments of ``call``
     return call
+
+
+def _are_maps(images: Batch | None, clip_channels: int) -> bool:
+    return images is not None and len(images) > 0 and images[0].shape[-3] == clip_channels
+
+
+def _stored_maps(
+    clip_store: str | None,
+    images: Batch | None,
+    scene_ids: Sequence[str] | None,
+    frame_ids: Sequence[Sequence[str]] | None,
+) -> tuple[list[Tensor] | None, tuple[int, int] | None]:
+    """Maps (V, C, h, w) of each sample, None without names and images, and (H, W) of the images."""
+    named = clip_store is not None and scene_ids is not None and frame_ids is not None
+    if images is None and not named:
+        return None, None
+    if not named:
+        raise ValueError(
+            'offline features need scene_ids, frame_ids and an encoder with a clip_store, '
+            'or maps of its clip_channels in place of images, with the image_size'
+        )
+
+    store = FeatureStore(clip_store)
+    maps = [read_views(store, *names)['feat'] for names in zip(scene_ids, frame_ids, strict=True)]
+    return maps, None if images is None else tuple(images[0].shape[-2:])
 
 
 def inputs_of_tensors(
@@ -102,6 +135,7 @@ def inputs_of_tensors(
     views = []
     for i, cloud in enumerate(points):
         content = images[i] if images[i].ndim == 4 else images[i][None]  # (V, C, H, W)
+        content = content.to(cloud.device)
         poses = extrinsics[i].reshape(-1, 4, 4).to(cloud)  # (V, 4, 4)
         maps = None if depth is None else depth[i].reshape(-1, *depth[i].shape[-2:])  # (V, h, w)
         frames = () if frame_ids is None else tuple(frame_ids[i])

@@ -12,6 +12,7 @@ from .manifest import read_manifest
 from .reader import FeatureStore
 from .record import CorruptRecordError
 from .stamp import StampMismatchError, StoreStamp, stamp_from_dict
+from .tokens import read_views
 from .upkeep import merge_stores, verify_store
 from .writer import BatchCommit, FeatureStoreWriter, StoreFullError
 
@@ -26,6 +27,7 @@ __all__ = [
     'StoreStamp',
     'merge_stores',
     'read_manifest',
+    'read_views',
     'stamp_from_dict',
     'token_channels',
     'verify_store',

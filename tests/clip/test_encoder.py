@@ -1,6 +1,10 @@
 """The encoder against open_clip itself and slow plain twins, with random weights."""
 
+import re
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -11,8 +15,9 @@ from PIL import Image
 
 from oneformer3d.clip.attention import neighbourhood_window
 from oneformer3d.clip.encoder import ClipEncoder, prepare_images
+from oneformer3d.clip.tags import answers, find_tag
 from oneformer3d.clip.towers import position_table, resize_positions
-from oneformer3d.clip.weights import find_tag, weights_digest
+from oneformer3d.clip.weights import weights_digest
 from oneformer3d.lifting.pixel_shuffle import pixel_shuffle_features
 from tests.helpers.small_clips import SMALL_RESNET, SMALL_VIT, random_images, small_encoder
 
@@ -308,6 +313,48 @@ def test_a_tag_is_found_in_the_hub_cache(monkeypatch, tmp_path) -> None:
     (repository / 'refs' / 'main').write_text('abc')
     (snapshot / 'open_clip_pytorch_model.bin').write_bytes(b'')
     assert find_tag('ViT-B-16', 'laion2b_s34b_b88k') == snapshot / 'open_clip_pytorch_model.bin'
+
+
+def test_offline_says_which_file_to_put_where(monkeypatch, tmp_path) -> None:
+    """Also where the download is allowed: a host without an answer is no reason to wait."""
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
+    monkeypatch.setenv('HOME', str(tmp_path))
+
+    def refused(*_):
+        raise OSError('unreachable')
+
+    monkeypatch.setattr('socket.getaddrinfo', refused)
+    start = time.perf_counter()
+    with pytest.raises(FileNotFoundError, match=r'huggingface\.co does not answer') as error:
+        find_tag('ViT-B-16', 'laion2b_s34b_b88k', allow_download=True)
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+    with pytest.raises(FileNotFoundError, match='HF_HUB_OFFLINE is set'):
+        find_tag('ViT-B-16', 'laion2b_s34b_b88k', allow_download=True)
+    assert time.perf_counter() - start < 1
+
+    # what the message says helps
+    place = Path(re.search(r'put it at (\S+),', str(error.value))[1])
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b'')
+    assert find_tag('ViT-B-16', 'laion2b_s34b_b88k', allow_download=True) == place
+
+
+def test_a_host_that_says_no_has_answered() -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(('127.0.0.1', 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        assert answers(f'http://127.0.0.1:{server.server_port}/x')
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert not answers(f'http://127.0.0.1:{server.server_port}/x')
 
 
 def test_files_of_weights(tmp_path) -> None:

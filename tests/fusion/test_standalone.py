@@ -1,14 +1,18 @@
 """The Bi-Fusion encoder on plain tensors, as documented, and with CLIP as a part of it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from oneformer3d.fusion.fused_points import FusedPoints
 from oneformer3d.fusion.online_clip import OnlineClip
-from oneformer3d.store import FeatureStore
+from oneformer3d.lifting.pixel_shuffle import pixel_shuffle_features
+from oneformer3d.store import FeatureStore, FeatureStoreWriter
 from tests.helpers.bi_fusion_models import CLIP, build, opened
-from tests.helpers.fusion_scenes import IMAGE_SIZE, INTRINSICS, poses, views_of
+from tests.helpers.fusion_scenes import CHANNELS, IMAGE_SIZE, INTRINSICS, poses, views_of
 from tests.helpers.small_clips import SMALL_VIT
+from tests.helpers.store_samples import STAMP
 
 
 def standalone_arguments(num_points: int = 120):
@@ -72,6 +76,33 @@ def test_standalone_equals_the_call_of_the_segmentor():
     hidden = encoder(points, maps, INTRINSICS, cameras, far, image_size=IMAGE_SIZE)
     assert not any(sample['valid'].any() for sample in hidden)
     assert isinstance(encoder({'points': list(points)}), FusedPoints)
+
+
+def test_offline_features_are_read_by_the_names_of_scene_and_frame(tmp_path):
+    """The document's call: images and names; the store has the maps."""
+    points, images, _, cameras = standalone_arguments()
+    views = [views_of(cloud, num_views=1, seed=i) for i, cloud in enumerate(points)]
+    stamp = {'channels': CHANNELS // 4, 'grid': (10, 12), 'postprocessing': 'pixel_shuffle2'}
+    with FeatureStoreWriter(tmp_path, replace(STAMP, dtype='float16', **stamp)) as writer:
+        for sample in views:
+            stored = pixel_shuffle_features(sample.feat[0], 2)
+            writer.put(sample.scene_id, sample.frames[0], {'feat': stored.numpy()})
+
+    encoder = opened(build(clip_store=str(tmp_path)))
+    names = {'scene_ids': [v.scene_id for v in views], 'frame_ids': [v.frames for v in views]}
+    maps = [v.feat for v in views]
+    expected = encoder(points, maps, INTRINSICS, cameras, image_size=IMAGE_SIZE, **names)
+    found = encoder(points, images, INTRINSICS, cameras, **names)
+    by_name = encoder(points, None, INTRINSICS, cameras, image_size=IMAGE_SIZE, **names)
+    for a, b, c in zip(expected, found, by_name):
+        assert a['valid'].any()
+        assert torch.equal(a['feat_fusion'], b['feat_fusion'])
+        assert torch.equal(a['feat_fusion'], c['feat_fusion'])
+
+    with pytest.raises(KeyError, match='99999'):
+        encoder(points, images, INTRINSICS, cameras, **{**names, 'frame_ids': [['99999']] * 2})
+    with pytest.raises(ValueError, match='scene_ids, frame_ids and an encoder with a clip_store'):
+        encoder(points, images, INTRINSICS, cameras)
 
 
 def test_without_images():
@@ -144,7 +175,8 @@ def test_offload_depends_on_the_budget(monkeypatch):
 
 def test_standalone_arguments_that_do_not_fit():
     encoder = build()
-    points, images, intrinsics, extrinsics = standalone_arguments()
+    points, _, intrinsics, extrinsics = standalone_arguments()
+    images = torch.rand(2, CHANNELS, 5, 6)  # maps in their place
     with pytest.raises(ValueError, match='intrinsics and extrinsics'):
         encoder(points, images)
     with pytest.raises(ValueError, match='image_size'):

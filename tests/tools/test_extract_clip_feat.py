@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oneformer3d.extraction.settings import make_settings
+from oneformer3d.extraction.settings import make_settings, setting_types
 from oneformer3d.files.yaml import read_yaml
 from oneformer3d.store import FeatureStore, verify_store
 from tests.helpers.clip_files import write_small_clip
@@ -123,7 +123,7 @@ def test_sigterm_commits_what_is_done(tiny_rooms, weights, tmp_path):
     ('words', 'message'),
     [
         # the default weights are not on a machine without network: said at once, with the place
-        ([], 'not on this machine'),
+        (['--offline'], 'not on this machine and downloads are off: fetch https://huggingface'),
         (['--weights', 'nowhere.pth'], 'nowhere.pth: no such file'),
         (['--scenes_file', 'nowhere.txt'], 'no such file with scenes'),
         (['--config', 'nowhere.yaml'], 'no such config file'),
@@ -149,6 +149,20 @@ def test_arguments_win_over_the_config(tmp_path):
     settings = make_settings(read_yaml(path), {'data_root': 'x', **given})
     assert (settings.batch_size, settings.resume, settings.vis) == (3, False, True)
     assert (settings.layers, settings.input_size, settings.seed) == ([1, 2], [64, 96], 4)
+
+    # the same written as Hydra has it, behind options that would take words
+    words = ['--vis', 'layers=[3, 4]', 'dtype=bf16', '--input-size', '64', 'head=null', 'seed=5']
+    path, given = tool.parse_args([*words, 'output_dir=7', f'--config={config}'])
+    settings = make_settings(read_yaml(path), {'data_root': 'x', **given})
+    assert (settings.layers, settings.dtype, settings.input_size) == ([3, 4], 'bf16', 64)
+    assert (settings.vis, settings.head, settings.seed) == (True, None, 5)
+    assert settings.output_dir == '7'
+    assert tool.parse_args(['--offline'])[1] == {'allow_download': False}
+    for name in setting_types():
+        assert name in tool.parse_args([f'{name}=null'])[1]
+
     config.write_text('batchsize: 3\n')
     with pytest.raises(ValueError, match='unknown settings batchsize'):
         tool.main(['--config', str(config), '--data_root', 'x'])
+    with pytest.raises(ValueError, match='unknown settings batchsize'):
+        tool.main(['batchsize=3', 'data_root=x'])

@@ -118,8 +118,13 @@ def write_split(
         out / f'oneformer3d_infos_{split}.json',
         {'metainfo': metainfo, 'data_list': list(entries)},
     )
+    write_scene_list(out, f'{dataset or "scenes"}_{split}', entries)
+
+
+def write_scene_list(out: str | Path, name: str, entries: Sequence[Record]) -> None:
+    """Write ``meta_data/<name>.txt``, one scene per line."""
     names = ''.join(f'{entry["scene_id"]}\n' for entry in entries)
-    atomic_write_bytes(out / 'meta_data' / f'{dataset or "scenes"}_{split}.txt', names.encode())
+    atomic_write_bytes(Path(out) / 'meta_data' / f'{name}.txt', names.encode())
 
 
 def write_cloud(

@@ -27,7 +27,14 @@ from oneformer3d.files.ply import read_ply_vertices
 
 from ..scenes import listed
 from ..superpoints import superpoints_from_mesh
-from .conversion import Record, convert_scenes, raise_if_none, write_cloud, write_split
+from .conversion import (
+    Record,
+    convert_scenes,
+    raise_if_none,
+    write_cloud,
+    write_scene_list,
+    write_split,
+)
 from .scannet_views import write_views
 
 LABEL_FILE = 'scannetv2-labels.combined.tsv'
@@ -122,6 +129,7 @@ def convert_scannet(
         write_split(out, split, dataset, entries)
         if split == 'train':
             write_split(out, 'train_debug', dataset, entries[:DEBUG_SCENES])
+            write_scene_list(out, 'scannetv2_train_debug', entries[:DEBUG_SCENES])
         counts[split] = len(entries)
 
     raise_if_none(list(counts), faults)

@@ -19,10 +19,9 @@ from torch import Tensor
 
 from oneformer3d.files.images import read_image
 from oneformer3d.lifting.camera import invert_pose, transform_points
-from oneformer3d.lifting.pixel_shuffle import frozen_tokens
 from oneformer3d.lifting.visibility import Visibility
 from oneformer3d.registry import TRANSFORMS
-from oneformer3d.store import FeatureStore
+from oneformer3d.store import FeatureStore, read_views
 from oneformer3d.structures import PosedViews
 
 from ..scenes import Frame, Scene
@@ -219,13 +218,7 @@ class LoadPosedViews:
             stacked = torch.from_numpy(np.stack(images))  # (V, H, W, 3)
             return {'images': stacked.permute(0, 3, 1, 2).contiguous()}  # (V, 3, H, W)
 
-        records = [self.store.get(scene.name, frame.name) for frame in frames]
-        stamp = self.store.stamp
-        if not records:
-            return {'feat': torch.zeros(0, stamp.token_channels, *(stamp.token_grid or (1, 1)))}
-        names = [name for name in ('feat', 'clip_global') if name in records[0]]
-        content = {n: torch.from_numpy(np.stack([r[n] for r in records])) for n in names}
-        return {**content, 'feat': frozen_tokens(content['feat'], stamp.shuffle_factor)}
+        return read_views(self.store, scene.name, [frame.name for frame in frames])
 
 
 def original_points(points: np.ndarray, augmented_from_original: np.ndarray) -> Tensor:

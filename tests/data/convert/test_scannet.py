@@ -60,7 +60,8 @@ def test_points_labels_and_superpoints(tree, tmp_path):
     assert np.array_equal(np.unique(superpoints), np.arange(10))
     assert (np.diff(superpoints.reshape(10, 6), axis=1) == 0).all()
     assert (out / 'meta_data' / 'scannet_train.txt').read_text() == 'scene0000_00\nscene0001_00\n'
-    assert (out / 'meta_data' / 'scannet_train_debug.txt').is_file()
+    debug = [out / 'meta_data' / f'{n}_train_debug.txt' for n in ('scannet', 'scannetv2')]
+    assert [path.read_text() for path in debug] == ['scene0000_00\nscene0001_00\n'] * 2
     assert read_infos(out / 'oneformer3d_infos_val.json')['metainfo']['dataset'] == 'scannet'
 
 
