@@ -35,6 +35,7 @@ ARROWS = {
     'extraction': 'files lifting visualization store clip data fusion',
     'inference': 'lifting visualization structures store data segmentor fusion open_vocabulary '
     'engine',
+    'viewer': 'files lifting visualization structures open_vocabulary',
     'streaming': 'files lifting',
     'fields': 'files lifting visualization store clip data metrics',
     'experiments': 'files engine',

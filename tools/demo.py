@@ -1,4 +1,4 @@
-"""The main job on the embedded default: rooms, points, CLIP, fusion, test, predict, report.
+"""The main job on the embedded default: rooms, points, CLIP, fusion, test, predict, ask, report.
 
     python tools/demo.py                 (or: bash tools/demo.sh, which also sets up)
     python tools/demo.py --fresh         start again instead of going on
@@ -106,6 +106,8 @@ def write_report(out: Path, seconds: dict[str, float]) -> str:
         '',
         'A room predicted from its images and depth alone, without labels:',
         *[f'- `{path}`' for path in predictions],
+        '',
+        'The same room to turn, click and ask in a browser: [scene.html](ask/scene.html)',
         '',
     ]
     text = '\n'.join(lines)

@@ -83,6 +83,9 @@ def parse_args() -> argparse.Namespace:
         'PLY per instance',
     )
     parser.add_argument(
+        '--html', action='store_true', help='write as well: scene.html, which any browser shows'
+    )
+    parser.add_argument(
         '--max-views', type=int, default=64, help='images of a folder (default: %(default)s)'
     )
     return parser.parse_args()
@@ -105,6 +108,8 @@ def main() -> None:
 
     from oneformer3d.data.scan import read_scan
     from oneformer3d.inference.inferencer import OneFormer3DInferencer
+    from oneformer3d.viewer.page import PAGE, write_page
+    from oneformer3d.viewer.scene import view_scene
 
     show_progress('read scan', 0, 1)
     scan = read_scan(
@@ -128,6 +133,9 @@ def main() -> None:
     result = inferencer(scan, progress=show_progress)
     show_progress('write files', 0, 1)
     result.save(args.out, args.extras)
+    if args.html:
+        title = Path(args.input).resolve().name
+        write_page(Path(args.out) / PAGE, view_scene(title, result.upright, result.rgb, result))
     show_progress('write files', 1, 1)
     report(result, args.out)
 

@@ -7,8 +7,8 @@
 SCAN_FOLDER holds posed RGB-D images, RESULT is a folder that tools/infer.py wrote, FIELD one of
 tools/fit_field.py. Objects are the instances of a result, else pieces of surface; with --config and
 --checkpoint a scan is segmented first. DIR receives answers.json (objects by score, with box and
-pixels), answer_0000.ply and so on (the points with their scores) and answers.png; see
-docs/explore.md.
+pixels), answer_0000.ply and so on (the points with their scores) and answers.png, with --html
+scene.html as well, which any browser shows; see docs/explore.md.
 """
 
 import argparse
@@ -51,6 +51,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--clip-model', help='open_clip model, where the weights do not tell')
     parser.add_argument('--temperature', type=float, default=0.1, help='of scores (%(default)s)')
     parser.add_argument(
+        '--html', action='store_true', help='write as well: scene.html, which any browser shows'
+    )
+    parser.add_argument(
         '--threshold', type=float, default=0.5, help='of a score to be found (%(default)s)'
     )
 
@@ -81,6 +84,8 @@ def check(args: argparse.Namespace) -> None:
     """What can be wrong is found before anything slow is loaded."""
     if not Path(args.input).exists():
         raise FileNotFoundError(f'{args.input}: no such file or folder')
+    if args.html and is_field(Path(args.input)):
+        raise ValueError(f'{args.input}: --html shows scans and results; a field has text.ply')
     if Path(args.out).exists() and not Path(args.out).is_dir():
         raise NotADirectoryError(f'{args.out}: is not a folder')
     if not 0 < args.threshold < 1 or not args.temperature > 0 or args.max_views < 1:
@@ -104,6 +109,8 @@ def ask_scene(args: argparse.Namespace) -> None:
     from oneformer3d.inference.opened_scene import RESULT_FILE
     from oneformer3d.inference.scene_index import INDEX_NAME, load_or_index, text_image_reader
     from oneformer3d.open_vocabulary.answers import ranked_answer, write_answers
+    from oneformer3d.viewer.page import PAGE, write_page
+    from oneformer3d.viewer.scene import AskedTexts, view_scene
     from oneformer3d.visualization.figure import score_figure
 
     show_progress('load CLIP', 0, 1)
@@ -129,6 +136,11 @@ def ask_scene(args: argparse.Namespace) -> None:
     titles = {f'{row + 1}: {shorten(text)}': row for row, text in enumerate(texts)}
     heat = {title: result.point_scores(row) for title, row in titles.items()}
     write_png(Path(args.out) / 'answers.png', score_figure(scene.upright, scene.rgb, heat))
+    if args.html:
+        asked = AskedTexts(index, texts, result, args.threshold)
+        title = Path(args.input).resolve().name
+        page = view_scene(title, scene.upright, scene.rgb, scene.segmentation, asked)
+        write_page(Path(args.out) / PAGE, page)
     show_progress('write files', 1, 1)
 
     for row, text in enumerate(texts):

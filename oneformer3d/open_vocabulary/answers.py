@@ -5,6 +5,7 @@ Enters: a ``QueryResult`` of T texts, the ``SceneIndex`` that gave it and its po
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,32 @@ from .query import QueryResult
 from .vectors import NO_VIEW
 
 MAX_RANKED = 20
+
+
+@dataclass(frozen=True)
+class RankedMask:
+    """A mask that fits a text.
+
+    Attributes:
+        mask: its row.
+        score: 0…1.
+        name: that a trained head gave, '' without.
+        num_points: of which it is the best mask.
+        box: centre and size in metres, yaw in radians, as in the index.
+        views: frames that show it best, each with the pixel (u, v) of one of its points.
+    """
+
+    mask: int
+    score: float
+    name: str
+    num_points: int
+    box: tuple[float, ...]
+    views: tuple[tuple[str, tuple[float, float]], ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values; a view is a ``frame`` and its ``uv``."""
+        views = [{'frame': frame, 'uv': list(uv)} for frame, uv in self.views]
+        return {**vars(self), 'box': list(self.box), 'views': views}
 
 
 def write_answers(
@@ -67,33 +94,24 @@ def write_answers(
 def ranked_answer(
     index: SceneIndex, result: QueryResult, text: int, max_ranked: int = MAX_RANKED
 ) -> dict[str, bool | list[dict[str, object]]]:
-    """One answer in plain values.
+    """One answer in plain values: ``found``, and ``masks``, each as ``RankedMask.to_json``."""
+    masks = ranked_masks(index, result, text, max_ranked)
+    return {'found': bool(result.found[text]), 'masks': [mask.to_json() for mask in masks]}
 
-    Returns:
-        ``found``, and ``masks``, the best first and none where nothing was found: each with
-        ``mask`` (its row), ``score``, ``name``, ``num_points``, ``box`` (7 numbers as in the index)
-        and ``views`` (``frame`` and pixel ``uv`` of those that show it best).
-    """
-    found = bool(result.found[text])
-    ranked = result.ranked(text)[:max_ranked] if found else ()
+
+def ranked_masks(
+    index: SceneIndex, result: QueryResult, text: int, max_ranked: int = MAX_RANKED
+) -> tuple[RankedMask, ...]:
+    """The masks that fit a text best, the best first; none where nothing was found."""
+    if not result.found[text]:
+        return ()
     in_mask = result.mask_of_point[result.mask_of_point >= 0]
     sizes = np.bincount(in_mask, minlength=len(index.names))
 
-    masks = [
-        {
-            'mask': int(mask),
-            'score': float(result.scores[text, mask]),
-            'name': index.names[mask],
-            'num_points': int(sizes[mask]),
-            'box': index.boxes[mask].tolist(),
-            'views': _views(index, int(mask)),
-        }
-        for mask in ranked
-    ]
-    return {'found': found, 'masks': masks}
-
-
-def _views(index: SceneIndex, mask: int) -> list[dict[str, object]]:
-    """Frame and pixel of the views that show a mask best."""
-    rows = zip(index.views.view[mask].tolist(), index.views.uv[mask].tolist())
-    return [{'frame': index.frames[view], 'uv': uv} for view, uv in rows if view != NO_VIEW]
+    ranked = []
+    for mask in result.ranked(text)[:max_ranked].tolist():
+        seen = zip(index.views.view[mask].tolist(), index.views.uv[mask].tolist())
+        views = tuple((index.frames[view], (u, v)) for view, (u, v) in seen if view != NO_VIEW)
+        score, box = float(result.scores[text, mask]), tuple(index.boxes[mask].tolist())
+        ranked.append(RankedMask(mask, score, index.names[mask], int(sizes[mask]), box, views))
+    return tuple(ranked)

@@ -27,6 +27,7 @@ def test_each_stage_is_a_tool(stages):
     commands = stages()
     assert list(commands) == [
         'data', 'points', 'clip', 'features', 'fused', 'test_points', 'test_fused', 'predict',
+        'ask',
     ]  # fmt: skip
     for command in commands.values():
         assert (REPOSITORY / command.split()[0]).is_file()
@@ -34,6 +35,8 @@ def test_each_stage_is_a_tool(stages):
     assert 'load_from={@work_dirs/demo/points/last_checkpoint}' in commands['fused']
     assert '--data-root data/synthetic' in commands['fused']
     assert '--clip-store work_dirs/demo/clip_feat' in commands['test_fused']
+    assert '--text a chair a table' in commands['ask']
+    assert '--clip-weights work_dirs/demo/clip/tiny_clip.pth' in commands['ask']
 
 
 def test_arguments_change_the_composition(stages):
@@ -63,13 +66,15 @@ def test_the_report_has_metrics_times_and_files(tmp_path):
     assert '| test points | 3 |' in text
     assert '![a](pictures/a.png)' in text
     assert '- `predict/room.ply`' in text
+    assert '[scene.html](ask/scene.html)' in text
 
 
 @pytest.mark.slow
 def test_the_whole_way_on_three_rooms(run_tool, tmp_path):
     first = run_tool('tools/demo.py', '--quick', '--out', tmp_path)
-    assert '8/8 predict: python' in first.stdout
+    assert '8/9 predict: python' in first.stdout
     assert '| instance AP50 |' in (tmp_path / 'report.md').read_text()
     assert list(tmp_path.glob('predict/*'))
+    assert (tmp_path / 'ask/scene.html').stat().st_size > 100_000
     again = run_tool('tools/demo.py', '--quick', '--out', tmp_path)
-    assert again.stdout.count('finished before') == 8
+    assert again.stdout.count('finished before') == 9

@@ -127,3 +127,10 @@ def test_output_is_a_file(arguments, tmp_path: Path, monkeypatch, capsys) -> Non
     (tmp_path / 'out').write_text('mine')
     assert run_in_process(arguments, monkeypatch) == 2
     assert (tmp_path / 'out').read_text() == 'mine'
+
+
+def test_a_page_for_a_browser(arguments, tmp_path: Path, monkeypatch) -> None:
+    assert run_in_process([*arguments, '--html'], monkeypatch) == 0
+    page = (tmp_path / 'out/scene.html').read_text()
+    assert '<title>scan.bin</title>' in page
+    assert '"name": "chair"' in page

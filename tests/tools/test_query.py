@@ -25,7 +25,7 @@ def room(tiny_rooms):
 
 def test_a_scan_folder_is_asked(room, weights, tmp_path, capsys):
     words = ['--text', 'a chair', 'lamp', '--clip-weights', weights, '--out', str(tmp_path)]
-    load_tool('query').main([room, *words])
+    load_tool('query').main([room, *words, '--html'])
 
     answers = json.loads((tmp_path / 'answers.json').read_text())
     assert [answer['text'] for answer in answers] == ['a chair', 'lamp']
@@ -33,6 +33,7 @@ def test_a_scan_folder_is_asked(room, weights, tmp_path, capsys):
     assert columns['score'].shape == (len(xyz),)
     with Image.open(tmp_path / 'answers.png') as image:
         assert image.size[0] == 3 * 640
+    assert '"text": "lamp"' in (tmp_path / 'scene.html').read_text()
     printed = capsys.readouterr()
     assert 'no segmentation' in printed.out
     assert 'a chair' in printed.out

@@ -1,0 +1,390 @@
+// The page: what the scene knows, what is shown of it, and what a click says.
+
+const UNLABELED = [190, 190, 190];
+const HIDDEN_SCORE = 0.35; // how much colour is left of points that a text is not about
+
+const element = id => document.getElementById(id);
+
+async function unpack({ bits, data }) {
+  const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
+  const buffer = await new Response(stream).arrayBuffer();
+  return bits === 8 ? new Uint8Array(buffer) : new Uint16Array(buffer);
+}
+
+async function readScene() {
+  const scene = JSON.parse(element('scene').textContent);
+  for (const name of ['heat', 'xyz', 'rgb', 'semantic', 'instance', 'panoptic', 'mask']) {
+    scene[name] = await unpack(scene[name]);
+  }
+  for (const answer of scene.answers) answer.scores = await unpack(answer.scores);
+  return scene;
+}
+
+class Page {
+  constructor(scene) {
+    this.scene = scene;
+    this.count = scene.xyz.length / 3;
+    this.camera = new Camera(scene.low, scene.extent);
+    this.drawing = new Drawing(element('canvas'), scene.xyz, scene.low, scene.extent);
+    this.shown = scene.classes.map(() => true);
+    this.text = scene.answers.length ? 0 : -1;
+    this.picked = -1;
+    this.fillPanel();
+    this.listen();
+    this.recolor();
+  }
+
+  // --- panel -------------------------------------------------------------------------------
+
+  fillPanel() {
+    const { scene } = this;
+    element('title').textContent = scene.title;
+    const drawn = this.count < scene.num_points ? `, ${this.count.toLocaleString()} drawn` : '';
+    element('size').textContent = `${scene.num_points.toLocaleString()} points${drawn}`;
+
+    const modes = ['rgb'];
+    if (scene.classes.length) modes.push('class', 'instance', 'panoptic', 'score');
+    if (scene.answers.length) modes.push('similarity');
+    for (const mode of modes) element('color').append(new Option(mode, mode));
+    element('color').value = scene.answers.length ? 'similarity' : modes[1] || 'rgb';
+
+    const cut = scene.ceiling === null ? 1 : (scene.ceiling - scene.low[2]) / scene.extent[2];
+    element('cut').checked = scene.ceiling !== null;
+    element('height').value = cut;
+    element('boxes').checked = element('names').checked = true;
+    element('threshold').value = scene.threshold;
+
+    this.listClasses();
+    this.listObjects();
+    this.listTexts();
+  }
+
+  listClasses() {
+    const { classes } = this.scene;
+    element('classes-section').hidden = !classes.length;
+    const order = classes.map((_, k) => k).filter(k => classes[k].count);
+    order.sort((a, b) => classes[b].count - classes[a].count);
+    for (const k of order) {
+      const box = Object.assign(document.createElement('input'), { type: 'checkbox', checked: true });
+      box.addEventListener('change', () => { this.shown[k] = box.checked; this.recolor(); });
+      const line = document.createElement('label');
+      line.append(box, chip(classes[k].color), classes[k].name, count(classes[k].count));
+      element('classes').append(item(line));
+    }
+  }
+
+  listObjects() {
+    const { objects } = this.scene;
+    element('objects-section').hidden = !objects.length;
+    for (const one of objects) {
+      const line = this.flyButton(one.box);
+      line.append(chip(one.color), one.name, count(one.score.toFixed(2)));
+      element('objects').append(item(line));
+    }
+  }
+
+  listTexts() {
+    const { answers } = this.scene;
+    element('asked').hidden = !answers.length;
+    answers.forEach((answer, row) => {
+      const button = document.createElement('button');
+      button.type = 'button';
+      button.textContent = answer.text;
+      button.addEventListener('click', () => {
+        this.text = row;
+        element('color').value = 'similarity';
+        this.recolor();
+      });
+      element('texts').append(button);
+    });
+  }
+
+  showRanked() {
+    element('ranked').replaceChildren();
+    if (this.text < 0) return;
+    [...element('texts').children].forEach((button, row) => {
+      button.setAttribute('aria-pressed', row === this.text);
+    });
+    const masks = this.foundMasks();
+    element('threshold-value').textContent = Number(element('threshold').value).toFixed(2);
+    if (!masks.length) element('ranked').append(item('nothing like that here'));
+    for (const mask of masks) {
+      const line = this.flyButton(mask.box);
+      line.append(chip(this.heat(mask.score)), mask.name || 'surface', count(mask.score.toFixed(2)));
+      line.title = mask.views.map(view => `${view.frame} at ${view.uv.map(Math.round)}`).join('\n');
+      element('ranked').append(item(line));
+    }
+  }
+
+  flyButton(box) {
+    const button = document.createElement('button');
+    button.type = 'button';
+    button.addEventListener('click', () => { this.camera.flyTo(box); this.redraw(); });
+    return button;
+  }
+
+  // --- colours -----------------------------------------------------------------------------
+
+  heat(score) {
+    const row = 3 * Math.round(255 * Math.min(1, Math.max(0, score)));
+    return [...this.scene.heat.slice(row, row + 3)];
+  }
+
+  // the score of the chosen text at a point, 0…1
+  scoreAt(point, text = this.text) {
+    const mask = this.scene.mask[point];
+    const { scores } = this.scene.answers[text];
+    return mask < scores.length ? scores[mask] / 255 : 0;
+  }
+
+  colorAt(mode, point) {
+    const { scene } = this;
+    const object = scene.objects[scene.instance[point]];
+    if (mode === 'class') return (scene.classes[scene.semantic[point]] || {}).color || UNLABELED;
+    if (mode === 'instance') return object ? object.color : UNLABELED;
+    if (mode === 'panoptic') return scene.panoptic_colors[scene.panoptic[point]] || UNLABELED;
+    if (mode === 'score') return object ? this.heat(object.score) : UNLABELED;
+    return this.heat(this.scoreAt(point));
+  }
+
+  recolor() {
+    const { scene } = this;
+    const mode = element('color').value;
+    const threshold = Number(element('threshold').value);
+    const colors = new Uint8Array(4 * this.count);
+    for (let point = 0; point < this.count; point++) {
+      const [red, green, blue] = scene.rgb.subarray(3 * point, 3 * point + 3);
+      let color = [red, green, blue];
+      if (mode !== 'rgb') {
+        // the scan's own light and dark keeps shapes apart
+        const light = (red + green + blue) / 765;
+        const grey = mode === 'similarity' && this.scoreAt(point) < threshold;
+        color = this.colorAt(mode, point).map(value => value * (0.65 + 0.35 * light));
+        if (grey) color = color.map(value => HIDDEN_SCORE * value + 70 * light);
+      }
+      const label = scene.semantic[point];
+      colors.set([...color, this.shown[label] === false ? 0 : 255], 4 * point);
+    }
+    this.colors = colors;
+    this.drawing.paint(colors);
+    this.showRanked();
+    this.outline();
+  }
+
+  outline() {
+    const { low, extent, objects } = this.scene;
+    const corners = [], colors = [];
+    for (const one of element('boxes').checked ? this.outlined() : []) {
+      for (const corner of boxLines(one.box)) {
+        corners.push(...corner.map((value, axis) => (value - low[axis]) / extent[axis]));
+        colors.push(...one.color, 255);
+      }
+    }
+    this.drawing.outline(corners, colors);
+
+    this.labels = [];
+    element('labels').replaceChildren();
+    for (const one of element('names').checked ? this.outlined() : []) {
+      const label = document.createElement('span');
+      label.textContent = one.name;
+      label.style.color = `rgb(${one.color})`;
+      element('labels').append(label);
+      this.labels.push([label, [one.box[0], one.box[1], one.box[2] + one.box[5] / 2]]);
+    }
+    this.redraw();
+  }
+
+  // what has a box and a name: the answers to a text, else all objects
+  outlined() {
+    if (element('color').value !== 'similarity') {
+      return this.scene.objects.filter(one => this.shown[one.label]);
+    }
+    return this.foundMasks().map(mask => {
+      const name = `${mask.name || 'surface'} ${mask.score.toFixed(2)}`;
+      return { box: mask.box, color: this.heat(mask.score), name };
+    });
+  }
+
+  foundMasks() {
+    const threshold = Number(element('threshold').value);
+    return this.scene.answers[this.text].ranked.filter(mask => mask.score >= threshold);
+  }
+
+  // --- picture -----------------------------------------------------------------------------
+
+  redraw() {
+    if (this.waiting) return;
+    this.waiting = true;
+    requestAnimationFrame(() => {
+      this.waiting = false;
+      this.drawing.draw(this.camera, Number(element('point-size').value), this.cut());
+      const { clientWidth: width, clientHeight: height } = element('canvas');
+      const matrix = this.camera.matrix(width / height);
+      for (const [label, place] of this.labels) put(label, matrix, place, width, height);
+      element('marker').hidden = this.picked < 0;
+      if (this.picked >= 0) put(element('marker'), matrix, this.place(this.picked), width, height);
+    });
+  }
+
+  cut() {
+    return element('cut').checked ? Number(element('height').value) : 2;
+  }
+
+  // metres
+  place(point) {
+    const { xyz, low, extent } = this.scene;
+    return [0, 1, 2].map(axis => low[axis] + xyz[3 * point + axis] / 65535 * extent[axis]);
+  }
+
+  // pixel of a point within the canvas, and its distance
+  project(point) {
+    const { clientWidth: width, clientHeight: height } = element('canvas');
+    const matrix = this.camera.matrix(width / height);
+    const [x, y, , w] = transform(matrix, ...this.place(point));
+    return [(x / w + 1) / 2 * width, (1 - y / w) / 2 * height, w];
+  }
+
+  // the nearest drawn point within so many pixels of a place in the canvas, −1 for none
+  pick(x, y, radius = 6) {
+    const { xyz } = this.scene;
+    const { clientWidth: width, clientHeight: height } = element('canvas');
+    const m = this.drawing.matrix(this.camera);
+    const cut = 65535 * this.cut();
+    let [best, nearest] = [-1, Infinity];
+    for (let point = 0; point < this.count; point++) {
+      const [a, b, c] = [xyz[3 * point], xyz[3 * point + 1], xyz[3 * point + 2]];
+      if (c > cut || !this.colors[4 * point + 3]) continue;
+      const [px, py, pz] = [a / 65535, b / 65535, c / 65535];
+      const w = m[3] * px + m[7] * py + m[11] * pz + m[15];
+      if (w <= 0) continue;
+      const u = ((m[0] * px + m[4] * py + m[8] * pz + m[12]) / w + 1) / 2 * width - x;
+      const v = (1 - (m[1] * px + m[5] * py + m[9] * pz + m[13]) / w) / 2 * height - y;
+      // beside the pointer counts as a little farther away
+      const off = Math.hypot(u, v);
+      const distance = w * (1 + 0.01 * off);
+      if (off <= radius && distance < nearest) [best, nearest] = [point, distance];
+    }
+    return best;
+  }
+
+  describe(point) {
+    const { scene } = this;
+    const label = scene.classes[scene.semantic[point]];
+    const row = scene.instance[point];
+    const object = scene.objects[row];
+    const lines = [this.place(point).map(value => value.toFixed(2)).join(', ') + ' m'];
+    if (label) lines.unshift(`class ${label.name}`);
+    if (object) {
+      lines.push(`instance ${row} ${object.name}, score ${object.score.toFixed(2)}`);
+      lines.push(`${object.count.toLocaleString()} points, ` +
+        object.box.slice(3, 6).map(value => value.toFixed(2)).join(' × ') + ' m');
+    }
+    scene.answers.forEach((answer, text) => {
+      lines.push(`${answer.text}: ${this.scoreAt(point, text).toFixed(2)}`);
+    });
+    return lines.join('\n');
+  }
+
+  show(point) {
+    this.picked = point;
+    element('picked').hidden = point < 0;
+    if (point >= 0) element('picked').textContent = this.describe(point);
+    this.redraw();
+  }
+
+  // --- what the user does ------------------------------------------------------------------
+
+  listen() {
+    const on = (id, action, event = 'input') => element(id).addEventListener(event, action);
+    for (const id of ['color', 'threshold']) on(id, () => this.recolor());
+    for (const id of ['boxes', 'names']) on(id, () => this.outline());
+    for (const id of ['point-size', 'cut', 'height']) on(id, () => this.redraw());
+    on('reset', () => { this.camera.reset(); this.show(-1); }, 'click');
+    for (const [id, all] of [['all', true], ['none', false]]) {
+      on(id, () => {
+        this.shown = this.shown.map(() => all);
+        document.querySelectorAll('#classes input').forEach(box => { box.checked = all; });
+        this.recolor();
+      }, 'click');
+    }
+    window.addEventListener('resize', () => this.redraw());
+    this.listenToPointer(element('canvas'));
+  }
+
+  listenToPointer(canvas) {
+    let from = null, moved = 0;
+    canvas.addEventListener('contextmenu', event => event.preventDefault());
+    canvas.addEventListener('pointerdown', event => {
+      [from, moved] = [event, 0];
+      canvas.setPointerCapture(event.pointerId);
+    });
+    canvas.addEventListener('pointermove', event => {
+      if (!from) return;
+      const [dx, dy] = [event.clientX - from.clientX, event.clientY - from.clientY];
+      moved += Math.abs(dx) + Math.abs(dy);
+      if (event.buttons & 2 || event.shiftKey) this.camera.move(dx, dy, canvas.clientHeight);
+      else this.camera.turn(dx, dy);
+      from = event;
+      this.redraw();
+    });
+    canvas.addEventListener('pointerup', event => {
+      if (from && moved < 4) this.show(this.pick(event.offsetX, event.offsetY));
+      from = null;
+    });
+    canvas.addEventListener('wheel', event => {
+      event.preventDefault();
+      this.camera.zoom(Math.exp(0.001 * event.deltaY));
+      this.redraw();
+    }, { passive: false });
+  }
+}
+
+// the twelve edges of a box as 24 corners
+function boxLines([x, y, z, length, width, height, yaw]) {
+  const [s, c] = [Math.sin(yaw), Math.cos(yaw)];
+  const corner = k => {
+    const [a, b] = [(k & 1 ? 0.5 : -0.5) * length, (k & 2 ? 0.5 : -0.5) * width];
+    return [x + c * a - s * b, y + s * a + c * b, z + (k & 4 ? 0.5 : -0.5) * height];
+  };
+  const edges = [0, 1, 2, 3, 4, 5, 6, 7].flatMap(k => [1, 2, 4].filter(bit => !(k & bit))
+    .map(bit => [k, k | bit]));
+  return edges.flat().map(corner);
+}
+
+function put(node, matrix, place, width, height) {
+  const [x, y, , w] = transform(matrix, ...place);
+  node.style.left = `${(x / w + 1) / 2 * width}px`;
+  node.style.top = `${(1 - y / w) / 2 * height}px`;
+  node.style.visibility = w > 0 ? 'visible' : 'hidden';
+}
+
+function chip(color) {
+  const node = document.createElement('span');
+  node.className = 'chip';
+  node.style.background = `rgb(${color})`;
+  return node;
+}
+
+function count(value) {
+  const node = document.createElement('span');
+  node.className = 'count';
+  node.textContent = value.toLocaleString();
+  return node;
+}
+
+function item(content) {
+  const node = document.createElement('li');
+  node.append(content);
+  return node;
+}
+
+document.addEventListener('DOMContentLoaded', async () => {
+  try {
+    window.page = new Page(await readScene());
+  } catch (error) {
+    element('fault').textContent = error.message;
+    element('fault').hidden = false;
+  }
+  document.body.dataset.ready = 'yes';
+});

@@ -1,0 +1,126 @@
+"""A scene as one HTML file: no network, no server, no other file.
+
+Enters: a ``ViewedScene``. Leaves: a page of a few megabytes with its own small WebGL code. Points
+are 16-bit steps of the scene's extent, labels 8 or 16 bits, all compressed; texts of users
+and names of files are data that the page shows as text and never as HTML.
+"""
+
+import base64
+import html
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oneformer3d.files.atomic import atomic_write_bytes
+from oneformer3d.visualization.features import similarity_colors
+
+from .scene import NONE, ViewedScene
+
+Json = None | bool | int | float | str | list['Json'] | dict[str, 'Json']
+PAGE = 'scene.html'
+_STEPS = 0xFFFF  # of an axis
+_HERE = Path(__file__).parent
+
+
+def write_page(path: str | Path, scene: ViewedScene) -> None:
+    """Write a scene as one self-contained HTML file, whole or not at all."""
+    atomic_write_bytes(path, page_of(scene).encode())
+
+
+def page_of(scene: ViewedScene) -> str:
+    """The text of the page."""
+    # within a script element nothing but its end tag has a meaning, and "<" can begin one
+    data = json.dumps(scene_json(scene), ensure_ascii=True, allow_nan=False)
+    parts = {
+        '%TITLE%': html.escape(scene.title),
+        '%STYLE%': _read('page.css'),
+        '%SCRIPT%': _read('drawing.js') + _read('page.js'),
+        '%SCENE%': data.replace('<', '\\u003c'),
+    }
+    page = _read('page.html')
+    before, *rest = _split_at(page, tuple(parts))
+    return before + ''.join(parts[name] + text for name, text in zip(parts, rest))
+
+
+def scene_json(scene: ViewedScene) -> dict[str, Json]:
+    """All that the page knows; what is not drawn is not in it."""
+    low, high = scene.xyz.min(0), scene.xyz.max(0)
+    extent = np.maximum(high - low, 1e-6)
+    steps = np.rint((scene.xyz - low) / extent * _STEPS).astype(np.uint16)  # (n, 3)
+
+    return {
+        'title': scene.title,
+        'num_points': scene.num_points,
+        'low': _rounded(low),
+        'extent': _rounded(extent),
+        'ceiling': scene.ceiling,
+        'threshold': scene.threshold,
+        'heat': _packed(similarity_colors(np.linspace(0, 1, 256))),
+        'xyz': _packed(steps),
+        'rgb': _packed(scene.rgb),
+        'semantic': _packed_labels(scene.semantic),
+        'instance': _packed_labels(scene.instance),
+        'panoptic': _packed_labels(scene.panoptic),
+        'panoptic_colors': scene.panoptic_colors.tolist(),
+        'mask': _packed_labels(scene.mask),
+        'classes': [
+            {'name': one.name, 'color': list(one.color), 'count': one.num_points}
+            for one in scene.classes
+        ],
+        'objects': [
+            {
+                'name': one.name,
+                'label': one.label,
+                'score': round(one.score, 4),
+                'count': one.num_points,
+                'box': _rounded(np.array(one.box)),
+                'color': list(one.color),
+            }
+            for one in scene.objects
+        ],
+        'answers': [
+            {
+                'text': one.text,
+                'found': one.found,
+                'scores': _packed(np.rint(255 * one.scores).astype(np.uint8)),
+                'ranked': [mask.to_json() for mask in one.ranked],
+            }
+            for one in scene.answers
+        ],
+    }
+
+
+def _packed(values: NDArray[np.uint8] | NDArray[np.uint16]) -> dict[str, Json]:
+    """An array as the page unpacks it: bits per value, and compressed little-endian values."""
+    little = values.astype(values.dtype.newbyteorder('<'))
+    data = base64.b64encode(zlib.compress(little.tobytes(), 9)).decode()
+    return {'bits': 8 * values.dtype.itemsize, 'data': data}
+
+
+def _packed_labels(labels: NDArray[np.int64]) -> dict[str, Json]:
+    """Labels in as few bits as they need; the greatest number of so many bits is none."""
+    dtype = np.uint8 if labels.max(initial=0) < np.iinfo(np.uint8).max else np.uint16
+    none = np.iinfo(dtype).max
+    if labels.max(initial=0) >= none:
+        raise ValueError(f'a page holds labels below {none}, got {labels.max()}')
+    return _packed(np.where(labels == NONE, none, labels).astype(dtype))
+
+
+def _rounded(values: NDArray[np.floating]) -> list[Json]:
+    return [round(float(value), 5) for value in values]
+
+
+def _split_at(page: str, names: tuple[str, ...]) -> list[str]:
+    """The page's pieces between placeholders, which come once each and in this order."""
+    pieces = []
+    for name in names:
+        before, _, page = page.partition(name)
+        pieces.append(before)
+    return [*pieces, page]
+
+
+def _read(name: str) -> str:
+    return (_HERE / name).read_text(encoding='utf-8')

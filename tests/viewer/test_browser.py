@@ -1,0 +1,134 @@
+"""The page in a real browser: it draws, recolours, hides, answers a click, and asks for no file."""
+
+import io
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from oneformer3d.viewer.page import write_page
+from oneformer3d.viewer.scene import view_scene
+from tests.viewer.scenes import HARMFUL, PALETTE, small_asked, small_segmentation
+
+pytestmark = pytest.mark.browser
+SIZE = {'width': 1000, 'height': 700}
+FLAGS = ['--no-sandbox', '--use-angle=swiftshader', '--enable-unsafe-swiftshader']
+
+
+@pytest.fixture(scope='module')
+def browser():
+    playwright = pytest.importorskip('playwright.sync_api', reason='needs playwright')
+    path = shutil.which('chromium') or shutil.which('google-chrome')
+    if path is None:
+        pytest.skip('needs Chromium')
+    with playwright.sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=path, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope='module')
+def opened(browser, tmp_path_factory):
+    """The page of the small scene, and every request and fault of it."""
+    path = tmp_path_factory.mktemp('page') / 'scene.html'
+    result = small_segmentation()
+    write_page(path, view_scene('room', result.upright, result.rgb, result, small_asked()))
+    tab = browser.new_page(viewport=SIZE)
+    requests, faults = [], []
+    tab.on('request', lambda request: requests.append(request.url))
+    tab.on('pageerror', lambda error: faults.append(str(error)))
+    tab.on('console', lambda message: faults.append(message.text))
+    tab.goto(path.as_uri())
+    tab.wait_for_selector('body[data-ready]')
+    tab.evaluate("for (const id of ['boxes', 'names']) document.getElementById(id).click()")
+    return tab, requests, faults
+
+
+def picture(tab) -> np.ndarray:
+    """Colours (M, 3) of what is drawn in the canvas."""
+    tab.wait_for_timeout(200)
+    with Image.open(io.BytesIO(tab.locator('#canvas').screenshot())) as image:
+        pixels = np.asarray(image.convert('RGB')).reshape(-1, 3).astype(int)
+    ground = pixels[0]
+    return pixels[np.abs(pixels - ground).sum(1) > 12]
+
+
+def share_of_hue(pixels: np.ndarray, color: np.ndarray) -> float:
+    """Share of the pixels that have a colour, lighter or darker."""
+    directions = pixels / np.linalg.norm(pixels, axis=1, keepdims=True).clip(1)
+    return float((directions @ (color / np.linalg.norm(color)) > 0.995).mean())
+
+
+def test_colours_are_those_of_the_classes(opened):
+    tab, _, faults = opened
+    tab.select_option('#color', 'class')
+    pixels = picture(tab)
+    assert len(pixels) > 5000
+    shares = [share_of_hue(pixels, color.astype(float)) for color in PALETTE]
+    assert min(shares) > 0.01
+    assert sum(shares) > 0.97
+    tab.select_option('#color', 'rgb')
+    assert share_of_hue(picture(tab), PALETTE[0].astype(float)) < 0.01
+    assert not faults
+
+
+def test_a_class_is_hidden_and_comes_back(opened):
+    tab, _, _ = opened
+    tab.select_option('#color', 'class')
+    before = share_of_hue(picture(tab), PALETTE[1].astype(float))
+    tab.locator('#classes label', has_text='chair').locator('input').click()
+    assert share_of_hue(picture(tab), PALETTE[1].astype(float)) == 0
+    tab.click('#none')
+    assert len(picture(tab)) == 0
+    tab.click('#all')
+    assert share_of_hue(picture(tab), PALETTE[1].astype(float)) == pytest.approx(before, abs=0.01)
+
+
+def test_a_click_says_what_was_hit(opened):
+    tab, _, _ = opened
+    # the highest point of the lamp: nothing can stand before it
+    top = int(np.argmax(small_segmentation().upright[:, 2]))
+    x, y, _ = tab.evaluate(f'page.project({top})')
+    box = tab.locator('#canvas').bounding_box()
+    tab.mouse.click(box['x'] + x, box['y'] + y)
+    said = tab.inner_text('#picked')
+    assert 'class lamp' in said
+    assert 'instance 1 lamp, score 0.60' in said
+    assert 'a chair: ' in said
+
+
+def test_texts_are_switched(opened):
+    tab, _, _ = opened
+    first, second = tab.locator('#texts button').all()
+    first.click()
+    assert tab.input_value('#color') == 'similarity'
+    assert 'chair' in tab.locator('#ranked li').first.inner_text()
+    found = picture(tab)
+    second.click()
+    assert second.inner_text() == HARMFUL
+    assert 'nothing like that' in tab.inner_text('#ranked')
+    assert picture(tab).mean() < found.mean()
+    assert not tab.locator('main img').count()
+
+
+def test_ceiling_cut_turning_and_flying(opened):
+    tab, _, _ = opened
+    tab.select_option('#color', 'class')
+    lamp = PALETTE[2].astype(float)
+    whole = share_of_hue(picture(tab), lamp)
+    tab.evaluate("document.getElementById('cut').click()")
+    tab.fill('#height', '0.1')
+    assert share_of_hue(picture(tab), lamp) < 0.6 * whole
+    tab.evaluate("document.getElementById('cut').click()")
+
+    tab.locator('#objects button', has_text='lamp').click()
+    assert share_of_hue(picture(tab), lamp) > 1.8 * whole
+    tab.click('#reset')
+    assert share_of_hue(picture(tab), lamp) == pytest.approx(whole, abs=0.01)
+
+
+def test_no_request_but_the_page(opened):
+    _, requests, faults = opened
+    assert [url.partition(':')[0] for url in requests] == ['file']
+    assert not faults
