@@ -138,7 +138,7 @@ def ask_scene(args: argparse.Namespace) -> None:
     write_png(Path(args.out) / 'answers.png', score_figure(scene.upright, scene.rgb, heat))
     if args.html:
         asked = AskedTexts(index, texts, result, args.threshold)
-        title = Path(args.input).resolve().name
+        title = Path(scene.path or args.input).resolve().name
         page = view_scene(title, scene.upright, scene.rgb, scene.segmentation, asked)
         write_page(Path(args.out) / PAGE, page)
     show_progress('write files', 1, 1)

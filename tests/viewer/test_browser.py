@@ -47,7 +47,8 @@ def opened(browser, tmp_path_factory):
 
 def picture(tab) -> np.ndarray:
     """Colours (M, 3) of what is drawn in the canvas."""
-    tab.wait_for_timeout(200)
+    # one frame to draw, and one to be sure that it is shown
+    tab.evaluate('new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))')
     with Image.open(io.BytesIO(tab.locator('#canvas').screenshot())) as image:
         pixels = np.asarray(image.convert('RGB')).reshape(-1, 3).astype(int)
     ground = pixels[0]
@@ -115,6 +116,7 @@ def test_texts_are_switched(opened):
 def test_ceiling_cut_turning_and_flying(opened):
     tab, _, _ = opened
     tab.select_option('#color', 'class')
+    tab.click('#reset')  # also what was clicked, which is part of the picture
     lamp = PALETTE[2].astype(float)
     whole = share_of_hue(picture(tab), lamp)
     tab.evaluate("document.getElementById('cut').click()")
