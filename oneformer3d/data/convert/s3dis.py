@@ -63,6 +63,8 @@ def convert_s3dis(
                 f'{room}: left out: no folder Annotations, so it has no labels; tools/infer.py '
                 'segments its points'
             )
+        if not rooms:
+            continue
         entries, new_faults = convert_scenes(
             out,
             list(rooms),

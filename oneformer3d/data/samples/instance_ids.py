@@ -15,6 +15,9 @@ from ..class_tables import ClassTable
 # that they must be an object themselves.
 _OBJECT_POINTS = 100
 _OBJECT_SHARE = 0.05
+# Where this many ids stand for several objects they are unique per class only, all of them.
+_PER_CLASS_IDS = 2
+_RIM_POINTS = 10  # then these few points still are a rim
 _DOUBTFUL_SHARE = 0.01  # of points of thing classes without an instance
 
 
@@ -87,6 +90,9 @@ def _split(id_of_pair: NDArray, sizes: NDArray, num_ids: int) -> NDArray[np.int6
 
     is_object = (sizes >= _OBJECT_POINTS) | (sizes >= _OBJECT_SHARE * id_sizes)
     is_object[largest] = True
+    objects_of_id = np.bincount(id_of_pair[is_object], minlength=num_ids)
+    if (objects_of_id > 1).sum() >= min(_PER_CLASS_IDS, num_ids):
+        is_object |= sizes >= _RIM_POINTS
     owner = np.where(is_object, np.arange(len(sizes)), largest[id_of_pair])
     return np.unique(owner, return_inverse=True)[1].reshape(-1)
 

@@ -52,6 +52,15 @@ def test_labels_over_the_rim_of_an_object_do_not_split_it() -> None:
     assert not doubts
 
 
+def test_where_ids_are_unique_per_class_small_objects_are_split_too() -> None:
+    raw, semantic = objects(
+        (1, CHAIR, 2000), (1, TABLE_CLASS, 500), (1, 9, 40), (1, 8, 3), (2, CHAIR, 90), (2, 9, 30)
+    )
+    instance, _ = contiguous_instances(raw, semantic, TABLE)
+    assert instance.max() == 4
+    assert (instance[semantic == 8] == instance[(raw == 1) & (semantic == CHAIR)][0]).all()
+
+
 def test_ids_from_zero_keep_the_first_object() -> None:
     raw, semantic = objects((0, CHAIR, 30), (1, TABLE_CLASS, 40), (2, WALL, 99), (3, CHAIR, 7))
     instance, doubts = contiguous_instances(raw, semantic, TABLE)
