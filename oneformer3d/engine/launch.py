@@ -14,9 +14,10 @@ from mmengine.config import Config
 from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
 
-from .class_sizes import check_class_sizes
+from .class_sizes import LOADERS, check_class_sizes
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+_NEEDS_WORKERS = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -30,12 +31,24 @@ def build_runner(cfg: Config) -> Runner:
             number of classes than its data's table.
     """
     check_class_sizes(cfg)
+    cfg = without_idle_workers(cfg)
     launcher = cfg.get('launcher', 'none')
     if launcher not in LAUNCHERS:
         raise ValueError(f'launcher must be one of {LAUNCHERS}, got {launcher!r}')
     if launcher != 'none' and not torch.cuda.is_available():
         cfg = with_gloo(cfg)
     return Runner.from_cfg(cfg)
+
+
+def without_idle_workers(cfg: Config) -> Config:
+    """Of loaders with ``num_workers=0``, leave out what torch allows with workers only."""
+    adapted = Config(cfg._cfg_dict.copy(), filename=cfg.filename)
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if loader is not None and loader.get('num_workers', 0) == 0:
+            kept = {k: v for k, v in loader.items() if k not in _NEEDS_WORKERS}
+            adapted[name] = kept
+    return adapted
 
 
 def with_gloo(cfg: Config) -> Config:
