@@ -15,7 +15,7 @@ import yaml
 from mmengine.registry import MODELS, DefaultScope
 from packaging.requirements import Requirement
 
-from oneformer3d.engine.cli import load_config
+from oneformer3d.engine.configs import load_config
 from tests.conftest import REPOSITORY
 from tests.helpers.color_segmentor import two_block_scene
 
@@ -117,7 +117,7 @@ def test_configs_inherit_from_ours_in_any_folder(installed, tmp_path):
     code = f"""
 import oneformer3d
 from mmengine.config import Config
-from oneformer3d.engine.cli import load_config
+from oneformer3d.engine.configs import load_config
 assert oneformer3d.__file__.startswith({str(installed)!r})
 mine, other = Config.fromfile('mine.py'), Config.fromfile('other.py')
 assert mine.model == load_config('configs/oneformer3d_scannet.py').model

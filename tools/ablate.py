@@ -19,22 +19,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
-from oneformer3d.engine.cli import USER_ERRORS, run_tool
-from oneformer3d.experiments.ablation import first_weights, is_trained, run_cell
-from oneformer3d.experiments.ablation_report import update_report
-from oneformer3d.experiments.ablation_results import is_current, read_results
-from oneformer3d.experiments.ablation_table import Cell, Table, in_order, read_table
-from oneformer3d.experiments.compose import read_composition, run_stages, select_stages
-
-REPOSITORY = Path(__file__).resolve().parents[1]
+from oneformer3d.engine.cli import USER_ERRORS, ToolParser, run_tool
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('table', help='name of a file in configs/ablations, or a YAML file')
     parser.add_argument('--cells', nargs='+', default=[], help='just these and what they need')
     parser.add_argument('--seeds', nargs='+', type=int, help="instead of the table's")
@@ -46,6 +35,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--list', action='store_true', help='show what is done and run nothing')
     parser.add_argument('--report', action='store_true', help='write the report and run nothing')
     return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and wrong arguments are answered before anything heavy is imported
+
+from tqdm import tqdm
+
+from oneformer3d.experiments.ablation import first_weights, is_trained, run_cell
+from oneformer3d.experiments.ablation_report import update_report
+from oneformer3d.experiments.ablation_results import is_current, read_results
+from oneformer3d.experiments.ablation_table import Cell, Table, in_order, read_table
+from oneformer3d.experiments.compose import read_composition, run_stages, select_stages
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def main(argv: list[str] | None = None) -> None:

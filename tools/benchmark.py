@@ -4,7 +4,6 @@ Every file of ``tools/benchmarks`` is one measurement, ``add_arguments(parser)``
 ``run(args) -> dict``; ratios are always of numbers measured in the same run.
 """
 
-import argparse
 import ast
 import importlib
 import json
@@ -14,13 +13,13 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent / 'benchmarks'
 sys.path.insert(0, str(FOLDER.parents[1]))
 # light, and before anything that a benchmark imports: torch and mmdet3d read what it sets
-import oneformer3d  # noqa: F401
+from oneformer3d.engine.cli import ToolParser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one benchmark; returns the exit status."""
     names = sorted(path.stem for path in FOLDER.glob('*.py') if not path.stem.startswith('_'))
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = ToolParser(description=__doc__.partition('\n')[0])
     subparsers = parser.add_subparsers(dest='name', required=True, metavar='NAME')
 
     # Only the chosen benchmark is imported, the others are read for their summary.

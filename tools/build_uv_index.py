@@ -8,43 +8,47 @@ can be run again. docs/clip_features.md describes the files.
 
 import argparse
 
+from oneformer3d.engine.cli import ToolParser, run_tool
+from oneformer3d.extraction.settings import FRAME_SELECTIONS, make_settings
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = ToolParser(description=__doc__)
+    parser.add_argument('--data-root', help='data root (default: above the scenes file)')
+    parser.add_argument('--scenes-file', help='text file, one scene per line (default: all)')
+    parser.add_argument('--output-dir', default='outputs/uv_index', help='(%(default)s)')
+    parser.add_argument('--frames-per-scene', type=int, default=0, help='0 takes all')
+    parser.add_argument('--frame-select', choices=FRAME_SELECTIONS, default='first')
+    parser.add_argument('--seed', type=int, default=0, help='of --frame-select random')
+    parser.add_argument('--workers', type=int, default=2, help='threads that decode depth')
+    parser.add_argument('--near', type=float, help='metres (default: that of Visibility)')
+    parser.add_argument('--abs-tol', type=float, help='metres (default: 0.05)')
+    parser.add_argument('--rel-tol', type=float, help='(default: 0.01)')
+    parser.add_argument('--edge-reject', action='store_true', help='reject depth edges too')
+    parser.add_argument('--strict', action='store_true', help='end at the first bad frame')
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and wrong arguments are answered before anything heavy is imported
+
 from tqdm import tqdm
 
 from oneformer3d.data.scenes import check_point_files
-from oneformer3d.engine.cli import run_tool
 from oneformer3d.extraction.frames import list_frames
-from oneformer3d.extraction.settings import FRAME_SELECTIONS, make_settings
 from oneformer3d.extraction.uv_index import UvIndex, build_uv_indices, by_scene
 from oneformer3d.lifting.visibility import Visibility
 
 LISTED = 40
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    usual = Visibility()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--data_root', help='data root (default: above the scenes file)')
-    parser.add_argument('--scenes_file', help='text file, one scene per line (default: all)')
-    parser.add_argument('--output_dir', default='outputs/uv_index', help='(%(default)s)')
-    parser.add_argument('--frames_per_scene', type=int, default=0, help='0 takes all')
-    parser.add_argument('--frame_select', choices=FRAME_SELECTIONS, default='first')
-    parser.add_argument('--seed', type=int, default=0, help='of --frame_select random')
-    parser.add_argument('--workers', type=int, default=2, help='threads that decode depth')
-    parser.add_argument('--near', type=float, default=usual.near, help='metres (%(default)s)')
-    parser.add_argument('--abs_tol', type=float, default=usual.abs_tol, help='metres (%(default)s)')
-    parser.add_argument('--rel_tol', type=float, default=usual.rel_tol, help='(%(default)s)')
-    parser.add_argument('--edge_reject', action='store_true', help='reject depth edges too')
-    parser.add_argument('--strict', action='store_true', help='end at the first bad frame')
-    return parser.parse_args(argv)
-
-
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     names = ('data_root', 'scenes_file', 'frames_per_scene', 'frame_select', 'seed', 'workers')
     settings = make_settings({name: getattr(args, name) for name in names})
-    visibility = Visibility(args.near, args.abs_tol, args.rel_tol, args.edge_reject)
+    lengths = {name: getattr(args, name) for name in ('near', 'abs_tol', 'rel_tol')}
+    given = {name: value for name, value in lengths.items() if value is not None}
+    visibility = Visibility(**given, edge_reject=args.edge_reject)
     frames = list_frames(settings)
     check_point_files(frames)
     rows, faults = [], []

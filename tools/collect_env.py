@@ -10,6 +10,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
+from oneformer3d.engine.cli import ToolParser
+
 PACKAGES = (
     *('oneformer3d', 'torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmdet3d'),
     *('spconv', 'spconv-cu126', 'open_clip_torch', 'timm', 'lmdb', 'numpy', 'pillow', 'trimesh'),
@@ -19,10 +21,7 @@ VARIABLES = ('OMP_NUM_THREADS', 'OMP_WAIT_POLICY', 'CUDA_VISIBLE_DEVICES', 'HF_H
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    return parser.parse_args()
+    return ToolParser(description=__doc__).parse_args()
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import shlex
 from functools import partial
 from pathlib import Path
 
-from oneformer3d.engine.cli import USER_ERRORS, run_tool
+from oneformer3d.engine.cli import USER_ERRORS, ToolParser, run_tool
 from oneformer3d.experiments.compose import (
     finished_stages,
     read_composition,
@@ -28,9 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('--config', default='configs/composer.yaml', help='(%(default)s)')
     parser.add_argument('--set', nargs='+', default=[], metavar='NAME=VALUE', help='variables')
     parser.add_argument('--only', nargs='+', default=[], metavar='STAGE', help='just these')

@@ -12,13 +12,16 @@ The layout is described in docs/data.md. Every command can be run again: what is
 import argparse
 from pathlib import Path
 
-from oneformer3d.engine.cli import add_recording_arguments, recording_options, run_tool
+from oneformer3d.engine.cli import (
+    ToolParser,
+    add_recording_arguments,
+    recording_options,
+    run_tool,
+)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     add_synthetic(commands)
     for dataset in ('scannet', 'scannet200'):

@@ -15,7 +15,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from oneformer3d.engine.cli import USER_ERRORS, run_tool
+from oneformer3d.engine.cli import USER_ERRORS, ToolParser, run_tool
 from oneformer3d.experiments.compose import read_composition, run_stages
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -30,9 +30,7 @@ QUICK = {'num_train': 2, 'num_val': 1, 'points_epochs': 1, 'fused_epochs': 1, 'c
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('--out', help='results (work_dirs/demo; work_dirs/demo_quick)')
     parser.add_argument('--data', help='rooms (data/synthetic; with --quick OUT/rooms)')
     parser.add_argument('--num-train', type=int, help='training rooms (24; 2)')

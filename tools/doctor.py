@@ -12,22 +12,11 @@ import argparse
 import json
 import sys
 
-from oneformer3d.data.doctor.diagnose import (
-    FIXABLE,
-    SOUND,
-    Diagnosis,
-    describe,
-    diagnose_recording,
-)
-from oneformer3d.data.doctor.fix import write_fixed
-from oneformer3d.data.doctor.frames import list_frames, recording_of
-from oneformer3d.engine.cli import run_tool
+from oneformer3d.engine.cli import ToolParser, run_tool
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('folder', help='frames with poses, depth and intrinsics')
     parser.add_argument('--fix', metavar='OUT', help='write a fixed copy to this new folder')
     parser.add_argument(
@@ -37,6 +26,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--num-pixels', type=int, default=300, help='of each frame (%(default)s)')
     parser.add_argument('--json', action='store_true', help='print JSON instead of text')
     return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and wrong arguments are answered before anything heavy is imported
+
+
+from oneformer3d.data.doctor.diagnose import (
+    FIXABLE,
+    SOUND,
+    Diagnosis,
+    describe,
+    diagnose_recording,
+)
+from oneformer3d.data.doctor.fix import write_fixed
+from oneformer3d.data.doctor.frames import list_frames, recording_of
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -16,6 +16,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from oneformer3d.engine.cli import ToolParser, run_tool
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = ToolParser(description=__doc__)
+    parser.add_argument('--data-root', default='data/synthetic', help='with infos (%(default)s)')
+    parser.add_argument('--split', default='val', help='of the infos (%(default)s)')
+    parser.add_argument('--scene', required=True, help='its name in the infos')
+    parser.add_argument(
+        '--view', type=int, help='of the first picture (default: that with most occluded points)'
+    )
+    parser.add_argument('--size', type=int, nargs=2, default=(300, 400), metavar=('H', 'W'))
+    parser.add_argument('--out', type=Path, default=Path('docs/images'), help='(%(default)s)')
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and wrong arguments are answered before anything heavy is imported
+
 import cv2
 import numpy as np
 import torch
@@ -24,7 +43,6 @@ from torch import Tensor
 
 from oneformer3d.data.clouds.as_scan import read_point_cloud
 from oneformer3d.data.scenes import read_scenes
-from oneformer3d.engine.cli import run_tool
 from oneformer3d.files.images import read_depth, read_image, write_png
 from oneformer3d.lifting import (
     BEVFeatureLifting,
@@ -71,21 +89,6 @@ class LoadedScene:
     def xyz(self) -> Tensor:
         """(N, 3)."""
         return torch.from_numpy(self.points[:, :3].copy())
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--data-root', default='data/synthetic', help='with infos (%(default)s)')
-    parser.add_argument('--split', default='val', help='of the infos (%(default)s)')
-    parser.add_argument('--scene', required=True, help='its name in the infos')
-    parser.add_argument(
-        '--view', type=int, help='of the first picture (default: that with most occluded points)'
-    )
-    parser.add_argument('--size', type=int, nargs=2, default=(300, 400), metavar=('H', 'W'))
-    parser.add_argument('--out', type=Path, default=Path('docs/images'), help='(%(default)s)')
-    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -25,10 +25,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from oneformer3d.engine.cli import USER_ERRORS, run_tool
-from oneformer3d.extraction.run import extract_features
+from oneformer3d.engine.cli import USER_ERRORS, ToolParser, run_tool
 from oneformer3d.extraction.settings import make_settings, setting_types, settings_of_words
 from oneformer3d.files.yaml import read_yaml
 
@@ -40,10 +37,9 @@ WORD_OF_SETTING = re.compile(r'[a-z_]+=')
 
 def parse_args(argv: list[str] | None = None) -> tuple[Path, dict[str, Any]]:
     """Config file, and the settings that were given as arguments."""
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         usage='%(prog)s [--config YAML] [--name value …] [name=value …]',
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
@@ -55,15 +51,15 @@ def parse_args(argv: list[str] | None = None) -> tuple[Path, dict[str, Any]]:
 
     # every setting is an argument too, under its name and with dashes
     for name, kinds in setting_types().items():
-        options = [f'--{name}'] + ([f'--{name.replace("_", "-")}'] if '_' in name else [])
+        option = f'--{name.replace("_", "-")}'
         if bool in kinds:
             parser.add_argument(
-                *options, dest=name, nargs='?', const=True, type=as_bool, metavar='1|0'
+                option, dest=name, nargs='?', const=True, type=as_bool, metavar='1|0'
             )
         elif list in kinds:
-            parser.add_argument(*options, dest=name, nargs='+', type=as_item)
+            parser.add_argument(option, dest=name, nargs='+', type=as_item)
         else:
-            parser.add_argument(*options, dest=name, type=kinds[0])
+            parser.add_argument(option, dest=name, type=kinds[0])
 
     # words like name=value stand apart, so that --layers and --vis do not take them for theirs
     words = sys.argv[1:] if argv is None else argv
@@ -87,6 +83,14 @@ def as_bool(text: str) -> bool:
 
 def as_item(text: str) -> int | str:
     return int(text) if text.lstrip('-').isdigit() else text
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and wrong arguments are answered before anything heavy is imported
+
+from tqdm import tqdm
+
+from oneformer3d.extraction.run import extract_features
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -12,27 +12,14 @@ with the same numbers. OUT/report.json holds what it shows in views it did not l
 import argparse
 from pathlib import Path
 
-import torch
-
-from oneformer3d.clip.encoder import ClipEncoder
-from oneformer3d.engine.cli import run_tool
-from oneformer3d.fields.asking.report import draw_report, report_lines, write_report
-from oneformer3d.fields.fitting.fitted import CHECKPOINT_NAME
-from oneformer3d.fields.fitting.job import FitJob, run_fit
-from oneformer3d.fields.fitting.settings import (
-    METHODS,
-    FitSettings,
-    make_fit_settings,
-    parse_overrides,
-)
+from oneformer3d.engine.cli import ToolParser, run_tool
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'fields'
+METHODS = sorted(path.stem for path in CONFIGS.glob('*.yaml'))
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('scene', help='folder of posed RGB-D frames, or DATA_ROOT/<scene>')
     parser.add_argument('--method', choices=METHODS, help="(default: the config's)")
     parser.add_argument('--config', help='YAML of settings (default: configs/fields/<method>.yaml)')
@@ -51,7 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
 
     # how
-    parser.add_argument('--frame_step', type=int, default=1, help='take every so many-th frame')
+    parser.add_argument('--frame-step', type=int, default=1, help='take every so many-th frame')
     parser.add_argument(
         '--set', nargs='+', default=[], metavar='NAME=VALUE', help='settings, e.g. steps=500'
     )
@@ -63,6 +50,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--pictures', action='store_true', help='draw held-out views and a turn')
     parser.add_argument('--baseline', action='store_true', help='measure the nearest view, too')
     return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and wrong arguments are answered before anything heavy is imported
+
+import torch
+
+from oneformer3d.clip.encoder import ClipEncoder
+from oneformer3d.fields.asking.report import draw_report, report_lines, write_report
+from oneformer3d.fields.fitting.fitted import CHECKPOINT_NAME
+from oneformer3d.fields.fitting.job import FitJob, run_fit
+from oneformer3d.fields.fitting.settings import (
+    FitSettings,
+    make_fit_settings,
+    parse_overrides,
+)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oneformer3d.engine.cli import (
+    ToolParser,
     add_folder_arguments,
     add_recording_arguments,
     add_scan_arguments,
     folder_options,
-    load_config,
     recording_options,
     run_tool,
     tell,
@@ -32,9 +32,7 @@ UPS = ('x', 'y', 'z', '-x', '-y', '-z')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('input', help='point cloud, or folder of posed RGB-D frames')
     parser.add_argument('--config', required=True, help='config the model was trained with')
     parser.add_argument('--checkpoint', required=True, help='trained weights')
@@ -107,6 +105,7 @@ def main() -> None:
         raise NotADirectoryError(f'{args.out}: is not a folder')
 
     from oneformer3d.data.scan import read_scan
+    from oneformer3d.engine.configs import load_config
     from oneformer3d.inference.inferencer import OneFormer3DInferencer
     from oneformer3d.viewer.page import PAGE, write_page
     from oneformer3d.viewer.scene import view_scene

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oneformer3d.engine.cli import (
+    ToolParser,
     add_recording_arguments,
     add_scan_arguments,
     recording_options,
@@ -34,9 +35,7 @@ MAX_SHOWN = 5
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('input', help='scan, result of tools/infer.py, or fitted field')
     parser.add_argument('--out', default='outputs/query', help='folder (default: %(default)s)')
 

@@ -14,38 +14,17 @@ no view observed get no answer: label 255, confidence 0, features 0.
 import argparse
 from pathlib import Path
 
-import numpy as np
-import torch
-from tqdm import tqdm
-
-from oneformer3d.clip.text import CANONICAL_PHRASES
-from oneformer3d.data.class_tables import get_class_table
-from oneformer3d.data.clouds.as_scan import read_point_cloud
-from oneformer3d.engine.cli import run_tool
-from oneformer3d.fields.asking.answers import (
-    encode_phrases,
-    write_classes,
-    write_features,
-    write_observed,
-    write_relevancy,
-)
-from oneformer3d.fields.asking.pictures import draw_views, surface_points, write_turntable
-from oneformer3d.fields.asking.query import TextQuery
-from oneformer3d.fields.asking.segment import write_pseudo_labels
-from oneformer3d.fields.fitting.fitted import FittedField, load_field
-from oneformer3d.files.devices import pick_device
+from oneformer3d.engine.cli import ToolParser, run_tool
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('field', help='field.pth, or its folder')
     parser.add_argument('--points', help='.ply, .pcd, .npy or .bin')
 
     # text
     parser.add_argument('--text', nargs='+', help='phrases')
-    parser.add_argument('--negatives', nargs='+', default=list(CANONICAL_PHRASES))
+    parser.add_argument('--negatives', nargs='+', help="(default: LERF's)")
     parser.add_argument(
         '--clip-weights',
         '--weights',
@@ -67,11 +46,35 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--features', action='store_true', help='write distilled features, too')
     parser.add_argument('--views', type=int, default=0, help='pictures of so many learnt views')
     parser.add_argument('--turntable', action='store_true', help='a GIF that turns on the spot')
-    parser.add_argument('--pseudo_labels', metavar='DATA_ROOT', help='write label files for a scan')
-    parser.add_argument('--class_table', default='synthetic', help='of pseudo-labels (%(default)s)')
-    parser.add_argument('--min_confidence', type=float, default=0.5, help='of pseudo-labels')
+    parser.add_argument('--pseudo-labels', metavar='DATA_ROOT', help='write label files for a scan')
+    parser.add_argument('--class-table', default='synthetic', help='of pseudo-labels (%(default)s)')
+    parser.add_argument('--min-confidence', type=float, default=0.5, help='of pseudo-labels')
     parser.add_argument('--device', default='auto', help='auto | cpu | cuda')
     return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and wrong arguments are answered before anything heavy is imported
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from oneformer3d.clip.text import CANONICAL_PHRASES
+from oneformer3d.data.class_tables import get_class_table
+from oneformer3d.data.clouds.as_scan import read_point_cloud
+from oneformer3d.fields.asking.answers import (
+    encode_phrases,
+    write_classes,
+    write_features,
+    write_observed,
+    write_relevancy,
+)
+from oneformer3d.fields.asking.pictures import draw_views, surface_points, write_turntable
+from oneformer3d.fields.asking.query import TextQuery
+from oneformer3d.fields.asking.segment import write_pseudo_labels
+from oneformer3d.fields.fitting.fitted import FittedField, load_field
+from oneformer3d.files.devices import pick_device
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -89,7 +92,12 @@ def main(argv: list[str] | None = None) -> None:
         write_features(out, fitted, points)
     if args.text is not None:
         text = encode_phrases(
-            args.field, fitted, args.text, args.negatives, args.model, args.weights
+            args.field,
+            fitted,
+            args.text,
+            args.negatives or CANONICAL_PHRASES,
+            args.model,
+            args.weights,
         )
         rows = write_relevancy(out, fitted, points, text, args.threshold, args.temperature)
         for phrase, highest, share in rows:

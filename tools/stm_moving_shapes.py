@@ -16,13 +16,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from oneformer3d.engine.cli import ToolParser, run_tool
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = ToolParser(description=__doc__)
+    parser.add_argument('--steps', type=int, default=300, help='(%(default)s)')
+    parser.add_argument('--batch-size', type=int, default=24, help='clips of a step (%(default)s)')
+    parser.add_argument('--frames', type=int, default=4, help='of a clip (%(default)s)')
+    parser.add_argument('--max-shapes', type=int, default=2, help='in a clip (%(default)s)')
+    parser.add_argument('--per-frame-boxes', action='store_true', help='a box for every frame')
+    parser.add_argument('--test-clips', type=int, default=128, help='(%(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='(%(default)s)')
+    parser.add_argument('--out', help='write the numbers there as JSON')
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and wrong arguments are answered before anything heavy is imported
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 from tqdm import tqdm
 
-from oneformer3d.engine.cli import run_tool
 from oneformer3d.files.atomic import atomic_write_bytes
 from oneformer3d.stm.boxes import xyxy_from_xyzr
 from oneformer3d.stm.decoder import STMDecoder
@@ -38,21 +56,6 @@ BACKGROUND = 0.3
 NOISE = 0.05
 # Few actions: their mean weighs more than that of eighty.
 LOSS_WEIGHTS = TubeLossWeights(l1=5.0, action=10.0)
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--steps', type=int, default=300, help='(%(default)s)')
-    parser.add_argument('--batch-size', type=int, default=24, help='clips of a step (%(default)s)')
-    parser.add_argument('--frames', type=int, default=4, help='of a clip (%(default)s)')
-    parser.add_argument('--max-shapes', type=int, default=2, help='in a clip (%(default)s)')
-    parser.add_argument('--per-frame-boxes', action='store_true', help='a box for every frame')
-    parser.add_argument('--test-clips', type=int, default=128, help='(%(default)s)')
-    parser.add_argument('--seed', type=int, default=0, help='(%(default)s)')
-    parser.add_argument('--out', help='write the numbers there as JSON')
-    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:

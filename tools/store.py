@@ -16,29 +16,19 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tqdm import tqdm
-
-from oneformer3d.engine.cli import run_tool
-from oneformer3d.store import FeatureStore, merge_stores, verify_store
-from oneformer3d.store.export import export_h5, export_npz, import_store
-
-SHOWN = 20  # problems or scenes that are listed one by one
+from oneformer3d.engine.cli import ToolParser, run_tool
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
 
     verify = commands.add_parser('verify', help='check structure, stamps and every record')
     verify.add_argument('store', help='folder of the store')
-    verify.set_defaults(run=run_verify)
 
     stats = commands.add_parser('stats', help='count records, scenes and bytes')
     stats.add_argument('store', help='folder of the store')
     stats.add_argument('--json', action='store_true', help='print JSON instead of a table')
-    stats.set_defaults(run=run_stats)
 
     merge = commands.add_parser('merge', help='copy stores of one encoder into one shard')
     merge.add_argument('out', help='folder of the store to make or to add to')
@@ -46,24 +36,39 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     merge.add_argument(
         '--skip-damaged', action='store_true', help='leave out records with a wrong checksum'
     )
-    merge.set_defaults(run=run_merge)
 
     export = commands.add_parser('export', help='copy a store to npz files or an HDF5 file')
     export.add_argument('store', help='folder of the store')
     export.add_argument('out', help='folder to export to')
     export.add_argument('--format', choices=('npz', 'h5'), required=True, help='what to write')
-    export.set_defaults(run=run_export)
 
     back = commands.add_parser('import', help='make a store of npz files or HDF5 files')
     back.add_argument('out', help='folder of the store to make or to add to')
     back.add_argument('exports', nargs='+', help='folders of the exports')
-    back.set_defaults(run=run_import)
     return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and wrong arguments are answered before anything heavy is imported
+
+from tqdm import tqdm
+
+from oneformer3d.store import FeatureStore, merge_stores, verify_store
+from oneformer3d.store.export import export_h5, export_npz, import_store
+
+SHOWN = 20  # problems or scenes that are listed one by one
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    args.run(args)
+    runs = {
+        'verify': run_verify,
+        'stats': run_stats,
+        'merge': run_merge,
+        'export': run_export,
+        'import': run_import,
+    }
+    runs[args.command](args)
 
 
 def run_verify(args: argparse.Namespace) -> None:

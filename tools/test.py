@@ -8,7 +8,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from oneformer3d.engine.cli import add_common_arguments, prepare, run_tool
+from oneformer3d.engine.cli import ToolParser, add_common_arguments, run_tool
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -17,9 +17,7 @@ TASKS = ('lidar_seg',)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='weights to evaluate')
     parser.add_argument('--show-dir', help='write a PNG and a PLY per scene there (no display)')
@@ -32,9 +30,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+
     from mmengine.dist import is_main_process
     from mmengine.fileio import get_file_backend
 
+    from oneformer3d.engine.configs import prepare
     from oneformer3d.engine.launch import leave_group
 
     cfg = prepare(args)

@@ -7,13 +7,11 @@ bash tools/dist_train.sh CONFIG GPUS
 
 import argparse
 
-from oneformer3d.engine.cli import add_common_arguments, prepare, run_tool, tell
+from oneformer3d.engine.cli import ToolParser, add_common_arguments, run_tool, tell
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('--amp', action='store_true', help='mixed precision (CPU: bfloat16)')
     parser.add_argument(
@@ -34,7 +32,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+
     from oneformer3d.engine.amp import enable_amp
+    from oneformer3d.engine.configs import prepare
     from oneformer3d.engine.launch import build_runner, leave_group
     from oneformer3d.files.checkpoints import check_whole, find_whole_checkpoint
 

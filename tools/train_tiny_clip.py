@@ -11,10 +11,33 @@ import argparse
 import json
 from pathlib import Path
 
+from oneformer3d.engine.cli import ToolParser, run_tool
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = ToolParser(description=__doc__)
+    parser.add_argument('--data', default='data/synthetic', help='data root (default: %(default)s)')
+    parser.add_argument(
+        '--out', default='work_dirs/tiny_clip', help='folder of the checkpoint (%(default)s)'
+    )
+    parser.add_argument('--steps', type=int, default=1600, help='(%(default)s)')
+    parser.add_argument('--batch-size', type=int, default=32, help='(%(default)s)')
+    parser.add_argument('--crop-size', type=int, default=96, help='(%(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='(%(default)s)')
+    parser.add_argument(
+        '--max-images', type=int, default=600, help='training images in memory (%(default)s)'
+    )
+    parser.add_argument('--threads', type=int, help='CPU threads (default: torch decides)')
+    parser.add_argument('--fresh', action='store_true', help='train again in any case')
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and wrong arguments are answered before anything heavy is imported
+
 import torch
 from tqdm import tqdm
 
-from oneformer3d.engine.cli import run_tool
 from oneformer3d.files.atomic import atomic_write_bytes
 from oneformer3d.tiny_clip.run import CHECKPOINT_NAME, make_tiny_clip
 from oneformer3d.tiny_clip.train import TinyClipSettings
@@ -27,27 +50,6 @@ LABELS = {
     'object_probe_ratio': 'ratio',
     'train_seconds': 'seconds of training',
 }
-
-
-def parse_args() -> argparse.Namespace:
-    usual = TinyClipSettings()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--data', default='data/synthetic', help='data root (default: %(default)s)')
-    parser.add_argument(
-        '--out', default='work_dirs/tiny_clip', help='folder of the checkpoint (%(default)s)'
-    )
-    parser.add_argument('--steps', type=int, default=usual.steps, help='(default: %(default)s)')
-    parser.add_argument('--batch-size', type=int, default=usual.batch_size, help='(%(default)s)')
-    parser.add_argument('--crop-size', type=int, default=usual.crop_size, help='(%(default)s)')
-    parser.add_argument('--seed', type=int, default=usual.seed, help='(default: %(default)s)')
-    parser.add_argument(
-        '--max-images', type=int, default=600, help='training images in memory (%(default)s)'
-    )
-    parser.add_argument('--threads', type=int, help='CPU threads (default: torch decides)')
-    parser.add_argument('--fresh', action='store_true', help='train again in any case')
-    return parser.parse_args()
 
 
 def main() -> None:

@@ -11,35 +11,40 @@ the same weights.
 import argparse
 from pathlib import Path
 
-from tqdm import tqdm
-
-from oneformer3d.clip.encoder import ClipEncoder
-from oneformer3d.engine.cli import run_tool
-from oneformer3d.extraction.frames import list_frames
-from oneformer3d.extraction.pictures import METHODS, TextRelevancy, draw_scene
-from oneformer3d.extraction.settings import FRAME_SELECTIONS, make_settings
-from oneformer3d.extraction.uv_index import by_scene, read_uv_index
-from oneformer3d.store import FeatureStore
+from oneformer3d.engine.cli import ToolParser, run_tool
+from oneformer3d.extraction.settings import FRAME_SELECTIONS, VIS_METHODS, make_settings
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('store', help='folder of the feature store')
-    parser.add_argument('--data_root', help='data root (default: above the scenes file)')
-    parser.add_argument('--scenes_file', help='text file, one scene per line')
+    parser.add_argument('--data-root', help='data root (default: above the scenes file)')
+    parser.add_argument('--scenes-file', help='text file, one scene per line')
     parser.add_argument('--scenes', nargs='+', help='only these (default: the first in the store)')
-    parser.add_argument('--output_dir', default='outputs/clip_vis', help='(%(default)s)')
-    parser.add_argument('--frames_per_scene', type=int, default=0, help='0 takes all')
-    parser.add_argument('--frame_select', choices=FRAME_SELECTIONS, default='uniform')
-    parser.add_argument('--method', nargs='*', choices=METHODS, help='(default: pca without text)')
+    parser.add_argument('--output-dir', default='outputs/clip_vis', help='(%(default)s)')
+    parser.add_argument('--frames-per-scene', type=int, default=0, help='0 takes all')
+    parser.add_argument('--frame-select', choices=FRAME_SELECTIONS, default='uniform')
+    parser.add_argument(
+        '--method', nargs='*', choices=VIS_METHODS, help='(default: pca without text)'
+    )
     parser.add_argument('--text', nargs='+', default=[], help='prompts')
     parser.add_argument('--model', default='ViT-B-16', help='of the prompts (%(default)s)')
     parser.add_argument('--weights', default='laion2b_s34b_b88k', help='of the prompts')
-    parser.add_argument('--uv_index', help='folder of tools/build_uv_index.py')
-    parser.add_argument('--no_cloud', action='store_true', help='images only')
+    parser.add_argument('--uv-index', help='folder of tools/build_uv_index.py')
+    parser.add_argument('--no-cloud', action='store_true', help='images only')
     return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and wrong arguments are answered before anything heavy is imported
+
+from tqdm import tqdm
+
+from oneformer3d.clip.encoder import ClipEncoder
+from oneformer3d.extraction.frames import list_frames
+from oneformer3d.extraction.pictures import TextRelevancy, draw_scene
+from oneformer3d.extraction.uv_index import by_scene, read_uv_index
+from oneformer3d.store import FeatureStore
 
 
 def main(argv: list[str] | None = None) -> None:

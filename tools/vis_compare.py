@@ -10,26 +10,29 @@ Reads the clouds that tools/test.py --show-dir leaves (with ground truth) and wr
 import argparse
 from pathlib import Path
 
-import numpy as np
-
-from oneformer3d.data.class_tables import get_class_table
-from oneformer3d.engine.cli import run_tool
-from oneformer3d.files.images import write_png
-from oneformer3d.files.names import validate_scene_name
-from oneformer3d.files.ply import read_ply_vertices
-from oneformer3d.visualization.figure import comparison_figure
+from oneformer3d.engine.cli import ToolParser, run_tool
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('runs', nargs='+', metavar='TITLE=FOLDER', help='of tools/test.py')
     parser.add_argument('--scene', help='name of the scene (default: the first that all have)')
     parser.add_argument('--class-table', default='synthetic', help='(%(default)s)')
     parser.add_argument('--out', type=Path, default=Path('compare.png'), help='(%(default)s)')
     parser.add_argument('--size', type=int, nargs=2, default=(480, 640), metavar=('H', 'W'))
     return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and wrong arguments are answered before anything heavy is imported
+
+import numpy as np
+
+from oneformer3d.data.class_tables import get_class_table
+from oneformer3d.files.images import write_png
+from oneformer3d.files.names import validate_scene_name
+from oneformer3d.files.ply import read_ply_vertices
+from oneformer3d.visualization.figure import comparison_figure
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -10,23 +10,11 @@ superpoint it came from), coloured points where it samples, one colour for every
 import argparse
 from pathlib import Path
 
-import torch
-from mmengine.dataset.utils import pseudo_collate
-from mmengine.registry import DefaultScope
-
-from oneformer3d.engine.cli import load_config, run_tool
-from oneformer3d.files.images import read_image, write_png
-from oneformer3d.registry import DATASETS, MODELS
-from oneformer3d.segmentor.weights import load_checkpoint
-from oneformer3d.stm.sampling_points import beside, draw_samples, query_of_mask, samples_of_query
+from oneformer3d.engine.cli import ToolParser, add_config_options, run_tool
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    from mmengine.config import DictAction
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('config', help='config of a model with STMQueryDecoder')
     parser.add_argument('checkpoint', help='its weights')
     parser.add_argument('--scene', help='name of the scene (default: the first of the test set)')
@@ -35,15 +23,27 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--layer', type=int, default=-1, help='of the decoder (%(default)s)')
     parser.add_argument('--out', default='outputs/stm_vis', help='folder (%(default)s)')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings'
-    )
+    add_config_options(parser)
     return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and wrong arguments are answered before anything heavy is imported
+
+import torch
+from mmengine.dataset.utils import pseudo_collate
+from mmengine.registry import DefaultScope
+
+from oneformer3d.engine.configs import load_config, read_values
+from oneformer3d.files.images import read_image, write_png
+from oneformer3d.registry import DATASETS, MODELS
+from oneformer3d.segmentor.weights import load_checkpoint
+from oneformer3d.stm.sampling_points import beside, draw_samples, query_of_mask, samples_of_query
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, read_values(args.cfg_options))
     with DefaultScope.overwrite_default_scope('mmdet3d'):
         model = MODELS.build(cfg.model)
         dataset = DATASETS.build(cfg.test_dataloader.dataset)

@@ -15,8 +15,8 @@ from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
 
 from .class_sizes import LOADERS, check_class_sizes
+from .cli import LAUNCHERS
 
-LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 _NEEDS_WORKERS = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from oneformer3d.engine.cli import load_config
+from oneformer3d.engine.configs import load_config
 from oneformer3d.files.names import validate_scene_name
 from oneformer3d.files.yaml import read_yaml
 

@@ -10,12 +10,14 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
 from oneformer3d.files.errors import one_line
+
+if TYPE_CHECKING:
+    import torch
 
 STORES = ('lmdb', 'npz', 'h5')
 FRAME_SELECTIONS = ('first', 'uniform', 'random')
@@ -124,12 +126,14 @@ class ExtractionSettings:
         """Folder of the store."""
         return Path(self.output_dir if self.store_dir is None else self.store_dir)
 
-    def torch_device(self, local_rank: int = 0) -> torch.device:
+    def torch_device(self, local_rank: int = 0) -> 'torch.device':
         """The device meant; ranks of one machine take its GPUs in turn.
 
         Raises:
             ValueError: a device that is not there.
         """
+        import torch
+
         available = torch.cuda.is_available()
         if self.device == 'cpu' or (self.device == 'auto' and not available):
             return torch.device('cpu')

@@ -29,7 +29,7 @@ from oneformer3d.data.scan import read_scan
 from oneformer3d.data.superpoints import superpoints_from_points
 from oneformer3d.data.upright import rotation_to_z_up, up_from_axis
 from oneformer3d.engine.class_sizes import check_class_sizes
-from oneformer3d.engine.cli import load_config
+from oneformer3d.engine.configs import load_config
 from oneformer3d.fusion.encoder import BiFusionEncoder
 from oneformer3d.registry import MODELS, TRANSFORMS
 from oneformer3d.segmentor.weights import load_checkpoint

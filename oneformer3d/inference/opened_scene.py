@@ -17,7 +17,7 @@ from oneformer3d.data.layouts import PosedFolder, find_layout
 from oneformer3d.data.posed_rgbd import load_posed_rgbd
 from oneformer3d.data.scan import read_scan
 from oneformer3d.data.upright import rotation_to_z_up
-from oneformer3d.engine.cli import load_config
+from oneformer3d.engine.configs import load_config
 from oneformer3d.structures import Segmentation
 
 from .inferencer import OneFormer3DInferencer, Progress

@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from oneformer3d.engine.cli import load_config
+from oneformer3d.engine.configs import load_config
 from oneformer3d.engine.launch import build_runner
 from oneformer3d.lifting.depth_render import zbuffer_views
 from oneformer3d.lifting.inputs import camera_views, depth_views

@@ -5,7 +5,8 @@ from argparse import Namespace
 import pytest
 from mmengine.config import Config
 
-from oneformer3d.engine.cli import load_config, one_line, run_tool, set_work_dir
+from oneformer3d.engine.cli import one_line, run_tool
+from oneformer3d.engine.configs import load_config, set_work_dir
 
 
 def test_expected_error_is_one_line_and_status_2(capsys):

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from oneformer3d.data.infos import read_infos
-from oneformer3d.engine.cli import load_config
+from oneformer3d.engine.configs import load_config
 from oneformer3d.extraction.run import extract_features
 from oneformer3d.extraction.settings import make_settings
 from oneformer3d.inference.inferencer import OneFormer3DInferencer

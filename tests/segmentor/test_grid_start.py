@@ -177,7 +177,7 @@ def test_starts_cover_a_whole_period_with_fractions():
     ),
 )
 def test_every_config_trains_with_random_starts(name):
-    from oneformer3d.engine.cli import load_config
+    from oneformer3d.engine.configs import load_config
 
     encoder = load_config(REPOSITORY / 'configs' / f'{name}.py').model.encoder
     assert encoder.get('encoder_3d', encoder).random_grid_start
@@ -185,7 +185,7 @@ def test_every_config_trains_with_random_starts(name):
 
 @pytest.mark.parametrize('name', ['scannet', 'scannet200', 's3dis'])
 def test_the_published_settings_start_where_they_did(name):
-    from oneformer3d.engine.cli import load_config
+    from oneformer3d.engine.configs import load_config
 
     config = load_config(REPOSITORY / 'configs' / 'published' / f'{name}.py')
     assert 'random_grid_start' not in config.model

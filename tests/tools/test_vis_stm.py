@@ -41,7 +41,7 @@ def prepared(tiny_rooms, tmp_path_factory):
     ]
     from mmengine.registry import DefaultScope
 
-    from oneformer3d.engine.cli import load_config
+    from oneformer3d.engine.configs import load_config
     from oneformer3d.registry import MODELS
 
     cfg = load_config('configs/stm_synthetic.py', dict(o.split('=', 1) for o in options[:-1]))

@@ -1,0 +1,162 @@
+"""Configs of a run: read with overrides, and set as the arguments of a command say.
+
+Enters: the path of a config and options. Leaves: a checked mmengine ``Config``.
+"""
+
+import inspect
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+import yaml
+from mmengine.config import Config, DictAction
+from mmengine.fileio.handlers.registry_utils import file_handlers
+from mmengine.fileio.handlers.yaml_handler import YamlHandler
+from mmengine.runner import Runner
+
+from oneformer3d.files import errors
+from oneformer3d.files.shipped import find_config
+
+from .cli import FOLDERS, folder_options
+
+
+def prepare(args: Namespace) -> Config:
+    """Config of a training or test run from the common arguments."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = load_config(args.config, {**folder_options(args), **read_values(args.cfg_options)})
+    cfg.launcher = args.launcher
+    set_work_dir(cfg, args)
+    if args.allow_pickle:
+        set_allow_pickle(cfg)
+    if not torch.cuda.is_available() and 'env_cfg' in cfg:
+        cfg.env_cfg.cudnn_benchmark = False
+    return cfg
+
+
+def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """Read a config and merge ``--cfg-options`` into it; ``configs/…`` is found from any folder.
+
+    Two things differ from mmengine's own merging. A step of a list is addressed by its type:
+    ``test_dataloader.dataset.pipeline.LoadPosedViews.hide``. And ``data_root`` and ``clip_store``
+    are set wherever the config has them (datasets, pipelines, evaluators, model); options of
+    single places come after and win.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for an override of a top-level key that no runner knows, of a step that is not
+            there or not alone, or of a folder that the config does not use.
+    """
+    cfg = _read_config(find_config(path))
+    single = dict(options or {})
+
+    for name in FOLDERS:
+        if name in single:
+            set_everywhere(cfg, name, single.pop(name))
+
+    known = set(cfg.keys()) | set(inspect.signature(Runner.__init__).parameters)
+    unknown = sorted({key.split('.')[0] for key in single} - known)
+    if unknown:
+        raise ValueError(f'{path}: --cfg-options names unknown keys {unknown}')
+    cfg.merge_from_dict({step_address(cfg, key): value for key, value in single.items()})
+    return cfg
+
+
+def _read_config(path: Path) -> Config:
+    """A config and its bases; its faults in one line.
+
+    Raises:
+        ValueError: YAML that makes objects, a syntax error, or what its code raised.
+    """
+    try:
+        return Config.fromfile(path)
+    except FileNotFoundError:
+        raise  # a base that is not there names itself
+    except Exception as error:  # a Python config is code, which may raise anything
+        raise ValueError(f'{path}: not a readable config ({errors.one_line(error)})') from error
+
+
+def read_values(texts: Mapping[str, str]) -> dict[str, Any]:
+    """``KEY=VALUE`` of a command line → values, as mmengine reads them: numbers, lists, words."""
+    parser = ArgumentParser()
+    parser.add_argument('--options', nargs='*', action=DictAction, default={})
+    words = [f'{key}={text}' for key, text in texts.items()]
+    return parser.parse_args(['--options', *words]).options
+
+
+def set_everywhere(cfg: Config, name: str, value: str) -> None:
+    """Set ``name`` wherever a config has it, at any depth; where it is None it stays so.
+
+    Raises:
+        ValueError: the config has it nowhere.
+    """
+    # What stands at the top is a variable of the files: set, too, but nobody reads it there.
+    if not sum(_replace(node, name, value) for node in cfg.values()):
+        raise ValueError(f'{cfg.filename}: has no {name} to set')
+    if name in cfg:
+        cfg[name] = value
+
+
+def _replace(node: Any, name: str, value: str) -> int:
+    """Set ``name`` in the dictionaries within a node; how many had it."""
+    if isinstance(node, Mapping):
+        found = isinstance(node.get(name), str)
+        if found:
+            node[name] = value
+        return found + sum(_replace(child, name, value) for child in node.values())
+    if isinstance(node, list | tuple):
+        return sum(_replace(child, name, value) for child in node)
+    return 0
+
+
+def step_address(cfg: Config, key: str) -> str:
+    """A dotted key whose steps of lists are named by their type → the same with their numbers.
+
+    Raises:
+        ValueError: no such step, or several.
+    """
+    node: Any = cfg
+    parts = key.split('.')
+    for position, part in enumerate(parts):
+        if isinstance(node, list | tuple) and not part.isdigit():
+            types = [step.get('type') if isinstance(step, Mapping) else None for step in node]
+            if types.count(part) != 1:
+                raise ValueError(f'{key}: expected one step {part} among {types}')
+            parts[position] = str(types.index(part))
+            node = node[types.index(part)]
+        elif isinstance(node, list | tuple):
+            node = node[int(part)] if int(part) < len(node) else None
+        else:
+            node = node.get(part) if isinstance(node, Mapping | Config) else None
+    return '.'.join(parts)
+
+
+def set_work_dir(cfg: Config, args: Namespace) -> None:
+    """Where results go: the argument, else the config's, else ``work_dirs/<config name>``."""
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+
+
+def set_allow_pickle(cfg: Config) -> None:
+    """Let every dataset of the config read pickled infos; the user vouches for the files."""
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is not None:
+            for dataset in loader.dataset.get('datasets', [loader.dataset]):
+                dataset.allow_pickle = True
+
+
+class SafeYamlHandler(YamlHandler):
+    """mmengine's reader of YAML configs, without tags that make objects."""
+
+    def load_from_fileobj(self, file: TextIO, **kwargs: Any) -> Any:
+        """Plain values of an open file."""
+        return super().load_from_fileobj(file, **{**kwargs, 'Loader': yaml.SafeLoader})
+
+
+# Also the bases of a config are read by it.
+file_handlers.update(yaml=SafeYamlHandler(), yml=SafeYamlHandler())
