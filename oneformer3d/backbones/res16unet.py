@@ -45,6 +45,8 @@ class Res16UNet34C(SparseModule):
         in_channels: channels of a voxel.
         out_channels: of ``final``, a layer of the published checkpoints that is not part of the
             forward pass: the features returned are those before it.
+        side_channels: E of further channels of a voxel, which the first convolution reads by
+            weights that start at zero, see ``SideConvolution``.
         config: ``conv1_kernel_size`` of the first convolution, ``bn_momentum`` of the
             normalisations outside the residual blocks, and ``dilations`` of the blocks of the four
             levels down.
@@ -57,7 +59,13 @@ class Res16UNet34C(SparseModule):
     layers = (2, 3, 4, 6, 2, 2, 2, 2)
     total_stride = TOTAL_STRIDE
 
-    def __init__(self, in_channels: int, out_channels: int, config: Mapping | None = None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        config: Mapping | None = None,
+        side_channels: int = 0,
+    ) -> None:
         super().__init__()
         settings = {'dilations': (1, 1, 1, 1), 'conv1_kernel_size': 5, 'bn_momentum': 0.02}
         unknown = set(config or {}) - set(settings)
@@ -69,7 +77,12 @@ class Res16UNet34C(SparseModule):
         momentum = settings['bn_momentum']
 
         # Names such as conv2p4s2 tell the stride before, those such as bntr4 the level.
-        self.conv0p1s1 = Convolution(in_channels, STEM_PLANES, settings['conv1_kernel_size'])
+        kernel_size = settings['conv1_kernel_size']
+        self.conv0p1s1: Convolution = (
+            SideConvolution(in_channels, STEM_PLANES, side_channels, kernel_size)
+            if side_channels
+            else Convolution(in_channels, STEM_PLANES, kernel_size)
+        )
         self.bn0 = Norm(STEM_PLANES, momentum)
 
         planes = STEM_PLANES
@@ -148,6 +161,30 @@ class Convolution(SparseModule):
             return pointwise_convolution(tensor, self.kernel, self.bias)
         weight = weight_from_minkowski_kernel(self.kernel)
         return submanifold_convolution(tensor, weight, self.bias, (self.dilation,) * 3)
+
+
+class SideConvolution(Convolution):
+    """``SideSubMConv3d`` with MinkowskiEngine's parameters.
+
+    Args:
+        in_channels, out_channels: C and D.
+        side_channels: E.
+        kernel_size: odd, 3 at least.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, side_channels: int, kernel_size: int
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size)
+        self.side = nn.Parameter(torch.zeros(kernel_size**3, side_channels, out_channels))
+
+    def forward(self, tensor: SparseTensor) -> SparseTensor:
+        """(M, C + E) → (M, D)."""
+        x, x_side = tensor.features.split((self.kernel.shape[-2], self.side.shape[-2]), dim=1)
+        main = super().forward(tensor.with_features(x))  # (M, D)
+        weight = weight_from_minkowski_kernel(self.side)
+        side = submanifold_convolution(tensor.with_features(x_side), weight)
+        return main.with_features(main.features + side.features)
 
 
 class DownConvolution(SparseModule):

@@ -111,6 +111,44 @@ class SubMConv3d(_SparseConvolution):
         return submanifold_convolution(tensor, self.weight, self.bias, self.dilation)
 
 
+class SideSubMConv3d(SubMConv3d):
+    """A submanifold convolution of two inputs side by side, which starts without the second.
+
+        y = W ∗ x + b + W_side ∗ x_side
+
+    The weights of the second input are a parameter of their own, ``side``, that starts at zero.
+    Weights of a convolution of the first input alone load as they are, and give the same bits.
+
+    Args:
+        in_channels, out_channels: C of x, and D.
+        side_channels: E of x_side.
+        kernel_size: odd.
+
+    Example:
+        >>> SideSubMConv3d(6, 32, side_channels=48).side.shape
+        torch.Size([32, 3, 3, 3, 48])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        side_channels: int,
+        kernel_size: int | Triple = 3,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size)
+        self.side = nn.Parameter(torch.zeros(out_channels, *self.kernel_size, side_channels))
+
+    def forward(self, tensor: SparseTensor) -> SparseTensor:
+        """(M, C + E) → (M, D)."""
+        x, x_side = tensor.features.split((self.in_channels, self.side.shape[-1]), dim=1)
+        main = super().forward(tensor.with_features(x))  # (M, D)
+        side = submanifold_convolution(
+            tensor.with_features(x_side), self.side, dilation=self.dilation
+        )
+        return main.with_features(main.features + side.features)
+
+
 class SparseConv3d(_SparseConvolution):
     """Strided convolution: the output voxels are all that see an input voxel.
 

@@ -20,9 +20,10 @@ class FusedPoints(PointFeatures):
     """Point features with what fusion found out.
 
     Attributes:
-        fused: (sum N, 96) gated features.
-        gate: (sum N, 96), exactly 0 where no view sees the point.
-        geo: (sum N, 32) positional encoding.
+        fused: (sum N, 96) gated features; with early fusion alone (sum N, E) those.
+        gate: (sum N, 96), exactly 0 where no view sees the point; with early fusion alone
+            (sum N, 1) the confidence.
+        geo: (sum N, 32) positional encoding; with early fusion alone (sum N, 0).
         lifted: what the views show of the points.
         view_of_point: (sum N,) int64, the view of the sample that is nearest, −1 for none.
         scene_ids: of each sample, '' where unknown.

@@ -45,17 +45,21 @@ class GeoPE(nn.Module):
             (sum N, channels), and (sum N,) int64 the view that sees each point from nearest, −1
             for none.
         """
-        numbers, nearest = [], []
-        for cloud, sample in zip(points, views):
-            xyz, cameras = cloud[:, :3].float(), None
-            if sample is None:
-                view_of_point = torch.full_like(xyz[:, 0], -1, dtype=torch.int64)
-            else:
-                view_of_point = nearest_view(sample.pairs, len(xyz))
-                cameras = sample.augmented_from_cam
-            numbers.append(build_geo_pe(xyz, cameras, view_of_point))
-            nearest.append(view_of_point)
+        numbers, nearest = [], nearest_views(points, views)
+        for cloud, sample, view_of_point in zip(points, views, nearest):
+            cameras = None if sample is None else sample.augmented_from_cam
+            numbers.append(build_geo_pe(cloud[:, :3].float(), cameras, view_of_point))
         return self.mlp(torch.cat(numbers)), torch.cat(nearest)
+
+
+def nearest_views(points: Sequence[Tensor], views: Sequence[PosedViews | None]) -> list[Tensor]:
+    """Per sample (N,) int64 the view that sees each point from nearest, −1 for none."""
+    return [
+        torch.full_like(cloud[:, 0], -1, dtype=torch.int64)
+        if sample is None
+        else nearest_view(sample.pairs, len(cloud))
+        for cloud, sample in zip(points, views)
+    ]
 
 
 class FusionGate(nn.Module):

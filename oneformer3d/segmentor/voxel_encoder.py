@@ -1,16 +1,25 @@
 """Encoders of plain points: voxelise, run a sparse U-Net, give every point its voxel's feature.
 
 Enters: ``inputs = dict(points=[(N, 3 + F)], elastic_coords=[(N, 3)] or absent)``, xyz in metres
-and normalised colours. Leaves: ``PointFeatures``. Any ``PointEncoder`` can take their place in a
-segmentor, and one that adds image features can build on them.
+and normalised colours; with ``side_channels`` also ``side_features`` (sum N, E). Leaves:
+``PointFeatures``. Any ``PointEncoder`` can take their place in a segmentor, and one that adds image
+features can build on them.
 """
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from oneformer3d.backbones.sparse_conv import BatchNorm1d, SparseSequential, SubMConv3d
+from oneformer3d.backbones.sparse_conv import (
+    BatchNorm1d,
+    SideSubMConv3d,
+    SparseSequential,
+    SubMConv3d,
+)
 from oneformer3d.backbones.sparse_tensor import SparseTensor
-from oneformer3d.backbones.voxelize import voxelize
+from oneformer3d.backbones.voxelize import scatter_mean, voxelize
+from oneformer3d.lifting.shapes import expect_shape
 from oneformer3d.registry import MODELS
 from oneformer3d.structures import PointEncoder, PointFeatures, VoxelGrid
 
@@ -24,6 +33,8 @@ class VoxelEncoder(PointEncoder):
         min_spatial_shape: lower bound of the grid extent along each axis, in voxels.
         subtract_min: start the grid of each sample at its smallest coordinate.
         use_xyz: append coordinates relative to the sample's mean to the features.
+        side_channels: E of ``side_features``, which the first convolution reads beside the others
+            by weights that start at zero; absent ones are zeros.
         random_grid_start: in training, begin the grid of each sample up to a whole period of the
             network before that, anew in each step and along each axis.
 
@@ -40,8 +51,10 @@ class VoxelEncoder(PointEncoder):
         subtract_min: bool,
         use_xyz: bool,
         random_grid_start: bool = False,
+        side_channels: int = 0,
     ) -> None:
         super().__init__()
+        self.side_channels = side_channels
         self.in_channels = in_channels
         self.voxel_size = voxel_size
         self.min_spatial_shape = min_spatial_shape
@@ -77,7 +90,7 @@ class VoxelEncoder(PointEncoder):
                     f'sample {i}: expected points (N ≥ 1, {expected}), got {tuple(sample.shape)}'
                 )
 
-        return voxelize(
+        grid = voxelize(
             points,
             [self.point_features(sample) for sample in points],
             self.voxel_size,
@@ -86,6 +99,15 @@ class VoxelEncoder(PointEncoder):
             min_spatial_shape=self.min_spatial_shape,
             grid_starts=self._grid_starts(len(points)),
         )
+        return self._with_side(grid, inputs.get('side_features')) if self.side_channels else grid
+
+    def _with_side(self, grid: VoxelGrid, side: Tensor | None) -> VoxelGrid:
+        """Voxels with (M, in_channels + E); the means of the first channels keep their bits."""
+        if side is None:
+            side = grid.features.new_zeros(sum(grid.num_points), self.side_channels)
+        expect_shape('side_features', side, 'N E', N=sum(grid.num_points), E=self.side_channels)
+        side = scatter_mean(side, grid.voxel_of_point, len(grid.features))  # (M, E)
+        return replace(grid, features=torch.cat((grid.features, side.to(grid.features)), dim=1))
 
     def _grid_starts(self, num_samples: int) -> Tensor | None:
         """(B, 3) random voxels in training, or None; drawn on the CPU, as all of a run's draws."""
@@ -118,7 +140,7 @@ class SpConvUNetEncoder(VoxelEncoder):
         num_channels: D.
         voxel_size: edge length in metres.
         min_spatial_shape: lower bound of the grid extent along each axis, in voxels.
-        random_grid_start: see ``VoxelEncoder``.
+        random_grid_start, side_channels: see ``VoxelEncoder``.
     """
 
     def __init__(
@@ -129,6 +151,7 @@ class SpConvUNetEncoder(VoxelEncoder):
         voxel_size: float = 0.02,
         min_spatial_shape: int = 128,
         random_grid_start: bool = False,
+        side_channels: int = 0,
     ) -> None:
         super().__init__(
             in_channels,
@@ -137,8 +160,13 @@ class SpConvUNetEncoder(VoxelEncoder):
             subtract_min=True,
             use_xyz=True,
             random_grid_start=random_grid_start,
+            side_channels=side_channels,
         )
-        self.input_conv = SparseSequential(SubMConv3d(in_channels, num_channels, kernel_size=3))
+        self.input_conv = SparseSequential(
+            SideSubMConv3d(in_channels, num_channels, side_channels)
+            if side_channels
+            else SubMConv3d(in_channels, num_channels, kernel_size=3)
+        )
         self.unet = MODELS.build(backbone)
         self.output_layer = SparseSequential(
             BatchNorm1d(num_channels, eps=1e-4, momentum=0.1), nn.ReLU()
@@ -162,7 +190,8 @@ class BackboneEncoder(VoxelEncoder):
         backbone: settings with ``in_channels``, of a network that knows its ``total_stride``.
         voxel_size: edge length in metres.
         min_spatial_shape: lower bound of the grid extent along each axis, in voxels.
-        random_grid_start: see ``VoxelEncoder``.
+        random_grid_start, side_channels: see ``VoxelEncoder``; the backbone gets ``side_channels``
+            too.
     """
 
     def __init__(
@@ -171,6 +200,7 @@ class BackboneEncoder(VoxelEncoder):
         voxel_size: float = 0.02,
         min_spatial_shape: int = 1,
         random_grid_start: bool = False,
+        side_channels: int = 0,
     ) -> None:
         super().__init__(
             backbone['in_channels'],
@@ -179,8 +209,10 @@ class BackboneEncoder(VoxelEncoder):
             subtract_min=False,
             use_xyz=False,
             random_grid_start=random_grid_start,
+            side_channels=side_channels,
         )
-        self.backbone = MODELS.build(backbone)
+        side = {'side_channels': side_channels} if side_channels else {}
+        self.backbone = MODELS.build({**backbone, **side})
 
     @property
     def grid_period(self) -> int:
