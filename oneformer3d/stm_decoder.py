@@ -9,6 +9,7 @@ from oneformer3d.stm.boxes import refine_xyzr
 from oneformer3d.stm.decoder import STMDecoder
 from oneformer3d.stm.image_pyramids import ClipPyramid, FPNPyramid
 from oneformer3d.stm.mixing import AdaptiveMixing
+from oneformer3d.stm.published import load_stmixer
 from oneformer3d.stm.pyramids import MapPyramid
 from oneformer3d.stm.query_decoder import STMQueryDecoder
 from oneformer3d.stm.sampling import (
@@ -32,6 +33,7 @@ __all__ = [
     'STMDecoder',
     'STMQueryDecoder',
     'level_table',
+    'load_stmixer',
     'make_sample_points',
     'refine_xyzr',
     'translate_to_linear_weight',

@@ -30,7 +30,7 @@ ARROWS = {
     'engine': 'files visualization data',
     'tiny_clip': 'files clip data',
     'mvpnet': 'lifting structures store clip data backbones engine',
-    'stm': 'lifting visualization structures store clip backbones segmentor',
+    'stm': 'files lifting visualization structures store clip backbones segmentor',
     'open_vocabulary': 'files lifting store',
     'extraction': 'files lifting visualization store clip data fusion',
     'inference': 'lifting visualization structures store data segmentor fusion open_vocabulary '

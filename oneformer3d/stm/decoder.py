@@ -18,7 +18,7 @@ from .stage import AMStage, StageOutput, check_frames
 class STMDecoder(nn.Module):
     """Queries sample and mix a clip, stage after stage (Wu et al., STMixer, CVPR 2023).
 
-    With the defaults each stage has 25.2 M parameters, 151.0 M in all; most of them make and
+    With the defaults each stage has 25.3 M parameters, 151.9 M in all; most of them make and
     project mixing weights, and shrink with ``spatial_points``, ``out_multiplier`` and D.
 
     Args:

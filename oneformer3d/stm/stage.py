@@ -191,8 +191,8 @@ class AMStage(nn.Module):
         self.cls_head = nn.Linear(query_dim, num_classes_object)
         self.box_fc = _hidden(query_dim * (1 if num_box_frames == 1 else 2), query_dim)
         self.box_head = nn.Linear(query_dim, 4 * num_box_frames)
-        self.action_fc = _hidden(2 * query_dim, query_dim)
-        self.action_head = nn.Linear(query_dim, num_classes_action)
+        self.action_fc = _hidden(2 * query_dim, 2 * query_dim)
+        self.action_head = nn.Linear(2 * query_dim, num_classes_action)
 
         # boxes stay where they are at first, and actions are rare
         nn.init.zeros_(self.box_head.weight)
@@ -253,7 +253,8 @@ class BoxAttention(nn.Module):
         x = queries + position
         mask = (bias[:, None] * self.iof_tau[:, None, None]).flatten(0, 1).to(x.dtype)
         attended = self.attn(x, x, x, attn_mask=mask, need_weights=False)[0]
-        return self.norm(queries + attended)
+        # the box stays in the residual, as in STMixer's own layer
+        return self.norm(x + attended)
 
 
 class _FFN(nn.Module):

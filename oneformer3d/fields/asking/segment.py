@@ -30,7 +30,7 @@ from ..fitting.prior import prior_of_labels
 from ..fitting.settings import FitSettings
 from ..networks.field import Field
 from ..scene.arrays import scene_from_arrays
-from ..scene.labelled_points import IGNORE
+from ..scene.labelled_points import IGNORE, LabelledPoints
 from ..scene.scene import FieldScene
 from .query import query_classes, query_nerf_at_points
 
@@ -57,7 +57,8 @@ def segment_scan_with_field(
 
     Classes are learnt from label images, and from the points' own labels where ``pc_data`` has some
     (255 = none): so a scan with a few labels becomes labelled where it was observed. Without any
-    labels nothing is fitted: every point is 255 with confidence 0, and a warning says so.
+    labels nothing is fitted: every point is 255 with confidence 0, and a warning says so. Images
+    without depth get that of the points (``FitSettings.depth_of_points``).
 
     Args:
         pc_data: 'pos' (N, 3) world coordinates in metres, perhaps 'labels' (N,); left as it is.
@@ -86,6 +87,7 @@ def segment_scan_with_field(
     if nerf_model is None:
         labels = pc_data.get('labels')
         scene = _scene(images, camera_params, convention, labels, num_classes)
+        scene = replace(scene, points=LabelledPoints(points))
         if not scene.class_names:
             message = 'no labels of points or images: nothing to fit, all points are 255'
             print_log(message, logger='current', level=logging.WARNING)

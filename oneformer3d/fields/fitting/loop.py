@@ -23,6 +23,7 @@ from ..networks.field import Field
 from ..rendering.occupancy import OccupancyGrid
 from ..rendering.proposals import ProposalSampler
 from ..scene.batches import RayPool
+from ..scene.drawn_depth import with_drawn_depth
 from ..scene.extent import observe, occupancy_of, scene_box_of
 from ..scene.scene import FieldScene
 from .fitted import (
@@ -80,6 +81,8 @@ def fit_field(
             method learns from, or a loss that is not finite.
         KeyboardInterrupt: after SIGINT or SIGTERM, when the checkpoint is written.
     """
+    if settings.depth_of_points:
+        scene = with_drawn_depth(scene)
     train_views, held_out = scene.split(settings.holdout_every)
     if len(scene) == 1 and not scene.has_depth:
         raise ValueError(f'{scene.name}: one image without depth says nothing about space')

@@ -99,6 +99,8 @@ def surface_loss(
     """Sum and terms of what pixels with measured depth teach at the surface they see."""
     field, settings = fitted.field, fitted.settings
     batch = surface_batch(batch, settings.near, settings.far)  # M of the pixels
+    if not len(batch):  # no pixel of the batch was measured
+        return batch.rays.origins.new_zeros(()), {}
     outputs = surface_outputs(
         field, batch, heads_to_render(field), settings.surface_range, generator
     )

@@ -80,6 +80,8 @@ class FitSettings:
         exposure, exposure_learning_rate: learn a gain per view and colour, their mean held at 1,
             for cameras that do not expose all views alike.
         loss_weights: of ``LOSS_WEIGHTS``, those that differ.
+        depth_of_points: in a scene without depth, draw it from the scan's own points, where there
+            are some.
         near, far: z-depths between which views see.
         holdout_every: every so many-th view is not trained on but measured; 0 for none.
         max_side: images are resized so that no side is longer, None leaves them.
@@ -133,6 +135,7 @@ class FitSettings:
     loss_weights: dict = dataclasses.field(default_factory=dict)
 
     # the scene
+    depth_of_points: bool = True
     near: float = 0.05
     far: float = 10.0
     holdout_every: int = 8

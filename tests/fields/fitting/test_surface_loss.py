@@ -9,7 +9,7 @@ from oneformer3d.fields.fitting.loop import fit_field
 from oneformer3d.fields.fitting.loss import field_loss, surface_batch, surface_outputs
 from oneformer3d.fields.scene.batches import RayPool
 from tests.helpers.analytic_fields import KnownField, room_field
-from tests.helpers.small_scenes import COLORS, HALF, box_scene, quick_settings
+from tests.helpers.small_scenes import COLORS, HALF, SIZE, box_scene, quick_settings
 
 BOX = SceneBox(torch.diag(torch.tensor([0.5, 0.5, 0.5, 1])), torch.ones(3))
 
@@ -120,3 +120,10 @@ def test_without_depth_there_are_no_surfaces() -> None:
     )
     assert 'rgb' in values
     assert not any(name.startswith('surface') for name in values)
+
+
+def test_depth_images_that_measured_nothing_are_no_error() -> None:
+    """All pixels missing: colours are learnt along the rays, and no term is the mean of nothing."""
+    nothing = [torch.zeros(SIZE) for _ in range(4)]
+    fitted = fit_field(box_scene(4, depth=nothing), quick_settings(steps=1, holdout_every=0))
+    assert fitted.step == 1
