@@ -24,6 +24,27 @@ from oneformer3d.lifting.pairs import project_pairs
 from oneformer3d.structures import PosedViews
 
 
+@dataclass(frozen=True, eq=False)
+class ScanFrames:
+    """Views in the coordinates of the scan.
+
+    Attributes:
+        name: of the folder.
+        frames: V names.
+        colors: (V, H, W, 3) uint8.
+        camera: of the colour images.
+        depth: (V, h, w) metres, 0 where missing.
+        depth_camera: of the depth images.
+    """
+
+    name: str
+    frames: tuple[str, ...]
+    colors: np.ndarray
+    camera: Camera
+    depth: Tensor
+    depth_camera: Camera
+
+
 @dataclass(frozen=True)
 class ScanImages:
     """Views with their features, in the coordinates of the scan.
@@ -104,38 +125,57 @@ class ScanImageReader:
         Raises:
             FileNotFoundError, ValueError: as ``load_posed_rgbd``; no frame can be read.
         """
-        sequence = source if isinstance(source, PosedFolder) else load_posed_rgbd(source)
-        usable = [frame for frame in sequence.frames if frame.depth_path is not None]
-        count = min(self.max_views, len(usable))
-        chosen = np.linspace(0, len(usable) - 1, count).round().astype(int)
-        common = common_camera(sequence.frames)
-
-        # frames that cannot be read are left out
-        frames, fitted = [], []
-        for index in chosen:
-            images = read_images(usable[index])
-            if images is not None:
-                frames.append(usable[index])
-                fitted.append(common.fit(usable[index], *images))
-        if not frames:
-            raise ValueError(f'{sequence.folder}: none of {count} frames can be read')
-
-        poses = torch.from_numpy(np.stack([f.world_from_cam for f in frames])).float()  # (V, 4, 4)
-        images = torch.from_numpy(np.stack([f.color for f in fitted]))
-        images = images.permute(0, 3, 1, 2)  # (V, 3, H, W)
+        frames = read_scan_frames(source, self.max_views)
+        images = torch.from_numpy(frames.colors).permute(0, 3, 1, 2)  # (V, 3, H, W)
         with torch.no_grad():
             feat, clip_global = self.clip.encode(images.to(self.device))
-
-        depth, depth_camera = _depth_views(fitted, poses)
         return ScanImages(
-            sequence.folder.name,
-            tuple(frame.name for frame in frames),
-            Camera(_matrices([f.intrinsics for f in fitted]), poses, tuple(images.shape[-2:])),
-            depth,
-            depth_camera,
+            frames.name,
+            frames.frames,
+            frames.camera,
+            frames.depth,
+            frames.depth_camera,
             feat.cpu(),
             clip_global.cpu(),
         )
+
+
+def read_scan_frames(source: str | Path | PosedFolder, max_views: int) -> ScanFrames:
+    """Read images of a folder, evenly spread over it; those that cannot be read are left out.
+
+    Args:
+        source: a folder, or its frames where they are listed already.
+        max_views: V, at most.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``load_posed_rgbd``; no frame can be read.
+    """
+    sequence = source if isinstance(source, PosedFolder) else load_posed_rgbd(source)
+    usable = [frame for frame in sequence.frames if frame.depth_path is not None]
+    count = min(max_views, len(usable))
+    chosen = np.linspace(0, len(usable) - 1, count).round().astype(int)
+    common = common_camera(sequence.frames)
+
+    frames, fitted = [], []
+    for index in chosen:
+        images = read_images(usable[index])
+        if images is not None:
+            frames.append(usable[index])
+            fitted.append(common.fit(usable[index], *images))
+    if not frames:
+        raise ValueError(f'{sequence.folder}: none of {count} frames can be read')
+
+    poses = torch.from_numpy(np.stack([f.world_from_cam for f in frames])).float()  # (V, 4, 4)
+    colors = np.stack([f.color for f in fitted])  # (V, H, W, 3)
+    depth, depth_camera = _depth_views(fitted, poses)
+    return ScanFrames(
+        sequence.folder.name,
+        tuple(frame.name for frame in frames),
+        colors,
+        Camera(_matrices([f.intrinsics for f in fitted]), poses, colors.shape[1:3]),
+        depth,
+        depth_camera,
+    )
 
 
 def _depth_views(fitted: list[FittedFrame], poses: Tensor) -> tuple[Tensor, Camera]:

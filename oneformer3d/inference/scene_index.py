@@ -154,6 +154,12 @@ def masks_of(scene: OpenedScene) -> MaskMembers:
     return add_uncovered(members, superpoints)
 
 
+def pieces_of(scene: OpenedScene) -> NDArray[np.int64]:
+    """The best mask (N,) of each point, for who looks at the masks alone."""
+    members = masks_of(scene)
+    return best_mask_of_points(members, names_of(scene, members)[1])
+
+
 def names_of(
     scene: OpenedScene, members: MaskMembers
 ) -> tuple[tuple[str, ...], NDArray[np.float32]]:

@@ -84,6 +84,14 @@ class Camera {
     this.distance = Math.min(1000, Math.max(0.1, this.distance * factor));
   }
 
+  // stand at a place and look along a direction
+  lookFrom(place, forward) {
+    this.distance = 1;
+    this.target = place.map((value, axis) => value + forward[axis]);
+    this.pitch = Math.asin(Math.min(1, Math.max(-1, -forward[2])));
+    this.yaw = Math.atan2(-forward[1], -forward[0]);
+  }
+
   flyTo(box) {
     this.target = box.slice(0, 3);
     this.distance = Math.max(1.2, 2.4 * Math.hypot(...box.slice(3, 6)));

@@ -1,6 +1,7 @@
 // The page: what the scene knows, what is shown of it, and what a click says.
 
 const UNLABELED = [190, 190, 190];
+const CAMERA_COLOR = [255, 200, 80];
 const HIDDEN_SCORE = 0.35; // how much colour is left of points that a text is not about
 
 const element = id => document.getElementById(id);
@@ -30,6 +31,7 @@ class Page {
     this.shown = scene.classes.map(() => true);
     this.text = scene.answers.length ? 0 : -1;
     this.picked = -1;
+    this.live = scene.live && new Live(this, scene.live);
     this.fillPanel();
     this.listen();
     this.recolor();
@@ -45,7 +47,8 @@ class Page {
 
     const modes = ['rgb'];
     if (scene.classes.length) modes.push('class', 'instance', 'panoptic', 'score');
-    if (scene.answers.length) modes.push('similarity');
+    if (scene.pieces.length) modes.push('pieces');
+    if (scene.answers.length || (this.live && this.live.asks)) modes.push('similarity');
     for (const mode of modes) element('color').append(new Option(mode, mode));
     element('color').value = scene.answers.length ? 'similarity' : modes[1] || 'rgb';
 
@@ -86,18 +89,21 @@ class Page {
 
   listTexts() {
     const { answers } = this.scene;
-    element('asked').hidden = !answers.length;
-    answers.forEach((answer, row) => {
+    element('asked').hidden = !answers.length && !(this.live && this.live.asks);
+    element('texts').replaceChildren(...answers.map((answer, row) => {
       const button = document.createElement('button');
       button.type = 'button';
       button.textContent = answer.text;
-      button.addEventListener('click', () => {
-        this.text = row;
-        element('color').value = 'similarity';
-        this.recolor();
-      });
-      element('texts').append(button);
-    });
+      button.addEventListener('click', () => this.choose(row));
+      return button;
+    }));
+  }
+
+  // show what one of the texts found
+  choose(row) {
+    this.text = row;
+    element('color').value = 'similarity';
+    this.recolor();
   }
 
   showRanked() {
@@ -111,7 +117,8 @@ class Page {
     if (!masks.length) element('ranked').append(item('nothing like that here'));
     for (const mask of masks) {
       const line = this.flyButton(mask.box);
-      line.append(chip(this.heat(mask.score)), mask.name || 'surface', count(mask.score.toFixed(2)));
+      const crop = this.live && this.live.crop(mask.views[0]);
+      line.append(...(crop ? [crop] : []), chip(this.heat(mask.score)), mask.name || 'surface', count(mask.score.toFixed(2)));
       line.title = mask.views.map(view => `${view.frame} at ${view.uv.map(Math.round)}`).join('\n');
       element('ranked').append(item(line));
     }
@@ -133,6 +140,7 @@ class Page {
 
   // the score of the chosen text at a point, 0…1
   scoreAt(point, text = this.text) {
+    if (text < 0) return 0;
     const mask = this.scene.mask[point];
     const { scores } = this.scene.answers[text];
     return mask < scores.length ? scores[mask] / 255 : 0;
@@ -144,6 +152,7 @@ class Page {
     if (mode === 'class') return (scene.classes[scene.semantic[point]] || {}).color || UNLABELED;
     if (mode === 'instance') return object ? object.color : UNLABELED;
     if (mode === 'panoptic') return scene.panoptic_colors[scene.panoptic[point]] || UNLABELED;
+    if (mode === 'pieces') return scene.pieces[scene.mask[point]] || UNLABELED;
     if (mode === 'score') return object ? this.heat(object.score) : UNLABELED;
     return this.heat(this.scoreAt(point));
   }
@@ -181,6 +190,10 @@ class Page {
         colors.push(...one.color, 255);
       }
     }
+    for (const corner of element('cameras').checked ? this.live.frustums() : []) {
+      corners.push(...corner.map((value, axis) => (value - low[axis]) / extent[axis]));
+      colors.push(...CAMERA_COLOR, 255);
+    }
     this.drawing.outline(corners, colors);
 
     this.labels = [];
@@ -207,6 +220,7 @@ class Page {
   }
 
   foundMasks() {
+    if (this.text < 0) return [];
     const threshold = Number(element('threshold').value);
     return this.scene.answers[this.text].ranked.filter(mask => mask.score >= threshold);
   }
@@ -289,7 +303,8 @@ class Page {
   show(point) {
     this.picked = point;
     element('picked').hidden = point < 0;
-    if (point >= 0) element('picked').textContent = this.describe(point);
+    if (point >= 0) element('said').textContent = this.describe(point);
+    if (this.live) this.live.showViews(point);
     this.redraw();
   }
 
@@ -298,7 +313,7 @@ class Page {
   listen() {
     const on = (id, action, event = 'input') => element(id).addEventListener(event, action);
     for (const id of ['color', 'threshold']) on(id, () => this.recolor());
-    for (const id of ['boxes', 'names']) on(id, () => this.outline());
+    for (const id of ['boxes', 'names', 'cameras']) on(id, () => this.outline());
     for (const id of ['point-size', 'cut', 'height']) on(id, () => this.redraw());
     on('reset', () => { this.camera.reset(); this.show(-1); }, 'click');
     for (const [id, all] of [['all', true], ['none', false]]) {

@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from oneformer3d.files.atomic import atomic_write_bytes
 from oneformer3d.visualization.features import similarity_colors
 
-from .scene import NONE, ViewedScene
+from .scene import NONE, ViewedAnswer, ViewedScene
 
 Json = None | bool | int | float | str | list['Json'] | dict[str, 'Json']
 PAGE = 'scene.html'
 _STEPS = 0xFFFF  # of an axis
+_ALONE = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+_SERVED = f"{_ALONE}; img-src 'self'; connect-src 'self'"
+_CODE = ('drawing.js', 'page.js')
 _HERE = Path(__file__).parent
 
 
@@ -30,14 +33,22 @@ def write_page(path: str | Path, scene: ViewedScene) -> None:
     atomic_write_bytes(path, page_of(scene).encode())
 
 
-def page_of(scene: ViewedScene) -> str:
-    """The text of the page."""
+def page_of(scene: ViewedScene, live: dict[str, Json] | None = None) -> str:
+    """The text of the page.
+
+    Args:
+        scene: to show.
+        live: what a server answers besides, see ``live.py``; None for a page by itself.
+    """
+    content = {**scene_json(scene), 'live': live}
     # within a script element nothing but its end tag has a meaning, and "<" can begin one
-    data = json.dumps(scene_json(scene), ensure_ascii=True, allow_nan=False)
+    data = json.dumps(content, ensure_ascii=True, allow_nan=False)
+    policy = _ALONE if live is None else _SERVED
     parts = {
+        '%POLICY%': policy,
         '%TITLE%': html.escape(scene.title),
         '%STYLE%': _read('page.css'),
-        '%SCRIPT%': _read('drawing.js') + _read('page.js'),
+        '%SCRIPT%': ''.join(map(_read, _CODE if live is None else (*_CODE, 'live.js'))),
         '%SCENE%': data.replace('<', '\\u003c'),
     }
     page = _read('page.html')
@@ -66,6 +77,7 @@ def scene_json(scene: ViewedScene) -> dict[str, Json]:
         'panoptic': _packed_labels(scene.panoptic),
         'panoptic_colors': scene.panoptic_colors.tolist(),
         'mask': _packed_labels(scene.mask),
+        'pieces': scene.pieces.tolist(),
         'classes': [
             {'name': one.name, 'color': list(one.color), 'count': one.num_points}
             for one in scene.classes
@@ -81,15 +93,17 @@ def scene_json(scene: ViewedScene) -> dict[str, Json]:
             }
             for one in scene.objects
         ],
-        'answers': [
-            {
-                'text': one.text,
-                'found': one.found,
-                'scores': _packed(np.rint(255 * one.scores).astype(np.uint8)),
-                'ranked': [mask.to_json() for mask in one.ranked],
-            }
-            for one in scene.answers
-        ],
+        'answers': [answer_json(one) for one in scene.answers],
+    }
+
+
+def answer_json(answer: ViewedAnswer) -> dict[str, Json]:
+    """An answer as the page reads it."""
+    return {
+        'text': answer.text,
+        'found': answer.found,
+        'scores': _packed(np.rint(255 * answer.scores).astype(np.uint8)),
+        'ranked': [mask.to_json() for mask in answer.ranked],
     }
 
 

@@ -80,6 +80,7 @@ class ViewedScene:
         objects: K of them, the best first.
         answers: T of them.
         threshold: of a score to be found.
+        pieces: (M, 3) uint8 colours of the masks.
     """
 
     title: str
@@ -97,6 +98,7 @@ class ViewedScene:
     objects: tuple[ViewedObject, ...] = ()
     answers: tuple[ViewedAnswer, ...] = ()
     threshold: float = 0.5
+    pieces: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 3), np.uint8))
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +129,7 @@ def view_scene(
     rgb: NDArray[np.uint8],
     segmentation: Segmentation | None = None,
     asked: AskedTexts | None = None,
+    mask_of_point: NDArray[np.int64] | None = None,
     max_drawn: int = MAX_DRAWN,
 ) -> ViewedScene:
     """What to show of a scene.
@@ -137,6 +140,7 @@ def view_scene(
         rgb: (N, 3) uint8.
         segmentation: of these points.
         asked: texts that were asked, and the index of these points that answered.
+        mask_of_point: (N,) masks to ask later, −1 for none; None takes those of ``asked``.
         max_drawn: an even selection of so many points is drawn.
 
     Raises:
@@ -148,8 +152,10 @@ def view_scene(
         raise ValueError(f'{title}: there is no point to show')
     if segmentation is not None:
         expect_shape('segmentation.points', segmentation.points, 'N 6', N=num_points)
-    mask = np.full(num_points, NONE) if asked is None else asked.index.mask_of_point
-    expect_shape('index.mask_of_point', mask, 'N', N=num_points)
+    mask = np.full(num_points, NONE) if mask_of_point is None else mask_of_point
+    if asked is not None:
+        mask = asked.index.mask_of_point
+    expect_shape('mask_of_point', mask, 'N', N=num_points)
 
     # drawn points are random ones: regular steps would draw lines of a scanner's pattern
     rows = np.arange(num_points)
@@ -174,6 +180,7 @@ def view_scene(
         labels.objects,
         () if asked is None else _answers_of(asked),
         0.5 if asked is None else asked.threshold,
+        instance_colors(np.arange(mask.max() + 1)),
     )
 
 

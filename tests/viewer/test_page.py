@@ -112,7 +112,8 @@ def test_nothing_reaches_out(page):
 def test_ids_of_the_code_are_those_of_the_page(page):
     """Every element that the code asks for is there, once."""
     here = Path(page_module.__file__).parent
-    asked = set(re.findall(r"element\('([a-z-]+)'\)", (here / 'page.js').read_text()))
+    code = ''.join(path.read_text() for path in here.glob('*.js'))
+    asked = set(re.findall(r"element\('([a-z-]+)'\)", code))
     ids = [attributes['id'] for _, attributes in Elements(page).tags if 'id' in attributes]
     assert len(asked) > 15
     assert asked <= set(ids)

@@ -1,0 +1,178 @@
+"""A scene that answers: texts, which images saw a point, and files to take away.
+
+Enters: what a page asks, as plain values that nobody has checked. Leaves: plain values for the
+page. Knows no network; ``server.py`` brings both together.
+"""
+
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oneformer3d.open_vocabulary.answers import MAX_RANKED, ranked_masks
+from oneformer3d.open_vocabulary.index import SceneIndex
+from oneformer3d.structures import Segmentation
+
+from .images import SceneImages
+from .page import Json, answer_json, page_of
+from .scene import ViewedAnswer, ViewedScene
+
+MAX_TEXT = 200  # characters of a text
+EXPORTS = {'ply': 'segmentation.ply', 'glb': 'scene.glb', 'json': 'instances.json'}
+EncodeText = Callable[[Sequence[str]], NDArray[np.float32]]
+
+
+class BadQuestionError(ValueError):
+    """A page asked for what cannot be; the message may be shown to whoever asked."""
+
+
+@dataclass(frozen=True, eq=False)
+class TextAsker:
+    """Compares texts with the masks of a scene.
+
+    Attributes:
+        index: of the scene.
+        encode: texts → (T, D) unit vectors.
+        negatives: (M, D) unit vectors of nothing in particular.
+        temperature, threshold: of ``SceneIndex.query``.
+    """
+
+    index: SceneIndex
+    encode: EncodeText
+    negatives: NDArray[np.float32]
+    temperature: float = 0.1
+    threshold: float = 0.5
+
+    def ask(self, text: str) -> ViewedAnswer:
+        """One text's answer; the same alone and among others."""
+        result = self.index.query(
+            self.encode([text]),
+            self.negatives,
+            temperature=self.temperature,
+            threshold=self.threshold,
+        )
+        ranked = ranked_masks(self.index, result, 0, MAX_RANKED)
+        return ViewedAnswer(text, bool(result.found[0]), result.scores[0], ranked)
+
+
+class LiveScene:
+    """What a server is asked about one scene.
+
+    Args:
+        scene: as it is drawn.
+        world: (N, 3) float64 the points of the whole cloud in the coordinates of its cameras.
+        upright_from_world: (3, 3) rotation, and (3,) what is added after it, of the cameras.
+        asker: of texts, None where no text can be asked.
+        images: None where there are none.
+        segmentation: for exports, None where there is none.
+    """
+
+    def __init__(
+        self,
+        scene: ViewedScene,
+        world: NDArray[np.float64],
+        upright_from_world: tuple[NDArray[np.floating], NDArray[np.floating]],
+        asker: TextAsker | None = None,
+        images: SceneImages | None = None,
+        segmentation: Segmentation | None = None,
+    ) -> None:
+        self.scene = scene
+        self.world = world
+        self.asker = asker
+        self.images = images
+        self.segmentation = segmentation
+        self._one_text_at_a_time = threading.Lock()  # a text tower is no place for two threads
+        self.page = page_of(scene, self._live_json(*upright_from_world)).encode()
+
+    def ask(self, text: object) -> dict[str, Json]:
+        """Answer a text.
+
+        Raises:
+            BadQuestionError: no text, too long a one, or none can be asked here.
+        """
+        if self.asker is None:
+            raise BadQuestionError('texts need --clip-weights, and images of the scene')
+        if not isinstance(text, str) or not text.strip():
+            raise BadQuestionError('expected a text')
+        if len(text) > MAX_TEXT:
+            raise BadQuestionError(f'a text has at most {MAX_TEXT} characters')
+        with self._one_text_at_a_time:
+            return answer_json(self.asker.ask(' '.join(text.split())))
+
+    def views(self, point: object) -> list[dict[str, Json]]:
+        """The images that see a drawn point, each with the place (0…1) of the pixel.
+
+        Raises:
+            BadQuestionError: no such point.
+        """
+        if not isinstance(point, int) or not 0 <= point < len(self.scene.rows):
+            raise BadQuestionError('expected the number of a point')
+        if self.images is None:
+            return []
+        seen = self.images.seeing(self.world[self.scene.rows[point]])
+        return [{'view': one.view, 'frame': one.frame, 'place': list(one.place)} for one in seen]
+
+    def image(self, view: object) -> bytes:
+        """A JPEG.
+
+        Raises:
+            BadQuestionError: no such image.
+        """
+        if (
+            self.images is None
+            or not isinstance(view, int)
+            or not 0 <= view < len(self.images.jpegs)
+        ):
+            raise BadQuestionError('no such image')
+        return self.images.jpegs[view]
+
+    def export(self, kind: object) -> tuple[str, bytes]:
+        """Name and content of a file.
+
+        Raises:
+            BadQuestionError: no such kind, or nothing was segmented.
+        """
+        if self.segmentation is None or kind not in EXPORTS:
+            raise BadQuestionError('no such file')
+        write = {
+            'ply': self.segmentation.to_ply,
+            'glb': self.segmentation.to_glb,
+            'json': self.segmentation.to_json,
+        }[kind]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / EXPORTS[kind]
+            write(path)
+            return path.name, path.read_bytes()
+
+    def _live_json(
+        self, rotation: NDArray[np.floating], shift: NDArray[np.floating]
+    ) -> dict[str, Json]:
+        """What a page that is served knows besides."""
+        cameras: list[Json] = []
+        if self.images is not None:
+            poses = self.images.camera.world_from_cam.double().numpy()  # (V, 4, 4)
+            rotations = np.asarray(rotation, np.float64) @ poses[:, :3, :3]
+            centres = poses[:, :3, 3] @ np.asarray(rotation, np.float64).T + shift
+            height, width = self.images.camera.image_size
+            intrinsics = self.images.camera.intrinsics.double().numpy()
+            focal = np.broadcast_to(intrinsics[..., 0, 0], len(poses))
+            cameras = [
+                {
+                    'frame': frame,
+                    'centre': np.round(centre, 4).tolist(),
+                    'axes': np.round(axes.T, 4).tolist(),
+                    'size': [height, width],
+                    'half': [round(width / 2 / f, 4), round(height / 2 / f, 4)],
+                }
+                for frame, centre, axes, f in zip(self.images.frames, centres, rotations, focal)
+            ]
+        return {
+            'asks': self.asker is not None,
+            'max_text': MAX_TEXT,
+            'cameras': cameras,
+            'exports': [] if self.segmentation is None else list(EXPORTS),
+        }
