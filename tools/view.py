@@ -6,8 +6,8 @@
     python tools/view.py room.ply                 (the cloud and its pieces)
 
 SCAN_FOLDER holds posed RGB-D images, RESULT is a folder that tools/infer.py wrote. Prints the
-address of the page, which this machine alone can open; from another one: ssh -L 7007:localhost:7007.
---html writes the page to a file instead. See docs/explore.md.
+address of the page, which this machine alone can open; from another one: ssh -L 7007:localhost:7007
+HOST. --html writes the page to a file instead. See docs/explore.md.
 """
 
 import argparse
@@ -214,7 +214,10 @@ def serve(live: 'LiveScene', host: str, port: int) -> None:
         print(f'warning: everybody who reaches {host} can see this scene')
     print(f'open {server.url} in a browser; Ctrl-C ends', flush=True)
     with server:
-        server.serve_forever()
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print('ended')
 
 
 if __name__ == '__main__':

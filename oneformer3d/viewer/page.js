@@ -118,7 +118,7 @@ class Page {
     for (const mask of masks) {
       const line = this.flyButton(mask.box);
       const crop = this.live && this.live.crop(mask.views[0]);
-      line.append(...(crop ? [crop] : []), chip(this.heat(mask.score)), mask.name || 'surface', count(mask.score.toFixed(2)));
+      line.append(...(crop ? [crop] : []), chip(this.heat(mask.score)), this.nameOf(mask), count(mask.score.toFixed(2)));
       line.title = mask.views.map(view => `${view.frame} at ${view.uv.map(Math.round)}`).join('\n');
       element('ranked').append(item(line));
     }
@@ -214,9 +214,15 @@ class Page {
       return this.scene.objects.filter(one => this.shown[one.label]);
     }
     return this.foundMasks().map(mask => {
-      const name = `${mask.name || 'surface'} ${mask.score.toFixed(2)}`;
+      const name = `${this.nameOf(mask)} ${mask.score.toFixed(2)}`;
       return { box: mask.box, color: this.heat(mask.score), name };
     });
+  }
+
+  // the first masks are the objects; the others are pieces of what no object covers
+  nameOf(mask) {
+    if (mask.mask < this.scene.objects.length) return mask.name;
+    return mask.name ? `piece of ${mask.name}` : 'piece';
   }
 
   foundMasks() {

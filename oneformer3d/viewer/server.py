@@ -37,6 +37,7 @@ class SceneServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # with the usual 5, twenty clients at once lose connections
 
     def __init__(self, live: LiveScene, host: str = '127.0.0.1', port: int = 7007) -> None:
         self.live = live
@@ -104,6 +105,8 @@ class _Handler(BaseHTTPRequestHandler):
         kind, _, what = self.path.removeprefix('/').partition('/')
         if self.path == '/':
             self._send('text/html; charset=utf-8', live.page)
+        elif self.path == '/favicon.ico':
+            self._send('image/x-icon', b'', status=HTTPStatus.NO_CONTENT)
         elif kind == 'image':
             self._send('image/jpeg', live.image(_number(what)))
         elif kind == 'views':

@@ -53,7 +53,7 @@ def small_asked() -> AskedTexts:
         ('chair', 'lamp', 'floor'),
         np.array([0.9, 0.6, 0], np.float32),
         np.array(boxes, np.float32),
-        ('00003', HARMFUL),
+        ('first', HARMFUL),
         MaskViews(
             np.array([[0, 1], [1, -1], [0, -1]]),
             np.full((3, 2, 2), 7.0, np.float32),

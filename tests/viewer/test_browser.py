@@ -1,6 +1,7 @@
 """The page in a real browser: it draws, recolours, hides, answers a click, and asks for no file."""
 
 import io
+import json
 import shutil
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL import Image
 from oneformer3d.viewer.page import write_page
 from oneformer3d.viewer.scene import view_scene
 from tests.viewer.scenes import HARMFUL, PALETTE, small_asked, small_segmentation
+from tests.viewer.test_live import live  # noqa: F401  (a fixture)
+from tests.viewer.test_server import server  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.browser
 SIZE = {'width': 1000, 'height': 700}
@@ -134,3 +137,42 @@ def test_no_request_but_the_page(opened):
     _, requests, faults = opened
     assert [url.partition(':')[0] for url in requests] == ['file']
     assert not faults
+
+
+def test_a_served_scene_is_asked_and_shows_its_images(browser, server, tmp_path):  # noqa: F811
+    tab = browser.new_page(viewport=SIZE)
+    requests, faults = [], []
+    tab.on('request', lambda request: requests.append(request.url))
+    tab.on('pageerror', lambda error: faults.append(str(error)))
+    tab.on('console', lambda message: faults.append(message.text))
+    tab.goto(server.url)
+    tab.wait_for_selector('body[data-ready]')
+
+    floor_color = PALETTE[0].astype(float)
+    assert share_of_hue(picture(tab), floor_color) > 0.3
+    tab.fill('#question', 'chair')
+    tab.press('#question', 'Enter')
+    tab.wait_for_selector('#ranked .crop')
+    assert 'chair' in tab.locator('#ranked li').first.inner_text()
+    assert tab.input_value('#color') == 'similarity'
+    assert share_of_hue(picture(tab), floor_color) < 0.05
+
+    # the floor below the first camera
+    floor = int(np.argmin(np.linalg.norm(small_segmentation().upright - [1.5, 1.5, 0], axis=1)))
+    tab.evaluate(f'page.show({floor})')
+    tab.wait_for_selector('#seen img')
+    assert tab.locator('#seen figcaption').first.inner_text() == 'first'
+    width = 'image => image.decode().then(() => image.naturalWidth)'
+    loaded = tab.locator('#seen img').first.evaluate(width)
+    assert loaded == 64
+
+    tab.locator('#images button').first.click()
+    np.testing.assert_allclose(tab.evaluate('page.camera.eye()'), [9, 1, 3], atol=1e-3)
+    with tab.expect_download() as download:
+        tab.locator('#exports a', has_text='JSON').click()
+    download.value.save_as(tmp_path / 'out.json')
+    assert len(json.loads((tmp_path / 'out.json').read_text())['annotations']) == 2
+
+    assert all(url.startswith(server.url) for url in requests)
+    assert not faults
+    tab.close()

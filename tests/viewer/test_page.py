@@ -80,7 +80,7 @@ def test_the_payload_is_the_scene(scene, page):
     np.testing.assert_allclose(
         unpack(data['answers'][0]['scores']) / 255, scene.answers[0].scores, atol=0.5 / 255 + 1e-6
     )
-    assert data['answers'][0]['ranked'][0]['views'][0] == {'frame': '00003', 'uv': [7.0, 7.0]}
+    assert data['answers'][0]['ranked'][0]['views'][0] == {'frame': 'first', 'uv': [7.0, 7.0]}
 
 
 def test_many_instances_take_two_bytes(scene):

@@ -1,0 +1,94 @@
+"""tools/view.py: from a folder to a page that answers."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from oneformer3d.data.scan import read_scan
+from tests.helpers.clip_files import write_small_clip
+from tests.helpers.load_tool import load_tool
+from tests.tools.conftest import ENVIRONMENT, REPOSITORY
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    return str(write_small_clip(tmp_path_factory.mktemp('clip') / 'clip.pth'))
+
+
+@pytest.fixture(scope='module')
+def room(tiny_rooms):
+    return str(sorted((tiny_rooms / 'posed_images').iterdir())[0])
+
+
+def test_a_folder_alone_is_shown_and_says_what_it_lacks(room, tmp_path, capsys):
+    tool = load_tool('view')
+    live = tool.make_live(tool.parse_args([room, '--out', str(tmp_path)]))
+    said = capsys.readouterr().out
+    assert 'no --checkpoint' in said
+    assert 'without --clip-weights' in said
+    assert live.asker is None
+    assert len(live.scene.pieces) > 1
+    # the images are those of the folder, and they saw what they were fused to
+    seen = [len(live.views(point)) for point in range(0, len(live.scene.rows), 50)]
+    assert np.mean(np.array(seen) > 0) > 0.9
+
+
+def test_a_folder_with_clip_answers(room, weights, tmp_path):
+    tool = load_tool('view')
+    words = ['--clip-weights', weights, '--out', str(tmp_path), '--threshold', '0.01']
+    live = tool.make_live(tool.parse_args([room, *words]))
+    answer = live.ask('a lamp')
+    assert answer['found']
+    assert len(answer['ranked']) == min(20, len(live.asker.index.names))
+
+
+def test_a_cloud_becomes_a_file(room, tmp_path, capsys):
+    np.save(tmp_path / 'cloud.npy', read_scan(room).points)
+    page = tmp_path / 'page.html'
+    load_tool('view').main([str(tmp_path / 'cloud.npy'), '--html', str(page)])
+    assert '<title>cloud.npy</title>' in page.read_text()
+    assert '--images' in capsys.readouterr().out
+
+
+def test_what_does_not_fit_is_one_line(room, tmp_path):
+    main = load_tool('view').main
+    (tmp_path / 'field.pth').touch()
+    for words, message in (
+        ([str(tmp_path / 'absent')], 'no such file'),
+        ([str(tmp_path)], 'tools/query.py asks it'),
+        ([room, '--checkpoint', 'x'], 'belong together'),
+        ([room, '--threshold', '2'], '--threshold'),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            main(words)
+
+
+def test_as_a_command(room, tmp_path):
+    """Served until Ctrl-C, at a free port."""
+    process = subprocess.Popen(
+        [sys.executable, 'tools/view.py', room, '--port', '0', '--out', str(tmp_path)],
+        cwd=REPOSITORY,
+        env={**os.environ, **ENVIRONMENT},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        line = next(line for line in process.stdout if line.startswith('open http://127.0.0.1:'))
+        address = urlsplit(line.split()[1])
+        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+        connection.request('GET', '/views/0')
+        assert isinstance(json.loads(connection.getresponse().read()), list)
+        connection.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.stdout.close()

@@ -1,0 +1,129 @@
+"""The server over real sockets: its own page is answered, all others are turned away."""
+
+import http.client
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from oneformer3d.viewer.server import MAX_BODY, SceneServer
+from tests.viewer.test_live import live  # noqa: F401  (a fixture)
+
+JSON = {'Content-Type': 'application/json'}
+
+
+@pytest.fixture(scope='module')
+def server(live):  # noqa: F811
+    with SceneServer(live, port=0) as running:
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def request(server, method='GET', path='/', body=None, headers=None):
+    """Status, headers and content."""
+    host, port = server.server_address[:2]
+    connection = http.client.HTTPConnection(host, port, timeout=30)
+    connection.request(method, path, body, headers or {})
+    response = connection.getresponse()
+    content = response.read()
+    connection.close()
+    return response.status, response.headers, content
+
+
+def ask(server, text, **headers):
+    body = json.dumps({'text': text})
+    return request(server, 'POST', '/ask', body, {**JSON, **headers})
+
+
+def test_the_page_and_its_parts(server):
+    status, headers, content = request(server)
+    assert status == 200
+    assert content == server.live.page
+    assert "default-src 'none'" in headers['Content-Security-Policy']
+    status, headers, content = request(server, path='/image/0')
+    assert (status, headers['Content-Type']) == (200, 'image/jpeg')
+    assert content == server.live.image(0)
+    assert isinstance(json.loads(request(server, path='/views/5')[2]), list)
+    status, headers, _ = request(server, path='/export/glb')
+    assert headers['Content-Disposition'] == 'attachment; filename="scene.glb"'
+
+
+def test_texts_are_answered_as_data(server):
+    status, headers, content = ask(server, '<img src=x onerror=alert(1)>')
+    assert (status, headers['Content-Type']) == (200, 'application/json')
+    assert json.loads(content)['text'] == '<img src=x onerror=alert(1)>'
+    assert headers['X-Content-Type-Options'] == 'nosniff'
+
+
+@pytest.mark.parametrize('path', ['/', '/views/0', '/image/0', '/export/ply'])
+@pytest.mark.parametrize(
+    'headers',
+    [
+        {'Origin': 'http://evil.example'},
+        {'Origin': 'null'},
+        {'Origin': 'http://localhost:1'},  # another program of this machine
+        {'Host': 'evil.example'},
+        {'Host': 'evil.example:7007', 'Origin': 'http://evil.example:7007'},
+        {'Host': '127.0.0.1.evil.example'},
+        {'Host': '[::1'},
+        {'Host': ''},
+    ],
+)
+def test_others_are_turned_away(server, path, headers):
+    assert request(server, path=path, headers=headers)[0] == 403
+
+
+def test_texts_of_others_are_turned_away(server):
+    assert ask(server, 'chair', Origin='http://evil.example')[0] == 403
+    # what a form of a foreign page may send without being asked has another type
+    body = json.dumps({'text': 'chair'})
+    for kind in ('text/plain', 'application/x-www-form-urlencoded'):
+        assert request(server, 'POST', '/ask', body, {'Content-Type': kind})[0] == 400
+
+
+def test_the_own_page_is_known_behind_a_tunnel(server):
+    for host in ('localhost:9000', '127.0.0.1:80', '[::1]:7007'):
+        assert ask(server, 'chair', Host=host, Origin=f'http://{host}')[0] == 200
+
+
+def test_what_cannot_be_is_refused(server):
+    cases = [
+        ('POST', '/ask', b'{', JSON),
+        ('POST', '/ask', b'[1]', JSON),
+        ('POST', '/ask', b'{"text": 3}', JSON),
+        ('POST', '/ask', json.dumps({'text': 'x' * 300}).encode(), JSON),
+        ('POST', '/ask', b' ' * (MAX_BODY + 1), JSON),
+        ('POST', '/ask', b'', {**JSON, 'Content-Length': '-1'}),
+        ('POST', '/other', b'{}', JSON),
+        ('GET', '/image/9', None, {}),
+        ('GET', '/image/../../../etc/passwd', None, {}),
+        ('GET', '/image/1e3', None, {}),
+        ('GET', '/views/' + '9' * 50, None, {}),
+        ('GET', '/export/%2e%2e', None, {}),
+    ]
+    for method, path, body, headers in cases:
+        status, _, content = request(server, method, path, body, headers)
+        assert status == 400, (method, path)
+        assert json.loads(content)['error']
+    assert request(server, path='/etc/passwd')[0] == 404
+    assert request(server, 'DELETE')[0] == 501
+
+
+def test_20_clients_lose_nothing(server):
+    """500 texts, each answered as if it were alone."""
+    expected = {text: server.live.ask(text) for text in ('chair', 'lamp', 'elephant')}
+
+    def client(number: int) -> int:
+        right = 0
+        for turn in range(25):
+            text = list(expected)[(number + turn) % 3]
+            status, _, content = ask(server, text)
+            right += status == 200 and json.loads(content) == expected[text]
+        return right
+
+    with ThreadPoolExecutor(20) as clients:
+        assert sum(clients.map(client, range(20))) == 500
