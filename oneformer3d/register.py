@@ -8,13 +8,21 @@ from oneformer3d.backbones import res16unet, spconv_unet
 from oneformer3d.data.samples import (
     dataset,
     loading,
+    order,
     packing,
     preprocessor,
     transforms,
     view_images,
     views,
 )
-from oneformer3d.engine import amp, checkpoint_hook, iteration_hook, launch, visualization_hook
+from oneformer3d.engine import (
+    amp,
+    checkpoint_hook,
+    data_workers,
+    iteration_hook,
+    stop_hook,
+    visualization_hook,
+)
 from oneformer3d.fusion import consistency, encoder, tiny_sa
 from oneformer3d.metrics import unified
 from oneformer3d.mvpnet import encoder as lifting_encoder

@@ -5,6 +5,7 @@ configurations resolve as they are, under ``default_scope = 'mmdet3d'``.
 """
 
 from mmdet3d.registry import (
+    DATA_SAMPLERS,
     DATASETS,
     HOOKS,
     METRICS,
@@ -16,6 +17,7 @@ from mmdet3d.registry import (
 
 __all__ = [
     'DATASETS',
+    'DATA_SAMPLERS',
     'HOOKS',
     'METRICS',
     'MODELS',

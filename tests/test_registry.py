@@ -6,7 +6,15 @@ from oneformer3d import registry
 # What configs and checkpoints of earlier versions name: these names stay.
 NAMES = {
     'DATASETS': ['IndoorSegDataset'],
-    'HOOKS': ['IterationHook', 'SafeCheckpointHook', 'SegVisualizationHook'],
+    'DATA_SAMPLERS': ['ResumableSampler'],
+    'HOOKS': [
+        'IterationHook',
+        'KeepingCheckpointHook',
+        'SafeCheckpointHook',
+        'SegVisualizationHook',
+        'SharedMemoryHook',
+        'StopHook',
+    ],
     'METRICS': ['UnifiedSegMetric'],
     'MODELS': [
         'BackboneEncoder',

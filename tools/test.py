@@ -53,12 +53,14 @@ def main() -> None:
 
 def evaluate(cfg: 'Config', checkpoint: str) -> dict[str, float]:
     """Metrics of a checkpoint; the runner is let go on return."""
+    from oneformer3d.engine.data_workers import worker_faults
     from oneformer3d.engine.launch import build_runner
     from oneformer3d.segmentor.weights import load_checkpoint
 
     runner = build_runner(cfg)
     load_checkpoint(getattr(runner.model, 'module', runner.model), checkpoint)
-    return runner.test()
+    with worker_faults():
+        return runner.test()
 
 
 if __name__ == '__main__':

@@ -6,8 +6,12 @@ bash tools/dist_train.sh CONFIG GPUS
 """
 
 import argparse
+from typing import TYPE_CHECKING
 
 from oneformer3d.engine.cli import ToolParser, add_common_arguments, run_tool, tell
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,13 +36,22 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-
-    from oneformer3d.engine.amp import enable_amp
     from oneformer3d.engine.configs import prepare
-    from oneformer3d.engine.launch import build_runner, leave_group
-    from oneformer3d.files.checkpoints import check_whole, find_whole_checkpoint
+    from oneformer3d.engine.launch import leave_group, work_dir_of_one
 
     cfg = prepare(args)
+    with work_dir_of_one(cfg):
+        train(cfg, args)
+    leave_group()
+
+
+def train(cfg: 'Config', args: argparse.Namespace) -> None:
+    """Train as the arguments say; the runner is let go on return."""
+    from oneformer3d.engine.amp import enable_amp
+    from oneformer3d.engine.data_workers import worker_faults
+    from oneformer3d.engine.launch import build_runner
+    from oneformer3d.files.checkpoints import check_whole, find_whole_checkpoint
+
     if args.amp:
         cfg.optim_wrapper = enable_amp(cfg.optim_wrapper)
     if args.auto_scale_lr:
@@ -55,8 +68,8 @@ def main() -> None:
         cfg.resume, cfg.load_from = True, args.resume
     if cfg.get('load_from') and '://' not in cfg.load_from:
         check_whole(cfg.load_from)
-    build_runner(cfg).train()
-    leave_group()
+    with worker_faults():
+        build_runner(cfg).train()
 
 
 if __name__ == '__main__':

@@ -10,13 +10,18 @@ default_hooks = dict(
     iteration=dict(type='IterationHook'),
     # written whole or not at all, so a killed run keeps its last good checkpoint
     checkpoint=dict(
-        type='CheckpointHook',
+        type='KeepingCheckpointHook',
         interval=1,
         max_keep_ckpts=2,
         backend_args=dict(backend='atomic'),
     ),
 )
-custom_hooks = [dict(type='SafeCheckpointHook')]
+custom_hooks = [
+    dict(type='SafeCheckpointHook'),
+    # SIGTERM writes a checkpoint within the epoch
+    dict(type='StopHook'),
+    dict(type='SharedMemoryHook'),
+]
 
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
 env_cfg = dict(

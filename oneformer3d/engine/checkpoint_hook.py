@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, Runner
 
@@ -149,7 +150,7 @@ class SafeCheckpointHook(Hook):
         plain = plain_from_checkpoint(checkpoint)
         checkpoint.clear()
         checkpoint.update(plain)
-        checkpoint[_RNG_KEY] = random_states()
+        checkpoint[_RNG_KEY] = self._training_random_states or random_states()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Turn plain entries back and remember the random states.
@@ -167,6 +168,12 @@ class SafeCheckpointHook(Hook):
         """On a resumed run, continue the random sequences where they were saved."""
         if self._resumed_random_states is not None and runner._resume:
             set_random_states(self._resumed_random_states)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Once more before the first step, for the loader drew a seed for its workers."""
+        within_epoch = runner.iter % len(runner.train_dataloader) != 0
+        if self._resumed_random_states is not None and runner._resume and within_epoch:
+            set_random_states(self._resumed_random_states)
         self._resumed_random_states = None
 
     def before_val(self, runner: Runner) -> None:
@@ -177,6 +184,21 @@ class SafeCheckpointHook(Hook):
         """Go on with training's random sequence."""
         if self._training_random_states is not None:
             set_random_states(self._training_random_states)
+        self._training_random_states = None
+
+
+@HOOKS.register_module()
+class KeepingCheckpointHook(CheckpointHook):
+    """mmengine's, but an old checkpoint is removed when the new one is written, not before."""
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        kept, outdated = self.keep_ckpt_ids if self.max_keep_ckpts > 0 else (), None
+        if len(kept) == self.max_keep_ckpts and kept[-1] != step:
+            outdated = kept.popleft()
+
+        super()._save_checkpoint_with_step(runner, step, meta)
+        if outdated is not None and is_main_process():
+            Path(self.out_dir, self.filename_tmpl.format(outdated)).unlink(missing_ok=True)
 
 
 class AtomicLocalBackend(LocalBackend):

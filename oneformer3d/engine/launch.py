@@ -6,18 +6,23 @@ a machine without one the process group (Gloo) is made here, before the runner.
 
 import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
-from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
+
+from oneformer3d.files.atomic import sweep
+from oneformer3d.files.lock import ProcessLock
 
 from .class_sizes import LOADERS, check_class_sizes
 from .cli import LAUNCHERS
+from .data_workers import with_timeouts
 
-_NEEDS_WORKERS = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')
+_NEEDS_WORKERS = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context', 'timeout')
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -31,13 +36,31 @@ def build_runner(cfg: Config) -> Runner:
             number of classes than its data's table.
     """
     check_class_sizes(cfg)
-    cfg = without_idle_workers(cfg)
+    cfg = with_timeouts(without_idle_workers(cfg))
     launcher = cfg.get('launcher', 'none')
     if launcher not in LAUNCHERS:
         raise ValueError(f'launcher must be one of {LAUNCHERS}, got {launcher!r}')
     if launcher != 'none' and not torch.cuda.is_available():
         cfg = with_gloo(cfg)
     return Runner.from_cfg(cfg)
+
+
+@contextmanager
+def work_dir_of_one(cfg: Config) -> Iterator[None]:
+    """Keep other trainings out of the folder of this one, and clear what a killed one left there.
+
+    Raises:
+        LockedError: another training writes there; names its process.
+    """
+    if int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0'))):
+        yield  # the first process of a run holds the lock for all
+        return
+
+    folder = Path(cfg.work_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with ProcessLock(folder / 'train.pid', folder, 'a work dir has one training at a time'):
+        sweep(folder)
+        yield
 
 
 def without_idle_workers(cfg: Config) -> Config:
@@ -82,14 +105,3 @@ def leave_group() -> None:
         gc.collect()  # a runner and its hooks refer to each other
         dist.barrier()
         dist.destroy_process_group()
-
-
-@FUNCTIONS.register_module()
-def seed_worker_from_torch(worker_id: int) -> None:
-    """Seed numpy in a data worker from the seed torch drew for this epoch and worker.
-
-    mmengine's default gives a worker the same numpy seed in every epoch, and with
-    it the same augmentations; torch draws its base seed from the main process'
-    generator, which a resumed run restores.
-    """
-    np.random.seed(torch.utils.data.get_worker_info().seed % 2**32)

@@ -4,10 +4,13 @@ Enters: a path and its content. Leaves: a file that was synced before it took it
 """
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_TEMPORARY = re.compile(r'\..*\.[0-9a-f]{12}\.tmp(\.[^.]*)?')
 
 
 @contextmanager
@@ -36,6 +39,20 @@ def atomic_write_bytes(path: str | os.PathLike, content: bytes | memoryview) -> 
     """Write a whole file at once; a reader or a killed writer never leaves half of it."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
+
+
+def sweep(folder: str | os.PathLike) -> tuple[Path, ...]:
+    """Remove the temporary files that killed writers left in a folder; not in folders below it.
+
+    Only for who alone writes there: a file that is being written has the same kind of name.
+
+    Returns:
+        What was removed.
+    """
+    left = [path for path in Path(folder).glob('.*.tmp*') if _TEMPORARY.fullmatch(path.name)]
+    for path in left:
+        path.unlink(missing_ok=True)
+    return tuple(left)
 
 
 def _sync(path: Path) -> None:

@@ -75,7 +75,9 @@ def read_checkpoint(path: str | Path, device: str | torch.device = 'cpu') -> Any
         return torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         # what torch says before is how to switch the check off, and after it where to read of it
-        _, _, fault = str(error).rpartition('WeightsUnpickler error:')
+        text = str(error)
+        start = 'WeightsUnpickler error:' if 'WeightsUnpickler' in text else 'trusted source.'
+        _, _, fault = text.rpartition(start)
         raise ValueError(
             f'{path}: not loaded, for it is damaged or holds objects beside tensors and plain '
             f'data ({" ".join(fault.partition("Check the doc")[0].split())})'

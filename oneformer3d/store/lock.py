@@ -1,99 +1,26 @@
 """One writer per shard.
 
-Enters: the path of a shard. Leaves: a lock that this process holds until it gives it back or
-dies, or the name of the process that has it.
+Enters: the path of a shard. Leaves: the lock beside it.
 """
 
-import fcntl
 import os
-import socket
-import struct
-import threading
 from pathlib import Path
 
-_BOOK = threading.RLock()
-_HELD: dict[str, int] = {}  # shards this process writes → its process id
+from oneformer3d.files.lock import LockedError, ProcessLock
 
 
-class StoreLockedError(OSError):
+class StoreLockedError(LockedError):
     """Another writer has the shard."""
 
 
-class WriterLock:
-    """One writer per shard: a lock that the system takes back when its process dies.
+class WriterLock(ProcessLock):
+    """The lock of a shard: the file beside it that ends in ``.pid``.
 
     Args:
-        shard: path of the shard; the lock is the file beside it that ends in ``.pid``.
+        shard: path of the shard.
     """
 
     def __init__(self, shard: Path) -> None:
-        self._shard = Path(os.path.realpath(shard))
-        self._path = self._shard.with_name(self._shard.name + '.pid')
-        self._descriptor: int | None = None
-
-    def acquire(self) -> None:
-        """Take the lock.
-
-        Raises:
-            StoreLockedError: naming the process that has it.
-        """
-        with _BOOK:
-            name = str(self._shard)
-
-            # Within a process the system grants the lock twice, and closing the second
-            # descriptor would give it back: so this process keeps a book.
-            if _HELD.get(name) == os.getpid():
-                raise self._locked(f'process {os.getpid()} (this one)')
-
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError) as error:
-                holder = os.pread(descriptor, 256, 0).decode('utf-8', errors='replace').strip()
-                os.close(descriptor)
-                raise self._locked(holder or 'a process that is just starting') from error
-
-            # who is refused shall be able to name this process
-            try:
-                words = f'process {os.getpid()} on {socket.gethostname()}'
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, words.encode(), 0)
-            except OSError:
-                os.close(descriptor)
-                raise
-
-            self._descriptor = descriptor
-            _HELD[name] = os.getpid()
-
-    def release(self) -> None:
-        """Give the lock back; nothing happens in a process that does not hold it."""
-        with _BOOK:
-            if self._descriptor is not None and _HELD.get(str(self._shard)) == os.getpid():
-                os.close(self._descriptor)
-                del _HELD[str(self._shard)]
-            self._descriptor = None
-
-    def holder(self) -> str | None:
-        """Who writes the shard now, in words, or None; takes no lock itself."""
-        with _BOOK:
-            if _HELD.get(str(self._shard)) == os.getpid():
-                return f'process {os.getpid()} (this one)'
-            if not self._path.exists():
-                return None
-
-            with self._path.open('rb') as file:
-                query = struct.pack('hhqqi', fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-                kind, *_, pid = struct.unpack('hhqqi', fcntl.fcntl(file, fcntl.F_GETLK, query))
-                words = file.read(256).decode('utf-8', errors='replace').strip()
-            return None if kind == fcntl.F_UNLCK else words or f'process {pid}'
-
-    def _locked(self, holder: str) -> StoreLockedError:
-        return StoreLockedError(
-            f'{self._shard}: being written by {holder}; a shard has one writer at a time'
-        )
-
-
-# A child must not be born with the lock held by a thread that it does not have.
-os.register_at_fork(
-    before=_BOOK.acquire, after_in_parent=_BOOK.release, after_in_child=_BOOK.release
-)
+        shard = Path(os.path.realpath(shard))
+        path = shard.with_name(shard.name + '.pid')
+        super().__init__(path, shard, 'a shard has one writer at a time', StoreLockedError)

@@ -9,7 +9,7 @@ train_dataloader = dict(
     batch_size=1,
     num_workers=1,
     persistent_workers=False,
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='ResumableSampler', shuffle=True),
     worker_init_fn=dict(type='seed_worker_from_torch'),
     dataset=dict(type='IndoorSegDataset', ann_file='oneformer3d_infos_train.json'),
 )
@@ -18,6 +18,7 @@ val_dataloader = dict(
     num_workers=1,
     persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
+    worker_init_fn=dict(type='seed_worker_from_torch'),
     dataset=dict(type='IndoorSegDataset', ann_file='oneformer3d_infos_val.json', test_mode=True),
 )
 test_dataloader = val_dataloader

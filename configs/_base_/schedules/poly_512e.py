@@ -18,6 +18,8 @@ test_cfg = dict(type='TestLoop')
 default_hooks = dict(checkpoint=dict(interval=16, max_keep_ckpts=16))
 custom_hooks = [
     dict(type='SafeCheckpointHook'),
+    dict(type='StopHook'),
+    dict(type='SharedMemoryHook'),
     dict(type='EmptyCacheHook', after_iter=True),
 ]
 # one GPU, four scenes: what the learning rate above was chosen for

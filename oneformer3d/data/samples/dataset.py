@@ -18,6 +18,7 @@ from oneformer3d.registry import DATASETS, TRANSFORMS
 from ..class_tables import get_class_table
 from ..infos import read_infos
 from ..scenes import listed, make_scene, read_scene_list
+from .order import own_random_numbers, underway
 
 # Which folder each path of the infos belongs to.
 _PREFIX_OF = {
@@ -105,6 +106,12 @@ class IndoorSegDataset(BaseDataset):
         )
         # Not above: mmengine takes text among the meta information for names of files to read.
         self._metainfo['class_table'] = class_table
+
+    def prepare_data(self, idx: int) -> Any:
+        """One sample; an index with a seed draws the random numbers of that seed."""
+        info = self.get_data_info(idx)
+        with underway(info['scene_id']), own_random_numbers(idx):
+            return self.pipeline(info)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the infos, join the paths and make sure that every file is there."""
