@@ -106,6 +106,12 @@ def add_common_arguments(parser: ArgumentParser) -> None:
         action='store_true',
         help='read .pkl infos (a pickle can run code: only for files you trust)',
     )
+    parser.add_argument(
+        '--max-lost',
+        type=float,
+        metavar='SHARE',
+        help="share of the data's frames that a feature store may lack (default: 0.2)",
+    )
     parser.add_argument('--local-rank', type=int, default=0, help='set by torchrun')
 
 

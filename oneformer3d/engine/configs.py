@@ -18,6 +18,7 @@ from mmengine.fileio.handlers.yaml_handler import YamlHandler
 from mmengine.runner import Runner
 
 from oneformer3d.files import errors
+from oneformer3d.files.left_out import LossRules
 from oneformer3d.files.shipped import find_config
 
 from .cli import FOLDERS, folder_options
@@ -31,6 +32,8 @@ def prepare(args: Namespace) -> Config:
     set_work_dir(cfg, args)
     if args.allow_pickle:
         set_allow_pickle(cfg)
+    if args.max_lost is not None:
+        set_max_lost(cfg, args.max_lost)
     if not torch.cuda.is_available() and 'env_cfg' in cfg:
         cfg.env_cfg.cudnn_benchmark = False
     return cfg
@@ -139,6 +142,22 @@ def set_work_dir(cfg: Config, args: Namespace) -> None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+
+
+def set_max_lost(cfg: Config, share: float) -> None:
+    """Let every step that reads a feature store lack so many of the data's frames."""
+
+    def visit(node: Any) -> None:
+        if isinstance(node, Mapping):
+            if node.get('type') == 'LoadPosedViews':
+                node['max_lost'] = share
+            node = tuple(node.values())
+        if isinstance(node, list | tuple):
+            for child in node:
+                visit(child)
+
+    LossRules(max_lost=share)  # refuses what is no share
+    visit(cfg._cfg_dict)
 
 
 def set_allow_pickle(cfg: Config) -> None:

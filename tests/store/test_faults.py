@@ -7,9 +7,12 @@ silently wrong, and the next run ends with the same bytes as an undisturbed one.
 import ctypes
 import os
 import random
+import re
 import resource
 import signal
+import struct
 import time
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -271,6 +274,73 @@ def test_random_damage_is_an_error_or_changes_nothing(tmp_path):
         return num_found
 
     assert in_child(damage_often) > 40
+
+
+def tree_pages(content):
+    """Numbers of the pages that hold the tree: meta, branch and leaf pages."""
+    page_bytes = 4096
+    for number in range(len(content) // page_bytes):
+        own_number, _, flags = struct.unpack_from('<QHH', content, number * page_bytes)
+        if own_number == number and flags in (1, 2, 8):
+            yield number
+
+
+def test_flips_in_the_tree_are_one_error_or_missing_frames_on_the_default_path(tmp_path):
+    """Read as a training does, without ``verify`` before it: nobody dies, nothing is wrong."""
+    path = write_store(tmp_path / 'store', NAMES[:10])
+    content = (path / SHARD).read_bytes()
+    used = [
+        position
+        for page in tree_pages(content)
+        for position in range(page * 4096, (page + 1) * 4096)
+        if content[position]
+    ]
+
+    def outcome():
+        try:
+            with FeatureStore(path) as store:
+                for name in NAMES[:10]:
+                    assert_frame(store, *name, BIG_STAMP)
+        except KeyError:
+            return 'missing'  # a key that was renamed: who reads compares with the infos
+        except ValueError as error:
+            return 'error' if SHARD in str(error) else str(error)
+        return 'same'
+
+    def flip_often():
+        generator, found = random.Random(2), Counter()
+        for _ in range(600):
+            damaged = bytearray(content)
+            damaged[generator.choice(used)] ^= 1 << generator.randrange(8)
+            (path / SHARD).write_bytes(damaged)
+            found[outcome()] += 1
+        return found
+
+    found = in_child(flip_often)  # which is not killed
+    assert set(found) == {'same', 'error', 'missing'}
+    assert found['error'] > 100
+    assert found['missing'] < 60
+
+
+def test_a_size_that_leads_out_of_the_file_is_one_error(tmp_path):
+    """The flip that killed every reader: a value said to be larger than the file."""
+    path = write_store(tmp_path / 'store', NAMES[:6])
+    content = bytearray((path / SHARD).read_bytes())
+    for key in re.finditer(b'scene0000_00/00003', content):
+        if key.start() // 4096 in tree_pages(content):  # in pages of the past, too
+            content[key.start() - 8 + 3] ^= 0x10  # the highest byte of the node's four for its size
+    (path / SHARD).write_bytes(content)
+
+    def read_and_join():
+        store = FeatureStore(path)
+        with pytest.raises(ValueError, match=f'{SHARD}: damaged: .*run the extraction again'):
+            store.get(*NAMES[3])
+        with pytest.raises(ValueError, match=f'{SHARD}: damaged: '):
+            list(store)
+        with pytest.raises(ValueError, match=f'{SHARD}: damaged: '):
+            FeatureStoreWriter(path, BIG_STAMP)
+
+    in_child(read_and_join)
 
 
 def test_verify_names_every_fault_of_the_folder(tmp_path):

@@ -19,6 +19,7 @@ from ..class_tables import get_class_table
 from ..infos import read_infos
 from ..scenes import listed, make_scene, read_scene_list
 from .order import own_random_numbers, underway
+from .views import LoadPosedViews
 
 # Which folder each path of the infos belongs to.
 _PREFIX_OF = {
@@ -106,6 +107,13 @@ class IndoorSegDataset(BaseDataset):
         )
         # Not above: mmengine takes text among the meta information for names of files to read.
         self._metainfo['class_table'] = class_table
+
+    def full_init(self) -> None:
+        """Read the infos, and count the frames that feature stores of the pipeline lack."""
+        super().full_init()
+        for step in self.pipeline.transforms:
+            if isinstance(step, LoadPosedViews) and step.clip_store is not None:
+                step.check_stored(self.get_data_info(i)['scene'] for i in range(len(self)))
 
     def prepare_data(self, idx: int) -> Any:
         """One sample; an index with a seed draws the random numbers of that seed."""

@@ -9,7 +9,7 @@ encoder that runs CLIP. Which points a view sees depends on scan and camera alon
 out once and kept, up to a number of bytes in each process.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from oneformer3d.files.images import read_image
+from oneformer3d.files.left_out import LeftOut, LossRules
 from oneformer3d.lifting.camera import invert_pose, transform_points
 from oneformer3d.lifting.visibility import Visibility
 from oneformer3d.registry import TRANSFORMS
@@ -57,6 +58,7 @@ class LoadPosedViews:
             projection, needs superpoints), e.g. '.instance.png'.
         image_size: (H, W) that loaded images are squashed to; None keeps their size.
         allow_missing: a scene without any stored frame has no views, instead of being an error.
+        max_lost: share of the data's frames that the store may lack; ``check_stored`` counts them.
         cache_bytes: pairs kept per process, about 80 KB per view of 4000 visible points.
 
     Raises:
@@ -85,6 +87,7 @@ class LoadPosedViews:
         # content and memory
         image_size: Sequence[int] | None = None,
         allow_missing: bool = False,
+        max_lost: float = 0.2,
         cache_bytes: int = 1 << 28,
     ) -> None:
         for name, value, known in (('select', select, SELECTIONS), ('hide', hide, HIDE)):
@@ -115,6 +118,7 @@ class LoadPosedViews:
         self.clip_store = clip_store
         self.image_size = None if image_size is None else tuple(image_size)
         self.allow_missing = allow_missing
+        self.rules = LossRules(max_lost=max_lost)
         self._store: FeatureStore | None = None
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +156,30 @@ class LoadPosedViews:
         if self._store is None and self.clip_store is not None:
             self._store = FeatureStore(self.clip_store)
         return self._store
+
+    def check_stored(self, scenes: Iterable[Scene]) -> None:
+        """Count the frames that the store lacks, before the first sample is loaded.
+
+        Scenes without any are left to ``allow_missing``.
+
+        Raises:
+            ValueError: more than ``max_lost`` of the frames.
+        """
+        if self.store is None:
+            return
+        stored, num_frames = set(self.store.keys()), 0
+        lost = LeftOut(str(self.clip_store), self.rules)
+        for scene in scenes:
+            absent = [f for f in scene.usable_frames if f'{scene.name}/{f.name}' not in stored]
+            if len(absent) == len(scene.usable_frames) and self.allow_missing:
+                continue
+            num_frames += len(scene.usable_frames)
+            for frame in absent:
+                lost.add(f'{scene.name}/{frame.name}', 'not in the store')
+
+        lost.check(num_frames)
+        if lost:
+            print_log(f'{self.clip_store}: {lost.describe()}', logger='current', level=30)
 
     def _usable_frames(self, scene: Scene) -> list[Frame]:
         """Frames with a rigid pose and, offline, with stored features."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset.utils import pseudo_collate
+from mmengine.logging import MMLogger
 
 from oneformer3d.data.samples.preprocessor import SceneDataPreprocessor
 from oneformer3d.data.samples.views import LoadPosedViews
@@ -147,10 +148,31 @@ def test_points_drawn_after_the_views_are_an_error(tiny_rooms, store):
 
 def test_scene_without_stored_frames(tiny_rooms, tmp_path):
     FeatureStoreWriter(tmp_path / 'empty', STAMP).close()
-    with pytest.raises(ValueError, match='no features of scene'):
+    with pytest.raises(ValueError, match='are unusable, more than 20 %: not in the store'):
         views_of(tiny_rooms, LoadPosedViews(str(tmp_path / 'empty')))
+    with pytest.raises(ValueError, match='no features of scene'):
+        views_of(tiny_rooms, LoadPosedViews(str(tmp_path / 'empty'), max_lost=1.0))
     views = views_of(tiny_rooms, LoadPosedViews(str(tmp_path / 'empty'), allow_missing=True))
     assert views.num_views == 0
+
+
+def test_frames_that_the_store_lacks_are_counted_up_front(tiny_rooms, tmp_path, monkeypatch):
+    every = dataset(tiny_rooms)
+    scenes = [every.get_data_info(index)['scene'] for index in range(len(every))]
+    num_frames = sum(len(scene.frames) for scene in scenes)
+    with FeatureStoreWriter(tmp_path / 'store', STAMP) as writer:
+        for scene in scenes:
+            for frame in scene.frames[: len(scene.frames) // 2]:
+                writer.put(scene.name, frame.name, {'feat': np.ones((4, 6, 8), np.float16)})
+
+    with pytest.raises(ValueError, match=rf'of {num_frames} frames are unusable, more than 20 %'):
+        dataset(tiny_rooms, LoadPosedViews(str(tmp_path / 'store')))
+
+    # within the limit they are told
+    told = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'handle', told.append)
+    dataset(tiny_rooms, LoadPosedViews(str(tmp_path / 'store'), max_lost=0.9))
+    assert 'frames left out: not in the store' in told[-1].getMessage()
 
 
 def test_missing_store_is_found_out_at_first_use(tiny_rooms, tmp_path):
