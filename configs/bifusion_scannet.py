@@ -1,5 +1,6 @@
 # the scannet model with CLIP features fused in, with the settings that were measured on the rooms;
-# the published checkpoint may be loaded first (load_from): only the layers of the fusion are new
+# the published checkpoint may be loaded first (load_from): only the layers of the fusion are new;
+# the same without images: bifusion_scannet_points.py
 _base_ = [
     './_base_/datasets/scannet_views.py',
     './_base_/models/bifusion_scannet.py',

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from oneformer3d.data.class_tables import get_class_table
+from oneformer3d.experiments.ablation_results import read_results
 from oneformer3d.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 from oneformer3d.segmentor.postprocess import PostprocessSettings
 from tests.helpers.reference_values import published_settings
@@ -89,7 +90,7 @@ def test_default_and_its_variants_say_what_they_are():
     """The measured default of docs/results.md, on every dataset; variants differ where they say."""
     models = {name: Config.fromfile(CONFIG_DIR / f'bifusion_{name}.py') for name in FUSED}
     parts = ('mode', 'train_without_views', 'use_tiny_sa_3d', 'clip_cons')
-    rates = {'side': 10, 'image_branch': 3, 'fusion_gate': 3}
+    rates = {'side': 10, 'image_branch': 3, 'image_branch.head.neck': 0.3, 'fusion_gate': 3}
     for name in ('synthetic', 'scannet', 'scannet200'):
         cfg = models[name]
         assert [cfg.model.encoder[part] for part in parts] == ['concat', True, True, None]
@@ -99,6 +100,60 @@ def test_default_and_its_variants_say_what_they_are():
         assert cfg.model.encoder.clip_store == cfg.clip_store
     residual = models['residual_synthetic'].model
     assert (residual.encoder.mode, residual.decoder.side_channels) == ('residual', 0)
+
+
+# What the table of docs/results.md compared: a row, the row without what it adds, the way of
+# testing, the setting in question, and what it is in the first and in the second row.
+COMPARISONS = [
+    ('twice', 'concat', 'no views', 'model.encoder.train_without_views', True, False),
+    ('classes', 'twice', 'with images', 'model.encoder.point_semantic.loss_weight', 1.0, None),
+    ('full', 'classes', 'with images', 'image_branch', 3, 1),
+    ('full', 'classes', 'with images', 'fusion_gate', 3, 1),
+    ('full', 'rates', 'with images', 'model.encoder.point_semantic.loss_weight', 1.0, None),
+    ('tiny_sa_3d', 'full', 'with images', 'model.encoder.use_tiny_sa_3d', True, False),
+    ('tiny_sa_2d_slow', 'tiny_sa_2d', 'with images', 'image_branch.head.neck', 0.3, 3),
+    ('clip_cons', 'full', 'with images', 'model.encoder.clip_cons', 'on', None),
+    ('full', 'residual', 'with images', 'model.encoder.mode', 'concat', 'residual'),
+    ('full', 'gate', 'with images', 'model.encoder.mode', 'concat', 'gate'),
+]
+
+
+@pytest.mark.parametrize('name', ['synthetic', 'scannet', 'scannet200'])
+def test_fused_configs_have_what_the_table_found_better(name):
+    results = read_results(CONFIG_DIR.parent / 'docs' / 'results' / 'bifusion.jsonl')
+    cfg = Config.fromfile(CONFIG_DIR / f'bifusion_{name}.py')
+    rates = cfg.optim_wrapper.paramwise_cfg.custom_keys
+
+    def miou(cell, test):
+        found = [r['metrics'][test]['semantic/mIoU'] for (c, _), r in results.items() if c == cell]
+        assert len(found) >= 3
+        return sum(found) / len(found)
+
+    for row, without, test, setting, value, other in COMPARISONS:
+        node = rates[setting].lr_mult if setting in rates else cfg
+        for part in setting.split('.') if node is cfg else ():
+            node = None if node is None else node[part]
+        better = value if miou(row, test) > miou(without, test) else other
+        assert node == better, f'{setting}: {row} against {without}'
+
+
+@pytest.mark.parametrize('name', ['scannet', 'scannet200'])
+def test_points_alone_train_as_the_fused_model_does(name):
+    """The control of a fused config: its 3D network, data, batches and schedule, without views."""
+    fused = Config.fromfile(CONFIG_DIR / f'bifusion_{name}.py')
+    points = Config.fromfile(CONFIG_DIR / f'bifusion_{name}_points.py')
+    assert points.model.encoder == fused.model.encoder.encoder_3d
+    decoder = {**fused.model.decoder, 'side_channels': 0}
+    assert {'side_channels': 0, **points.model.decoder} == decoder
+    for key in ('train_cfg', 'param_scheduler', 'val_evaluator', 'auto_scale_lr', 'randomness'):
+        assert points[key] == fused[key]
+    for key in ('optimizer', 'clip_grad'):
+        assert points.optim_wrapper[key] == fused.optim_wrapper[key]
+
+    loaders = (points.train_dataloader, fused.train_dataloader)
+    assert len({loader.batch_size for loader in loaders}) == 1
+    pipelines = [loader.dataset.pipeline for loader in loaders]
+    assert [step for step in pipelines[1] if step.type != 'LoadPosedViews'] == pipelines[0]
 
 
 def test_files_say_nothing_by_index():
