@@ -27,6 +27,7 @@ from oneformer3d.data.class_tables import ClassTable, get_class_table
 from oneformer3d.data.clouds.as_scan import Scan, log_warnings
 from oneformer3d.data.scan import read_scan
 from oneformer3d.data.superpoints import superpoints_from_points
+from oneformer3d.data.thinning import thin_scan
 from oneformer3d.data.upright import rotation_to_z_up, up_from_axis
 from oneformer3d.engine.class_sizes import check_class_sizes
 from oneformer3d.engine.configs import load_config
@@ -38,9 +39,8 @@ from oneformer3d.structures.instances import make_instance
 from oneformer3d.visualization.labels import to_array
 
 from .components import instances_from_components
-from .predictions import ScanPrediction, TilePrediction, drop_covered
+from .predictions import ScanPrediction, TilePrediction, drop_covered, scatter_to_points
 from .scan_images import ScanImageReader, ScanImages
-from .thinning import scatter_to_points, thin_scan
 from .tiling import Tile, merge_predictions, split_tiles
 
 # Steps of a test pipeline that read from disk or leave points out: the inferencer has the points

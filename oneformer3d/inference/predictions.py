@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from oneformer3d.data.thinning import ThinnedCloud
+
 
 @dataclass(frozen=True, eq=False)
 class TilePrediction:
@@ -72,4 +74,25 @@ def select_instances(prediction: ScanPrediction, rows: Iterable[int]) -> ScanPre
         members=tuple(prediction.members[row] for row in rows),
         classes=prediction.classes[rows],
         scores=prediction.scores[rows],
+    )
+
+
+def scatter_to_points(prediction: ScanPrediction, thinned: ThinnedCloud) -> ScanPrediction:
+    """The prediction for M thinned points → for the N points they stand for."""
+    cell = thinned.cell_of_point
+
+    members = []
+    in_instance = np.zeros(len(thinned.points), dtype=bool)
+    for cells in prediction.members:
+        in_instance[cells] = True
+        members.append(np.flatnonzero(in_instance[cell]))
+        in_instance[cells] = False
+
+    return ScanPrediction(
+        prediction.semantic[cell].astype(np.int64),
+        prediction.panoptic_semantic[cell].astype(np.int64),
+        prediction.panoptic[cell].astype(np.int64),
+        tuple(members),
+        prediction.classes,
+        prediction.scores,
     )

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from oneformer3d.inference.isolated import find_isolated
-from oneformer3d.inference.thinning import thin_points, thin_scan
+from oneformer3d.data.isolated import find_isolated
+from oneformer3d.data.thinning import thin_points, thin_scan
 
 
 def surface(generator, count=900, size=3.0):

@@ -1,7 +1,8 @@
-"""Dense clouds → the spacing a model was trained on, and labels back again.
+"""Dense clouds → the spacing a model is trained on.
 
 Enters: points (N, 6), xyz in metres and rgb. Leaves: M ≤ N points, one in each occupied cube, and
-the cube of every point. Isolated points are left out before the cubes are laid.
+the cube of every point. Isolated points are left out before the cubes are laid. Prediction and
+scanned rooms for training thin alike, here.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from .isolated import find_isolated
-from .predictions import ScanPrediction
 
 MAX_KEY = 2**62
 
@@ -92,24 +92,3 @@ def thin_points(points: np.ndarray, voxel_size: float) -> ThinnedCloud:
 def keep_all(points: np.ndarray) -> ThinnedCloud:
     """Every point stands for itself."""
     return ThinnedCloud(points, np.arange(len(points)))
-
-
-def scatter_to_points(prediction: ScanPrediction, thinned: ThinnedCloud) -> ScanPrediction:
-    """The prediction for M thinned points → for the N points they stand for."""
-    cell = thinned.cell_of_point
-
-    members = []
-    in_instance = np.zeros(len(thinned.points), dtype=bool)
-    for cells in prediction.members:
-        in_instance[cells] = True
-        members.append(np.flatnonzero(in_instance[cell]))
-        in_instance[cells] = False
-
-    return ScanPrediction(
-        prediction.semantic[cell].astype(np.int64),
-        prediction.panoptic_semantic[cell].astype(np.int64),
-        prediction.panoptic[cell].astype(np.int64),
-        tuple(members),
-        prediction.classes,
-        prediction.scores,
-    )

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from oneformer3d.inference.predictions import ScanPrediction
-from oneformer3d.inference.thinning import keep_all, scatter_to_points, thin_points
+from oneformer3d.data.thinning import keep_all, thin_points
+from oneformer3d.inference.predictions import ScanPrediction, scatter_to_points
 
 
 def test_means_of_cubes_equal_a_dictionary() -> None:
