@@ -1,6 +1,7 @@
 """Make a data root: synthetic rooms, or a dataset as downloaded, or your own RGB-D sequences.
 
 python tools/create_data.py synthetic  --out data/synthetic --num-train 24 --num-val 8 --seed 0
+python tools/create_data.py synthetic  --out data/rooms --realism scanned --num-train 200
 python tools/create_data.py scannet    --root DOWNLOAD --out data/scannet
 python tools/create_data.py scannet200 --root DOWNLOAD --out data/scannet200
 python tools/create_data.py s3dis      --root DOWNLOAD --out data/s3dis
@@ -48,6 +49,13 @@ def add_synthetic(commands: argparse._SubParsersAction) -> None:
     parser.add_argument('--num-val', type=int, default=8, help='validation rooms')
     parser.add_argument('--seed', type=int, default=0, help='seed of the whole set')
     parser.add_argument('--num-workers', type=int, help='processes (None: one per core)')
+    parser.add_argument(
+        '--realism',
+        default='plain',
+        choices=('plain', 'scanned'),
+        help='scanned: recorded with a noisy camera and fused as scans are for prediction; class '
+        'table rooms, configs/rooms_*.py',
+    )
     parser.set_defaults(run=run_synthetic)
 
 
@@ -114,6 +122,7 @@ def run_synthetic(args: argparse.Namespace) -> None:
         seed=args.seed,
         num_workers=args.num_workers,
         progress=not args.no_progress,
+        realism=args.realism,
     )
     print(
         f'{args.out}: {summary.num_scenes} rooms ({summary.num_generated} made now), '

@@ -13,7 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from .synthetic.classes import SYNTHETIC_CLASSES, SYNTHETIC_PALETTE, SYNTHETIC_STUFF
+from .synthetic.classes import (
+    ROOMS_CLASSES,
+    ROOMS_PALETTE,
+    ROOMS_STUFF,
+    SYNTHETIC_CLASSES,
+    SYNTHETIC_PALETTE,
+    SYNTHETIC_STUFF,
+)
 
 MAX_RAW_ID = 65535  # ids also stand in 16-bit label images
 
@@ -22,7 +29,8 @@ def get_class_table(name: str) -> 'ClassTable':
     """Class table of a dataset.
 
     Args:
-        name: 'scannet', 'scannet200', 's3dis', 'synthetic', or the path of a ``.json`` file with
+        name: 'scannet', 'scannet200', 's3dis', 'synthetic', 'rooms', or the path of a ``.json`` file
+            with
             ``{"name", "classes": [...], "stuff": [names, the first classes],
             "raw_ids": [...] (default 1…C), "palette": [[r, g, b], ...] (optional)}``.
 
@@ -188,11 +196,22 @@ def _synthetic() -> ClassTable:
     )
 
 
+def _rooms() -> ClassTable:
+    return _table(
+        'rooms',
+        ROOMS_CLASSES,
+        tuple(range(1, len(ROOMS_CLASSES) + 1)),
+        num_stuff=len(ROOMS_STUFF),
+        palette=ROOMS_PALETTE,
+    )
+
+
 _BUILDERS = {
     'scannet': _scannet,
     'scannet200': _scannet200,
     's3dis': _s3dis,
     'synthetic': _synthetic,
+    'rooms': _rooms,
 }
 
 

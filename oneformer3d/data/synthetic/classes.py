@@ -52,11 +52,54 @@ SYNTHETIC_PALETTE = (
 )
 
 
-def raw_id(name: str) -> int:
+# Rooms scanned as real ones are have their own table; what no name fits is an instance of *other*.
+ROOMS_STUFF = SYNTHETIC_STUFF
+
+ROOMS_CLASSES = (
+    *ROOMS_STUFF,
+    'cabinet',
+    'bed',
+    'chair',
+    'sofa',
+    'table',
+    'door',
+    'window',
+    'bookshelf',
+    'picture',
+    'counter',
+    'desk',
+    'curtain',
+    'refrigerator',
+    'toilet',
+    'sink',
+    'whiteboard',
+    'lamp',
+    'monitor',
+    'box',
+    'other',
+)
+
+_ROOMS_COLORS = {
+    **dict(zip(SYNTHETIC_CLASSES, SYNTHETIC_PALETTE, strict=True)),
+    'counter': (23, 190, 207),
+    'curtain': (219, 219, 141),
+    'toilet': (44, 160, 44),
+    'sink': (112, 128, 144),
+    'monitor': (80, 40, 140),
+    'box': (160, 110, 60),
+    'other': (120, 120, 120),
+}
+
+# One RGB colour per class, in the order of ROOMS_CLASSES.
+ROOMS_PALETTE = tuple(_ROOMS_COLORS[name] for name in ROOMS_CLASSES)
+
+
+def raw_id(name: str, classes: tuple[str, ...] = SYNTHETIC_CLASSES) -> int:
     """Id of a class on disk.
 
     Args:
-        name: one of ``SYNTHETIC_CLASSES``.
+        name: one of the classes.
+        classes: ``SYNTHETIC_CLASSES`` or ``ROOMS_CLASSES``.
 
     Returns:
         1…C.
@@ -64,4 +107,4 @@ def raw_id(name: str) -> int:
     Raises:
         ValueError: the name is no class.
     """
-    return SYNTHETIC_CLASSES.index(name) + 1
+    return classes.index(name) + 1

@@ -25,11 +25,15 @@ from oneformer3d.files.atomic import atomic_write_bytes
 from ..infos import write_infos
 from .files import is_complete, scene_info, write_scan
 from .scan import generate_scene
+from .scanned.scan import generate_scanned_scene
+from .scanned.settings import ScannedSettings
 from .settings import GENERATOR_VERSION, RoomSettings
 
 FIRST_VAL_NUMBER = 5000
 NUM_DEBUG_SCENES = 30
 STAMP_PATH = 'meta_data/synthetic_settings.json'
+
+AnySettings = RoomSettings | ScannedSettings
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,13 @@ def generate_dataset(
     seed: int,
     num_workers: int | None = None,
     progress: bool = True,
-    settings: RoomSettings | None = None,
+    settings: AnySettings | None = None,
+    realism: str = 'plain',
 ) -> DatasetSummary:
     """Make a dataset of synthetic rooms, or complete one.
+
+    *plain* rooms (class table ``synthetic``) are clean samples of surfaces; *scanned* ones (class
+    table ``rooms``) are recorded with a noisy camera and fused as the inferencer fuses a scan.
 
     Writes the scenes (see ``files.py``), ``oneformer3d_infos_{train,val}.json``,
     ``meta_data/synthetic_{train,val,train_debug}.txt`` and the settings they were made with.
@@ -61,7 +69,8 @@ def generate_dataset(
         num_train, num_val: scenes per split; more can be added later.
         seed: not negative.
         num_workers: processes; None = one per core.
-        settings: sizes, counts and noise of the rooms.
+        settings: sizes, counts and noise of the rooms; None takes those of the realism.
+        realism: 'plain' or 'scanned'; settings that are given must be of that kind.
 
     Returns:
         Counts and time.
@@ -84,7 +93,7 @@ def generate_dataset(
 
     start = time.perf_counter()
     root = Path(out)
-    settings = RoomSettings() if settings is None else settings
+    settings = settings_of(realism, settings)
     stamp_settings(root, seed, settings)
     splits = {
         'train': [f'room{number:04d}_00' for number in range(num_train)],
@@ -107,7 +116,26 @@ def generate_dataset(
     )
 
 
-def stamp_settings(root: Path, seed: int, settings: RoomSettings) -> None:
+def settings_of(realism: str, settings: AnySettings | None) -> AnySettings:
+    """The default settings of a realism, or those given.
+
+    Raises:
+        ValueError: unknown realism, or settings of the other.
+    """
+    kinds: dict[str, type[AnySettings]] = {'plain': RoomSettings, 'scanned': ScannedSettings}
+    if realism not in kinds:
+        raise ValueError(f"realism: expected 'plain' or 'scanned', got {realism!r}")
+    if settings is None:
+        return kinds[realism]()
+    if not isinstance(settings, kinds[realism]):
+        raise ValueError(
+            f'{realism} rooms are made with {kinds[realism].__name__}, got '
+            f'{type(settings).__name__}'
+        )
+    return settings
+
+
+def stamp_settings(root: Path, seed: int, settings: AnySettings) -> None:
     """Write what a set is made with into its root, or compare with what is there.
 
     Raises:
@@ -116,6 +144,8 @@ def stamp_settings(root: Path, seed: int, settings: RoomSettings) -> None:
     if root.exists() and not root.is_dir():
         raise ValueError(f'{root}: expected a folder')
     stamp = {'generator_version': GENERATOR_VERSION, 'seed': seed, **asdict(settings)}
+    if isinstance(settings, ScannedSettings):  # plain sets carry no such mark
+        stamp['realism'] = 'scanned'
     stamp = json.loads(json.dumps(stamp))  # as it reads back: tuples are lists
     path = root / STAMP_PATH
 
@@ -143,7 +173,7 @@ def stamp_settings(root: Path, seed: int, settings: RoomSettings) -> None:
 
 
 def make_scenes(
-    root: Path, scenes: list[str], seed: int, settings: RoomSettings, num_workers: int
+    root: Path, scenes: list[str], seed: int, settings: AnySettings, num_workers: int
 ) -> Iterator[str]:
     """Make scenes, in this process for one worker, else in several; yield names as they finish.
 
@@ -178,7 +208,7 @@ def worker_context() -> multiprocessing.context.BaseContext:
     return context
 
 
-def make_scene(root: Path, scene: str, seed: int, settings: RoomSettings) -> str:
+def make_scene(root: Path, scene: str, seed: int, settings: AnySettings) -> str:
     """Make and write one scene; return its name.
 
     Args:
@@ -189,12 +219,15 @@ def make_scene(root: Path, scene: str, seed: int, settings: RoomSettings) -> str
     """
     cv2.setNumThreads(1)
     with threadpool_limits(limits=1):  # the scenes are what runs in parallel
-        scan = generate_scene(seed, settings, scene)
+        if isinstance(settings, ScannedSettings):
+            scan = generate_scanned_scene(seed, settings, scene)
+        else:
+            scan = generate_scene(seed, settings, scene)
     write_scan(root, scene, scan, settings.jpeg_quality)
     return scene
 
 
-def write_splits(root: Path, splits: dict[str, list[str]], settings: RoomSettings) -> None:
+def write_splits(root: Path, splits: dict[str, list[str]], settings: AnySettings) -> None:
     """Write scene lists and infos of written scenes.
 
     Args:
@@ -204,9 +237,10 @@ def write_splits(root: Path, splits: dict[str, list[str]], settings: RoomSetting
     for split, scenes in lists.items():
         text = ''.join(f'{scene}\n' for scene in scenes)
         atomic_write_bytes(root / 'meta_data' / f'synthetic_{split}.txt', text.encode())
+    table = 'rooms' if isinstance(settings, ScannedSettings) else 'synthetic'
     for split, scenes in splits.items():
         infos = {
-            'metainfo': {'schema_version': 1, 'dataset': 'synthetic'},
+            'metainfo': {'schema_version': 1, 'dataset': table},
             'data_list': [scene_info(root, scene, settings.image_size) for scene in scenes],
         }
         write_infos(root / f'oneformer3d_infos_{split}.json', infos)
