@@ -11,6 +11,7 @@ from oneformer3d.data.samples import (
     order,
     packing,
     preprocessor,
+    scan_transforms,
     transforms,
     view_images,
     views,

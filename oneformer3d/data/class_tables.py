@@ -29,9 +29,8 @@ def get_class_table(name: str) -> 'ClassTable':
     """Class table of a dataset.
 
     Args:
-        name: 'scannet', 'scannet200', 's3dis', 'synthetic', 'rooms', or the path of a ``.json`` file
-            with
-            ``{"name", "classes": [...], "stuff": [names, the first classes],
+        name: 'scannet', 'scannet200', 's3dis', 'synthetic', 'rooms', or the path of a ``.json``
+            file with ``{"name", "classes": [...], "stuff": [names, the first classes],
             "raw_ids": [...] (default 1…C), "palette": [[r, g, b], ...] (optional)}``.
 
     Raises:

@@ -1,0 +1,6 @@
+# points alone on rooms as they are scanned: about an hour on one core
+_base_ = [
+    './_base_/datasets/rooms.py',
+    './_base_/models/oneformer3d_rooms.py',
+    './_base_/schedules/rooms.py',
+]
