@@ -14,7 +14,7 @@ from oneformer3d.data.class_tables import (
     get_class_table,
 )
 
-NAMES = ('scannet', 'scannet200', 's3dis', 'synthetic')
+NAMES = ('scannet', 'scannet200', 's3dis', 'synthetic', 'rooms')
 
 
 @pytest.mark.parametrize(
