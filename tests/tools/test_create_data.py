@@ -69,6 +69,7 @@ def test_synthetic_arguments_reach_the_generator(tmp_path, monkeypatch, capsys):
     options = ('--num-train', 2, '--num-val', 1, '--seed', 7, '--num-workers', 1)
     _run(monkeypatch, 'synthetic', '--out', tmp_path / 'rooms', *options)
     wanted = {'num_train': 2, 'num_val': 1, 'seed': 7, 'num_workers': 1, 'progress': False}
+    wanted['realism'] = 'plain'
     assert calls == [(tmp_path / 'rooms', wanted)]
     assert '3 rooms (2 made now)' in capsys.readouterr().out
 

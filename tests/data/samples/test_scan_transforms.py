@@ -81,5 +81,5 @@ def test_a_surface_has_one_gain(scene) -> None:
 def test_scenes_with_views_are_refused(scene) -> None:
     scene['views'] = object()
     for transform in (CropScene(10), DriftPoints()):
-        with pytest.raises(ValueError, match='views|points alone'):
+        with pytest.raises(ValueError, match=r'views|points alone'):
             transform(scene)
