@@ -53,7 +53,9 @@ def segmentation_figure(
         ValueError: Labels or colours are not one for each point.
     """
     raster = PointRaster(points, size, camera)
-    rows: list[list[_Cell]] = [[('Input', rgb), *_label_panels(prediction, palette, '')]]
+    rows: list[list[_Cell]] = [
+        [(_input_title(raster), rgb), *_label_panels(prediction, palette, '')]
+    ]
     if ground_truth is not None:
         rows.append([None, *_label_panels(ground_truth, palette, 'ground truth: ')])
     shown = [labels.semantic for labels in (prediction, ground_truth) if labels is not None]
@@ -129,14 +131,20 @@ def score_figure(
     Raises:
         ValueError: scores that are not one for each point.
     """
-    cells: list[_Cell] = [('Input', rgb)]
+    raster = PointRaster(points, size, camera)
+    cells: list[_Cell] = [(_input_title(raster), rgb)]
     for title, values in scores.items():
         if np.shape(values) != (len(points),):
             raise ValueError(f'{title}: expected ({len(points)},) scores, got {np.shape(values)}')
         cells.append((title, similarity_colors(values)))
 
     rows = [cells[first : first + _PANELS] for first in range(0, len(cells), _PANELS)]
-    return _sheet(PointRaster(points, size, camera), rows, (), (), np.zeros((0, 3), np.uint8))
+    return _sheet(raster, rows, (), (), np.zeros((0, 3), np.uint8))
+
+
+def _input_title(raster: PointRaster) -> str:
+    """Title of the first panel; says what it does not show."""
+    return f'Input without {raster.num_stray} stray points' if raster.num_stray else 'Input'
 
 
 def _sheet(

@@ -14,13 +14,15 @@ from scipy.spatial import cKDTree
 from oneformer3d.lifting.camera import Camera
 from oneformer3d.lifting.shapes import expect_shape
 
-from .views import behind_near_walls, below_ceiling, dollhouse_camera, top_camera
+from .views import behind_near_walls, below_ceiling, dollhouse_camera, in_bulk, top_camera
 
 BACKGROUND = 255
 MAX_RADIUS = 24  # pixels of the supersampled image
 MAX_POINTS = 600_000  # of a larger cloud an even selection is drawn
 _AZIMUTHS = (45.0, 135.0, 225.0, 315.0)
 _CHUNK = 16384
+_SAME_PLACE = 1e-4  # metres: of points nearer than this one is drawn
+_MUCH = 60_000_000  # pixels of discs; beyond it one point per pixel is drawn
 _EMPTY = np.iinfo(np.int64).max
 
 
@@ -54,8 +56,11 @@ class PointRaster:
     Args:
         points: (N, 3) metres, z up.
         size: (H, W).
-        camera: see ``render_points``.
+        camera: see ``render_points``. A view by name frames the bulk of the scan.
         supersampling: rows and columns drawn for each one shown.
+
+    Attributes:
+        num_stray: points far from the bulk that are not drawn.
     """
 
     def __init__(
@@ -71,7 +76,11 @@ class PointRaster:
             raise ValueError('points: expected at least one, got none')
         self.supersampling = supersampling
 
-        drawn = np.linspace(0, len(points) - 1, min(len(points), MAX_POINTS)).astype(np.int64)
+        is_bulk = np.full(len(points), True) if isinstance(camera, Camera) else in_bulk(points)
+        self.num_stray = int(len(points) - is_bulk.sum())
+        drawn = np.flatnonzero(is_bulk)
+        drawn = drawn[np.linspace(0, len(drawn) - 1, min(len(drawn), MAX_POINTS)).astype(np.int64)]
+        drawn = drawn[_first_of_place(points[drawn])]
         spacing = point_spacing(points[drawn])
         self.camera, visible = _choose_view(points[drawn], spacing, size, camera)
         drawn, spacing = drawn[visible], spacing[visible]
@@ -129,6 +138,12 @@ def rasterise(
     keep = ((uv >= -MAX_RADIUS) & (uv < np.array([width, height]) + MAX_RADIUS)).all(axis=1)
     drawn, z, uv = in_front[keep], z[keep], uv[keep].astype(np.int64)
     pixel_radius = np.clip(radii[drawn] * intrinsics[0, 0] / z, 0.5, MAX_RADIUS)
+    # a crowd of points with large discs: what lies behind another of the same pixel is left out
+    if np.pi * np.square(pixel_radius).sum() > _MUCH:
+        order = np.lexsort((z, uv[:, 0], uv[:, 1]))
+        is_first = np.append(True, (np.diff(uv[order], axis=0) != 0).any(axis=1))
+        kept = np.sort(order[is_first])
+        drawn, z, uv, pixel_radius = drawn[kept], z[kept], uv[kept], pixel_radius[kept]
 
     border = 2 * MAX_RADIUS
     pitch = width + 2 * border
@@ -219,6 +234,14 @@ def eye_dome_shade(
             obscurance += np.clip(limit - padded[v : v + height, u : u + width], 0, 0.06)
     shade = np.exp(-strength / 0.02 / (2 * len(_DIRECTIONS)) * obscurance)
     return np.where(known, np.maximum(shade, 0.25), 1).astype(np.float32)
+
+
+def _first_of_place(points: np.ndarray) -> np.ndarray:
+    """Indices, ascending, of the first point of every place; clouds may repeat one many times."""
+    cells = np.floor((points - points.min(axis=0)) / _SAME_PLACE).astype(np.int64)  # (N, 3)
+    # places are told apart by a sum of odd multiples that wraps around
+    key = cells @ np.array([1, 0x9E3779B97F4A7C1, 0x2545F4914F6CDD1D], dtype=np.int64)
+    return np.sort(np.unique(key, return_index=True)[1])
 
 
 def point_spacing(points: np.ndarray) -> np.ndarray:

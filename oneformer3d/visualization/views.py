@@ -10,6 +10,9 @@ import torch
 from oneformer3d.lifting.camera import Camera
 
 CELL = 0.10  # metres: the horizontal grid on which ceilings and walls are found
+_MAX_HEIGHT = 40.0  # metres: what is taller is no room whose ceiling could be taken off
+_BULK = (0.5, 99.5)  # percent of the points along each axis
+_MARGIN = 0.25  # of the bulk's longest side, around it
 
 
 def fit_camera(
@@ -66,6 +69,22 @@ def fit_camera(
     return Camera(torch.from_numpy(intrinsics), torch.from_numpy(world_from_cam), (height, width))
 
 
+def in_bulk(points: np.ndarray) -> np.ndarray:
+    """Mask (N,) of the points within or near the box of the inner 99 % along each axis.
+
+    A few stray returns, through a window or off a mirror, are no reason to show a scan small.
+
+    Example:
+        >>> room = np.random.default_rng(0).uniform(0, 3, (1000, 3))
+        >>> in_bulk(np.append(room, [[90.0, 0, 0]], axis=0))[-2:]
+        array([ True, False])
+    """
+    low, high = np.percentile(points, _BULK, axis=0)  # (3,)
+    margin = _MARGIN * (high - low).max()
+    near = ((points >= low - margin) & (points <= high + margin)).all(axis=1)
+    return near if near.any() else np.ones(len(points), dtype=bool)
+
+
 def dollhouse_camera(
     points: np.ndarray,
     size: tuple[int, int],
@@ -102,7 +121,7 @@ def below_ceiling(
     above goes. Walls and lamps cover less and stay. Without ceiling every point stays.
     """
     low, high = np.percentile(points[:, 2], [0.5, 99.9])
-    if high - low < min_height:
+    if not min_height <= high - low <= _MAX_HEIGHT:
         return np.ones(len(points), dtype=bool)
 
     cells, num_cells = _ground_cells(points)

@@ -165,3 +165,38 @@ def test_one_raster_many_paints() -> None:
 def test_bad_input(points, colors, camera) -> None:
     with pytest.raises(ValueError):
         render_points(points, colors, (48, 64), camera)
+
+
+def test_stray_points_do_not_shrink_the_scan():
+    rng = np.random.default_rng(0)
+    room = rng.uniform(0, [5, 4, 1], (20_000, 3))
+    far = rng.normal(size=(30, 3)) * 2000
+    for view in ('dollhouse', 'top'):
+        alone = PointRaster(room, (60, 80), view)
+        both = PointRaster(np.concatenate([room, far]), (60, 80), view)
+        assert alone.num_stray == 0
+        assert both.num_stray == 30
+        assert np.array_equal(alone.index, both.index)
+
+
+def test_points_of_one_place_are_drawn_as_one():
+    places = np.random.default_rng(0).uniform(0, 3, (300, 3))
+    once = PointRaster(places, (60, 80))
+    often = PointRaster(np.tile(places, (400, 1)), (60, 80))
+    assert np.array_equal(once.index, often.index)
+
+
+@pytest.mark.parametrize('view', ['dollhouse', 'top'])
+def test_heaps_lines_and_towers_are_drawn(view):
+    rng = np.random.default_rng(0)
+    line = np.linspace(0, 8000, 50_000)
+    flat = np.zeros_like(line)
+    heap = np.concatenate([rng.normal(size=(30_000, 3)) * 0.05, rng.uniform(0, 3e3, (45_000, 3))])
+    for points in (
+        np.zeros((100_000, 3)),
+        np.stack([line, flat, flat], axis=1),
+        np.stack([flat, flat, line], axis=1),
+        heap,
+    ):
+        raster = PointRaster(points, (60, 80), view)
+        assert (raster.index >= 0).any()
