@@ -41,6 +41,10 @@ LAYOUTS: dict[str, Callable[[Path], Listing | None]] = {
 _LOST_TRACKING = 'tracking lost: the pose is inf or nan'
 _NOT_RIGID = 'the pose is no rigid motion'
 _NO_COLOR, _NO_POSE = 'no colour image', 'no pose'
+_TURNED = (
+    'the image is turned by its EXIF tag: turn its pixels and delete the tag, or only delete it if '
+    'pose and intrinsics are of the pixels as they are stored'
+)
 _MAX_LOOKED_INTO = 100
 _NO_RULES = LossRules(max_lost=1.0)
 _RULES = LossRules()
@@ -226,6 +230,8 @@ def _usable(folder: Path, frame: ListedFrame, listing: Listing) -> _Usable:
         depth = None if frame.depth_path is None else depth_header(frame.depth_path)
     except ValueError as error:
         raise _UnusableError(str(error).replace(f'{folder}/', '')) from error
+    if color.orientation not in (0, 1):  # whether poses and K are of the turned image, none tells
+        raise _UnusableError(_TURNED)
     pose = as_world_from_cam(frame.pose, listing.convention)
     pose[:3, 3] *= listing.pose_unit
     return _Usable(frame, pose, color, depth)

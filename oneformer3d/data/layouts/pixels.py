@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from oneformer3d.files.images import MISSING_DEPTH, UNREADABLE
 
@@ -22,10 +22,17 @@ DEPTH_SUFFIXES = ('.png', '.pgm', '.tif', '.tiff', '.npy')
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What a file says about itself: its (H, W), and of depth whether it is floating point."""
+    """What a file says about itself.
+
+    Attributes:
+        size: (H, W) of the pixels as they are stored.
+        is_float: of depth, whether it is floating point.
+        orientation: of colour, how EXIF wants the pixels turned or mirrored; 1 is as stored.
+    """
 
     size: Size
     is_float: bool = False
+    orientation: int = 1
 
 
 def read_color(frame: PosedFrame) -> NDArray[np.uint8]:
@@ -93,7 +100,8 @@ def color_header(path: Path) -> ImageHeader:
     """Size of a colour image, from its header; raises as ``read_color``."""
     try:
         with Image.open(path) as image:
-            return ImageHeader((image.height, image.width))
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            return ImageHeader((image.height, image.width), orientation=orientation)
     except UNREADABLE as error:
         raise ValueError(f'{path}: {error}') from error
 

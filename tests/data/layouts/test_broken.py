@@ -188,3 +188,23 @@ def test_tools_that_need_points_name_the_one_that_does_not(tmp_path):
     assert not scene.has_depth
     assert scene.read(0).depth is None
     assert len(scene.frames) == 3
+
+
+def test_images_turned_by_exif_are_left_out_with_the_reason(tmp_path):
+    folder = tmp_path / 'scan'
+    write_posed_images(folder, render_views(8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = sorted(folder.glob('*.jpg'))[3]
+    pixels = Image.open(turned).copy()
+    pixels.save(turned, exif=exif)
+    found = find_layout(folder)
+    assert len(found.frames) == 7
+    ((name, reason),) = found.left_out
+    assert name == turned.stem
+    assert 'EXIF' in reason
+
+    for path in folder.glob('*.jpg'):
+        Image.open(path).copy().save(path, exif=exif)
+    with pytest.raises(ValueError, match=r'no usable frame: .*EXIF'):
+        find_layout(folder)
