@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oneformer3d.engine.cli import load_config, run_tool
+from oneformer3d.engine.cli import ToolParser, run_tool
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,9 +28,7 @@ COMPONENT_RADIUS = 0.06
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('labels', type=Path, help='folder with cloud.npz and classes.json')
     parser.add_argument('--config', required=True, help='config the model was trained with')
     parser.add_argument('--checkpoint', required=True, help='trained weights')
@@ -50,6 +48,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from oneformer3d.engine.configs import load_config
     from oneformer3d.inference.inferencer import OneFormer3DInferencer
 
     points, labels = read_labels(args.labels)
