@@ -100,6 +100,7 @@ def segment_scene(
     clip: Mapping[str, Any] | None = None,
     device: str | None = None,
     progress: Progress | None = None,
+    score_thr: float = 0.3,
 ) -> Segmentation:
     """Segment the points of a scene.
 
@@ -108,14 +109,16 @@ def segment_scene(
         config, checkpoint, device: of the model.
         clip: settings of ``ClipEncoder``, for a model that reads image features; others see the
             points alone.
-        progress: see ``OneFormer3DInferencer``.
+        progress, score_thr: see ``OneFormer3DInferencer``.
 
     Raises:
         FileNotFoundError, ValueError: as ``OneFormer3DInferencer``.
     """
     cfg = load_config(config)
     reads_images = cfg.model.get('encoder', {}).get('type') == 'BiFusionEncoder'
-    model = OneFormer3DInferencer(cfg, checkpoint, device, clip=clip if reads_images else None)
+    model = OneFormer3DInferencer(
+        cfg, checkpoint, device, clip=clip if reads_images else None, score_thr=score_thr
+    )
     scan = Scan(
         scene.points,
         scene.origin,

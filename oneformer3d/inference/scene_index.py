@@ -24,11 +24,11 @@ from oneformer3d.open_vocabulary.members import (
     members_of_lists,
 )
 from oneformer3d.open_vocabulary.vectors import best_views, mask_vectors
-from oneformer3d.store.stamp import StampMismatchError
+from oneformer3d.store.stamp import StampMismatchError, StoreStamp
 from oneformer3d.structures.boxes import fit_upright_box
 
 from .opened_scene import OpenedScene
-from .scan_images import ScanImageReader
+from .scan_images import ScanImageReader, ScanImages
 
 # Square metres. Smaller pieces are shown by few pixels, whose features are more noise than object:
 # they would lead every ranking. A fifth as many pieces are left, as pure to 2 %.
@@ -102,30 +102,49 @@ def index_scene(scene: OpenedScene, reader: ScanImageReader, progress: Progress)
         raise ValueError(f'{scene.source}: {members.num_masks} masks, an index holds {MAX_MASKS}')
     progress('masks', 1, 1)
 
-    # the cameras are in the coordinates of the recording, the points may have been moved
     progress('images', 0, 1)
     images = reader(recording)
     progress('images', 1, 1)
 
     progress('vectors', 0, 1)
+    digest = digest_of(scene, reader.max_views)
+    index = index_masks(scene, members, images, reader.clip.stamp, digest)
+    progress('vectors', 1, 1)
+    return index
+
+
+def index_masks(
+    scene: OpenedScene,
+    members: MaskMembers,
+    images: ScanImages,
+    stamp: StoreStamp,
+    made_of: str = '',
+) -> SceneIndex:
+    """One vector per mask, whoever made the masks.
+
+    Args:
+        scene: of N points.
+        members: K masks of these; of a segmentation its instances come first.
+        images: of the scene, with maps in the text space.
+        stamp: of the encoder of these maps.
+        made_of: see ``SceneIndex``.
+    """
+    # the cameras are in the coordinates of the recording, the points may have been moved
     world = (scene.points[:, :3] + scene.origin).astype(np.float32)  # (N, 3)
     pairs = images.views(world).pairs
     vectors = mask_vectors(images.feat, pairs, images.camera.image_size, members)  # (K, D)
-    views = best_views(pairs, members)
     names, scores = names_of(scene, members)
-    index = SceneIndex(
+    return SceneIndex(
         vectors,
         best_mask_of_points(members, scores),
         names,
         scores,
         boxes_of(scene.upright, members),
         images.frames,
-        views,
-        reader.clip.stamp,
-        digest_of(scene, reader.max_views),
+        best_views(pairs, members),
+        stamp,
+        made_of,
     )
-    progress('vectors', 1, 1)
-    return index
 
 
 def recording_of(scene: OpenedScene) -> PosedFolder:

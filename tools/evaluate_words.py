@@ -1,0 +1,258 @@
+"""How good naming by text is: given masks, predicted masks, the trained head, absent words.
+
+    python tools/evaluate_words.py DATA_ROOT --clip-weights CLIP
+    python tools/evaluate_words.py DATA_ROOT --config CONFIG --checkpoint A B C --clip-weights CLIP
+        --novel bed sofa
+
+Looks at the validation scenes of a data root. With several checkpoints (seeds of one training) a row
+holds their mean and half of their range. The names of --novel are reported apart: those that the
+checkpoints were trained without. Prints a table and writes it with all numbers to --out.
+"""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from oneformer3d.engine.cli import run_tool
+from oneformer3d.engine.progress import show_progress
+from oneformer3d.files.shipped import find_config
+
+if TYPE_CHECKING:
+    from oneformer3d.data.class_tables import ClassTable
+    from oneformer3d.inference.opened_scene import OpenedScene
+    from oneformer3d.inference.scan_images import ScanImageReader, ScanImages
+    from oneformer3d.metrics.instance import InstanceMatches
+
+NEGATIVES = ('object', 'things', 'stuff', 'texture')
+ABSENT = ('an elephant', 'a bicycle', 'a swimming pool', 'a traffic light', 'a horse')
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """Vectors of the names of things (I, D), of nothing in particular, and of absent things."""
+
+    things: np.ndarray
+    negatives: np.ndarray
+    absent: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Room:
+    """A validation scene: its points, its true instances with classes 0…I−1, and its images."""
+
+    scene: 'OpenedScene'
+    instance: np.ndarray
+    classes: np.ndarray
+    images: 'ScanImages'
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('data_root', help='with infos, labels and posed images')
+    parser.add_argument('--class-table', default='synthetic', help='of the labels (%(default)s)')
+    parser.add_argument('--clip-weights', required=True, help='CLIP that reads text and images')
+    parser.add_argument('--config', help='of a model that makes masks')
+    parser.add_argument('--checkpoint', nargs='+', default=[], help='its weights, one per seed')
+    parser.add_argument('--novel', nargs='+', default=[], help='names it was trained without')
+    parser.add_argument('--negatives', nargs='+', default=list(NEGATIVES))
+    parser.add_argument('--absent', nargs='+', default=list(ABSENT), help='words for nothing there')
+    parser.add_argument('--threshold', type=float, default=0.5, help='of a score to be found')
+    parser.add_argument('--max-scenes', type=int, help='so many scenes (default: all)')
+    parser.add_argument('--out', default='outputs/words', help='folder (default: %(default)s)')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    check(args)
+    from oneformer3d.data.class_tables import get_class_table
+    from oneformer3d.inference.scene_index import text_image_reader
+
+    table = get_class_table(args.class_table)
+    things = [table.classes[k] for k in table.instance_classes]
+    unknown = sorted(set(args.novel) - set(things))
+    if unknown:
+        raise ValueError(f'--novel: {", ".join(unknown)} are no things of {args.class_table}')
+
+    reader = text_image_reader(args.clip_weights)
+    words = Words(*(reader.clip.clip.encode_text(texts).numpy() for texts in
+                    (things, args.negatives, args.absent)))  # fmt: skip
+    rooms = read_rooms(args, table, reader)
+
+    rows = given_masks(rooms, words, reader, args.threshold)
+    novel = np.isin(things, args.novel)
+    seeds = [predicted_masks(rooms, words, reader, args, path, novel) for path in args.checkpoint]
+    for name in seeds[0] if seeds else ():
+        rows[name] = [seed[name] for seed in seeds]
+    write(Path(args.out), rows, args)
+
+
+def check(args: argparse.Namespace) -> None:
+    """What can be wrong is found before anything slow is loaded."""
+    if not Path(args.data_root).is_dir():
+        raise FileNotFoundError(f'{args.data_root}: no such folder')
+    if (args.config is None) != (not args.checkpoint):
+        raise ValueError('--config and --checkpoint belong together')
+    if args.config is not None:
+        find_config(args.config)
+    for path in args.checkpoint:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f'{path}: no such checkpoint file')
+
+
+def read_rooms(
+    args: argparse.Namespace, table: 'ClassTable', reader: 'ScanImageReader'
+) -> list[Room]:
+    """The validation scenes with their images."""
+    from oneformer3d.data.posed_rgbd import load_posed_rgbd
+    from oneformer3d.data.scene_files import read_labels, read_points
+    from oneformer3d.data.scenes import read_scenes
+    from oneformer3d.inference.opened_scene import OpenedScene
+
+    root, rooms = Path(args.data_root), []
+    scenes = list(read_scenes(root, 'val').values())[: args.max_scenes]
+    for number, scene in enumerate(scenes):
+        show_progress('read', number, len(scenes))
+        points = read_points(scene.points_path)
+        semantic, instance = (
+            read_labels(root / kind / scene.points_path.name, len(points))
+            for kind in ('semantic_mask', 'instance_mask')
+        )
+        ids, classes = true_things(table, semantic, instance)
+        recording = load_posed_rgbd(root / 'posed_images' / scene.name)
+        opened = OpenedScene(
+            scene.name, points, np.eye(3, dtype=np.float32), np.zeros(3), recording
+        )
+        rooms.append(Room(opened, ids, classes, reader(recording)))
+    show_progress('read', len(scenes), len(scenes))
+    return rooms
+
+
+def true_things(
+    table: 'ClassTable', semantic: np.ndarray, instance: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Dense ids (N,) of things, −1 for all else, and their classes 0…I−1."""
+    labels = table.contiguous_from_raw(semantic)
+    position = np.full(table.num_classes + 1, -1)
+    position[list(table.instance_classes)] = np.arange(len(table.instance_classes))
+    is_thing = position[labels] >= 0
+
+    ids = np.full(len(labels), -1)
+    _, ids[is_thing] = np.unique(instance[is_thing], return_inverse=True)
+    classes = np.zeros(ids.max() + 1, np.int64)
+    classes[ids[is_thing]] = position[labels[is_thing]]
+    return ids, classes
+
+
+def given_masks(
+    rooms: list[Room], words: Words, reader: 'ScanImageReader', threshold: float
+) -> dict[str, list[float]]:
+    """Naming of true masks: only names can be wrong."""
+    from oneformer3d.inference.scene_index import index_masks
+    from oneformer3d.open_vocabulary.evaluation import false_alarms, naming_scores
+    from oneformer3d.open_vocabulary.members import members_of_masks
+
+    named, similarity, alarms, words_alarms = [], [], [], []
+    for room in rooms:
+        masks = room.instance == np.arange(len(room.classes))[:, None]  # (K, N)
+        index = index_masks(room.scene, members_of_masks(masks), room.images, reader.clip.stamp)
+        named.append(index.name(words.things, words.negatives)[0])
+        similarity.append(index.directions @ words.things.T)
+        there = np.isin(np.arange(len(words.things)), room.classes)
+        found = index.query(words.things, words.negatives, threshold=threshold).found
+        alarms.append(false_alarms(found, there))
+        absent = index.query(words.absent, words.negatives, threshold=threshold).found
+        words_alarms.append(float(absent.mean()))
+
+    true = np.concatenate([room.classes for room in rooms])
+    scores = naming_scores(np.concatenate(named), true, np.concatenate(similarity))
+    return {
+        'given masks: named right': [scores.top1],
+        'given masks: named right, mean over classes': [scores.balanced],
+        'given masks: retrieval mAP': [scores.retrieval],
+        'false alarms: things of other rooms': [float(np.nanmean(alarms))],
+        'false alarms: words for what is in no room': [float(np.mean(words_alarms))],
+    }
+
+
+def predicted_masks(
+    rooms: list[Room],
+    words: Words,
+    reader: 'ScanImageReader',
+    args: argparse.Namespace,
+    checkpoint: str,
+    novel: np.ndarray,
+) -> dict[str, float]:
+    """AP50 of a model's masks with names of its head, of text, and with the best names."""
+    from oneformer3d.inference.opened_scene import segment_scene
+    from oneformer3d.inference.scene_index import index_masks
+    from oneformer3d.metrics.instance import instance_scores, match_instances
+    from oneformer3d.open_vocabulary.members import members_of_masks
+
+    matches: dict[str, list[InstanceMatches]] = {}
+    for number, room in enumerate(rooms):
+        show_progress('segment', number, len(rooms))
+        result = segment_scene(
+            room.scene, args.config, checkpoint, {'weights': args.clip_weights}, score_thr=0.02
+        )
+        masks = np.array([one.mask for one in result.instances]).reshape(-1, len(room.instance))
+        index = index_masks(room.scene, members_of_masks(masks), room.images, reader.clip.stamp)
+        by_text = (index.directions @ words.things.T).argmax(1) if len(masks) else np.zeros(0, int)
+        first = len(result.class_names) - len(words.things)
+        by_head = np.array([one.label - first for one in result.instances], int)
+        scores = np.array([one.score for one in result.instances])
+        for name, labels in (
+            ('head', by_head),
+            ('text', by_text),
+            ('best names', best_names(masks, room)),
+        ):
+            matches.setdefault(name, []).append(
+                match_instances(masks, labels, scores, room.instance, room.classes)
+            )
+    show_progress('segment', len(rooms), len(rooms))
+
+    rows = {}
+    for name, found in matches.items():
+        ap50 = instance_scores(found, len(words.things)).ap50
+        rows[f'predicted masks, {name}: AP50'] = float(np.nanmean(ap50))
+        if novel.any():
+            rows[f'predicted masks, {name}: AP50 base'] = float(np.nanmean(ap50[~novel]))
+            rows[f'predicted masks, {name}: AP50 novel'] = float(np.nanmean(ap50[novel]))
+    return rows
+
+
+def best_names(masks: np.ndarray, room: Room) -> np.ndarray:
+    """The class of the true instance that each mask shares most points with, of its union."""
+    names = np.zeros(len(masks), int)
+    sizes = np.bincount(room.instance[room.instance >= 0], minlength=len(room.classes))
+    for row, mask in enumerate(masks):
+        within = room.instance[mask]
+        shared = np.bincount(within[within >= 0], minlength=len(room.classes))
+        names[row] = room.classes[(shared / (sizes + mask.sum() - shared)).argmax()]
+    return names
+
+
+def write(out: Path, rows: dict[str, list[float]], args: argparse.Namespace) -> None:
+    """Print and keep the table."""
+    from oneformer3d.files.atomic import atomic_write_bytes
+
+    lines = ['| naming by text | % |', '|---|---|']
+    for name, values in rows.items():
+        spread = f' ± {50 * np.ptp(values):.1f}' if len(values) > 1 else ''
+        lines.append(f'| {name} | {100 * np.mean(values):.1f}{spread} |')
+    print('\n'.join(lines))
+
+    out.mkdir(parents=True, exist_ok=True)
+    atomic_write_bytes(out / 'words.md', ('\n'.join(lines) + '\n').encode())
+    content = json.dumps({'rows': rows, 'arguments': vars(args)}, indent=1)
+    atomic_write_bytes(out / 'words.json', content.encode())
+
+
+if __name__ == '__main__':
+    run_tool(main)
