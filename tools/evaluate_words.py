@@ -4,16 +4,15 @@
     python tools/evaluate_words.py DATA_ROOT --config CONFIG --checkpoint A B C --clip-weights CLIP
         --novel bed sofa
 
-Looks at the validation scenes of a data root. With several checkpoints (seeds of one training) a row
+Looks at the validation scenes of a data root. With several checkpoints (seeds of a training) a row
 holds their mean and half of their range. The names of --novel are reported apart: those that the
 checkpoints were trained without. Prints a table and writes it with all numbers to --out.
 """
 
 import argparse
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -31,8 +30,7 @@ NEGATIVES = ('object', 'things', 'stuff', 'texture')
 ABSENT = ('an elephant', 'a bicycle', 'a swimming pool', 'a traffic light', 'a horse')
 
 
-@dataclass(frozen=True, eq=False)
-class Words:
+class Words(NamedTuple):
     """Vectors of the names of things (I, D), of nothing in particular, and of absent things."""
 
     things: np.ndarray
@@ -40,8 +38,7 @@ class Words:
     absent: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class Room:
+class Room(NamedTuple):
     """A validation scene: its points, its true instances with classes 0…I−1, and its images."""
 
     scene: 'OpenedScene'
@@ -158,17 +155,15 @@ def given_masks(
     from oneformer3d.open_vocabulary.evaluation import false_alarms, naming_scores
     from oneformer3d.open_vocabulary.members import members_of_masks
 
-    named, similarity, alarms, words_alarms = [], [], [], []
+    named, similarity, found, there, absent = [], [], [], [], []
     for room in rooms:
         masks = room.instance == np.arange(len(room.classes))[:, None]  # (K, N)
         index = index_masks(room.scene, members_of_masks(masks), room.images, reader.clip.stamp)
         named.append(index.name(words.things, words.negatives)[0])
         similarity.append(index.directions @ words.things.T)
-        there = np.isin(np.arange(len(words.things)), room.classes)
-        found = index.query(words.things, words.negatives, threshold=threshold).found
-        alarms.append(false_alarms(found, there))
-        absent = index.query(words.absent, words.negatives, threshold=threshold).found
-        words_alarms.append(float(absent.mean()))
+        there.append(np.isin(np.arange(len(words.things)), room.classes))
+        found.append(index.query(words.things, words.negatives, threshold=threshold).found)
+        absent.append(index.query(words.absent, words.negatives, threshold=threshold).found)
 
     true = np.concatenate([room.classes for room in rooms])
     scores = naming_scores(np.concatenate(named), true, np.concatenate(similarity))
@@ -176,8 +171,10 @@ def given_masks(
         'given masks: named right': [scores.top1],
         'given masks: named right, mean over classes': [scores.balanced],
         'given masks: retrieval mAP': [scores.retrieval],
-        'false alarms: things of other rooms': [float(np.nanmean(alarms))],
-        'false alarms: words for what is in no room': [float(np.mean(words_alarms))],
+        'false alarms: things of other rooms': [
+            false_alarms(np.concatenate(found), np.concatenate(there))
+        ],
+        'false alarms: words for what is in no room': [float(np.mean(absent))],
     }
 
 
@@ -245,12 +242,18 @@ def write(out: Path, rows: dict[str, list[float]], args: argparse.Namespace) -> 
     lines = ['| naming by text | % |', '|---|---|']
     for name, values in rows.items():
         spread = f' ± {50 * np.ptp(values):.1f}' if len(values) > 1 else ''
-        lines.append(f'| {name} | {100 * np.mean(values):.1f}{spread} |')
+        mean = np.mean(values)
+        shown = 'nothing to count' if np.isnan(mean) else f'{100 * mean:.1f}{spread}'
+        lines.append(f'| {name} | {shown} |')
     print('\n'.join(lines))
 
     out.mkdir(parents=True, exist_ok=True)
     atomic_write_bytes(out / 'words.md', ('\n'.join(lines) + '\n').encode())
-    content = json.dumps({'rows': rows, 'arguments': vars(args)}, indent=1)
+    plain = {
+        name: [None if np.isnan(value) else value for value in values]
+        for name, values in rows.items()
+    }
+    content = json.dumps({'rows': plain, 'arguments': vars(args)}, indent=1, allow_nan=False)
     atomic_write_bytes(out / 'words.json', content.encode())
 
 
