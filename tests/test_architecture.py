@@ -36,7 +36,7 @@ ARROWS = {
     'inference': 'lifting visualization structures store data segmentor fusion open_vocabulary '
     'engine',
     'viewer': 'files lifting visualization structures open_vocabulary',
-    'streaming': 'files lifting',
+    'streaming': 'files lifting visualization structures data segmentor metrics inference',
     'fields': 'files lifting visualization store clip data metrics',
     'experiments': 'files engine',
 }

@@ -139,6 +139,38 @@ def superpoints_from_mesh(
     return _dense_by_appearance(labels)
 
 
+def join_along_edges(
+    edges: NDArray,
+    weights: NDArray,
+    num_points: int,
+    *,
+    threshold: float = 0.2,
+    min_points: int = 8,
+) -> NDArray[np.int64]:
+    """Superpoints of any graph: joined by the predicate above, small ones then along the cheapest.
+
+    Args:
+        edges: (E, 2) rows of points.
+        weights: (E,) cost of each edge.
+        num_points: N.
+        threshold: larger makes larger superpoints.
+        min_points: smaller superpoints are joined to a neighbour, if they have one.
+
+    Returns:
+        (N,) int64 ids, dense from 0 by first appearance.
+
+    Example:
+        >>> edges = np.array([[0, 1], [1, 2], [2, 3]])
+        >>> join_along_edges(edges, np.array([0.0, 9.0, 0.0]), 4, min_points=2)
+        array([0, 0, 1, 1])
+    """
+    parent, size = np.arange(num_points), np.ones(num_points, dtype=np.int64)
+    _merge_along(edges, weights, parent, size, threshold, 0)
+    if min_points > 1:
+        _merge_along(edges, weights, parent, size, threshold, min_points)
+    return _dense_by_appearance(parent)
+
+
 def _segment(
     edges: NDArray,
     surfaces: Surfaces,

@@ -2,6 +2,11 @@
 
 To be read in this order:
 
+``segmentor``     ``StreamingSegmentor``: frames of a camera in, tracks out; ``finalize``
+``frames``        one RGB-D frame → points; ``depth_superpoints``: and superpoints
+``surface_map``   the map of points; ``thin_surface``: one layer of it
+``local_model``   the network around a frame
+``sources``       folders, growing folders, clocks; ``files``: what a stream leaves behind
 ``records``       what one frame says (``FrameInstances``), what is known after it (``Track``)
 ``online_merge``  ``OnlineMerge``: which instance of a frame is which track
 ``affinity``      overlap where both were visible, appearance, "new object" → who matches whom

@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 from .votes import NOBODY, SLOTS, Votes
 
+_NONE = np.zeros(0, np.int64)
 _EDGE = 0.02  # keeps the log-odds of full and of no overlap finite
 # voxels of an instance that no earlier frame saw may be anybody's: two of them count as one voxel
 # of which this share is the track's
@@ -64,15 +65,22 @@ class Overlap:
 
 
 def measure_overlap(
-    votes: Votes, visible: NDArray[np.int64], instances: list[NDArray[np.int64]]
+    votes: Votes,
+    visible: NDArray[np.int64],
+    instances: list[NDArray[np.int64]],
+    around: NDArray[np.int64] = _NONE,
 ) -> Overlap:
     """Overlap of instances with tracks.
 
     Args:
         votes: after ``see``, before the votes of this frame.
         visible: (m,) rows of the voxels this frame sees.
-        instances: of each instance its rows (n_k,).
+        instances: of each instance its rows (n_k,), among ``visible`` and ``around``.
+        around: (m,) other rows in which instances were looked for.
     """
+    earlier = votes.seen.copy()
+    earlier[visible] -= 1
+    visible = np.concatenate([visible, around])
     tracks = np.unique(votes.tracks[visible])
     tracks = tracks[tracks != NOBODY].astype(np.int64)
     num_tracks, num = len(tracks), len(instances)
@@ -91,8 +99,7 @@ def measure_overlap(
         column = np.searchsorted(tracks, slots[held])
         shared[:, k] = np.bincount(column, votes.shares(rows)[held], num_tracks)
 
-    # seen once is seen by this frame only
-    known = np.array([(votes.seen[rows] > 1).sum() for rows in instances], float).reshape(num)
+    known = np.array([(earlier[rows] > 0).sum() for rows in instances], float).reshape(num)
     sizes = np.array([len(rows) for rows in instances], float).reshape(num)
     return Overlap(tracks, shared, known, sizes - known, track_voxels)
 

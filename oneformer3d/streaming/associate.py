@@ -59,8 +59,9 @@ def associate(
     if sums is None or len(sums) == 0 or not usable.any():
         return Association(tracks, (), (), ())
 
-    rows = [find(votes.keys, pack(voxels)) for voxels in frame.voxels]
-    overlap = measure_overlap(votes, visible, [rows[k] for k in np.flatnonzero(usable)])
+    rows = _rows_of(frame, visible, votes)
+    around = np.setdiff1d(find(votes.keys, pack(frame.around)), np.append(visible, -1))
+    overlap = measure_overlap(votes, visible, [rows[k] for k in np.flatnonzero(usable)], around)
     alive = np.isin(overlap.tracks, sums.ids)
     overlap = overlap.of_tracks(alive)
     cosines = _cosines(sums, overlap.tracks, frame.features[usable])
@@ -80,6 +81,18 @@ def associate(
     carried = _find_carried(chosen, overlap, frame, usable, votes, sums, settings)
     tracks[usable] = chosen
     return Association(tracks, carried, _bridged(overlap, settings), parted)
+
+
+def _rows_of(
+    frame: FrameInstances, visible: NDArray[np.int64], votes: Votes
+) -> list[NDArray[np.int64]]:
+    """Of each instance its rows of ``votes``: in the frame, and beyond it where they are known."""
+    rows = [find(votes.keys, pack(voxels)) for voxels in frame.voxels]
+    if not frame.beyond:
+        return rows
+    beyond = [find(votes.keys, pack(voxels)) for voxels in frame.beyond]
+    outside = [np.setdiff1d(row, np.append(visible, -1)) for row in beyond]
+    return [np.concatenate(pair) for pair in zip(rows, outside)]
 
 
 def _cosines(sums: TrackSums, tracks: NDArray, features: NDArray) -> NDArray[np.float64]:
@@ -114,9 +127,14 @@ def _find_carried(
     new = np.flatnonzero(chosen == NEW)
     if len(new) == 0 or frame.features.shape[1] == 0:
         return ()
-    owned = np.bincount(votes.owners + 1, minlength=int(sums.ids.max()) + 2)[1:][sums.ids]
+    owned, emptied = (
+        np.bincount(column + 1, minlength=int(sums.ids.max()) + 2)[1:][sums.ids]
+        for column in (votes.owners, votes.left)
+    )
     usual = sums.voxels / np.maximum(sums.hits, 1)
-    empty = (owned <= settings.moved_left * usual) & (sums.hits >= settings.confirm_hits)
+    # looked through, and not merely given to others
+    empty = (owned <= settings.moved_left * usual) & (emptied >= settings.moved_left * usual)
+    empty &= sums.hits >= settings.confirm_hits
     empty &= ~np.isin(sums.ids, chosen)
     if not empty.any():
         return ()

@@ -210,7 +210,7 @@ def _decode(record: bytes) -> FrameInstances:
     source = CameraPoints(arrays['points'], tuple(members), arrays['pose'], arrays['free_points'])
     nothing = np.zeros((0, 3), np.int64)
     unplaced = (nothing,) * len(members)
-    return FrameInstances(unplaced, *labels, nothing, nothing, head['index'], source)
+    return FrameInstances(unplaced, *labels, nothing, nothing, index=head['index'], source=source)
 
 
 def _groups(arrays: dict[str, NDArray], name: str) -> list[NDArray[np.int64]]:

@@ -25,13 +25,12 @@ from .records import EVENTS, Event, FrameInstances, Track
 from .settings import MergeSettings
 from .state import MergeState
 from .track_sums import TrackSums
-from .votes import NOBODY, Votes
+from .votes import COLUMNS, NOBODY, Votes
 from .voxels import Keys, find, pack, unpack
 
 _DEFAULTS = MergeSettings()
 _LEAST_BRIDGE = -5
 _SIDES = ('left', 'right')
-_VOTE_COLUMNS = ('keys', 'tracks', 'weights', 'seen', 'inexact')
 
 
 class OnlineMerge:
@@ -139,6 +138,7 @@ class OnlineMerge:
         begin, end = (np.searchsorted(owners[order], self._sums.ids, side) for side in _SIDES)
         features = self._sums.mean_features().astype(np.float32)
         columns = (self._sums.class_log_probs(), self._sums.coverages(), self._sums.confidences())
+        support = self._supports()
 
         found = []
         for row, track in enumerate(self._sums.ids):
@@ -147,13 +147,14 @@ class OnlineMerge:
             found.append(
                 Track(
                     int(track),
-                    self._state_of(row),
+                    self._state_of(row, support[row]),
                     voxels,
                     self._votes.weights[rows, 0],
                     _box(voxels, self.voxel_size),
                     features[row],
                     columns[0][row],
                     float(columns[1][row]),
+                    float(support[row]),
                     float(columns[2][row]),
                     int(self._sums.births[row]),
                     int(self._sums.last_seen[row]),
@@ -233,7 +234,7 @@ class OnlineMerge:
             'moved': np.array(sorted(self._ledger.poses), np.int64),
             'poses': np.array([p for _, p in sorted(self._ledger.poses.items())]).reshape(-1, 4, 4),
         }
-        for name in _VOTE_COLUMNS:
+        for name in COLUMNS:
             arrays[f'votes_{name}'] = getattr(self._votes, name).copy()
         if self._sums is not None:
             arrays |= {
@@ -261,7 +262,7 @@ class OnlineMerge:
         ]
 
         self._votes = Votes()
-        for name in _VOTE_COLUMNS:
+        for name in COLUMNS:
             setattr(self._votes, name, arrays[f'votes_{name}'].copy())
         self._sums = None
         if 'sums_ids' in arrays:
@@ -304,7 +305,8 @@ class OnlineMerge:
         settings = self.settings
         tentative = self._sums.hits < settings.confirm_hits
         old = number - self._sums.last_seen > settings.forget_after
-        for track in self._sums.ids[tentative & old].tolist():
+        doubtful = tentative | (self._supports() < settings.least_support)
+        for track in self._sums.ids[doubtful & old].tolist():
             self._end(track, NOBODY)
             self.events.append(Event(number, 'dropped', track))
 
@@ -329,7 +331,14 @@ class OnlineMerge:
         recent = self._sums.recent[self._sums.row(track)]
         shares = [self._piece_shares(int(f), int(r), large[:2]) for f, r in recent if f >= 0]
         whole = sum(min(pair) >= self.settings.split_share for pair in shares)
-        if 3 * whole > len(shares) or not any(first >= second for first, second in shares):
+        alone = [
+            sum(
+                pair[side] > pair[1 - side] and min(pair) < self.settings.split_share
+                for pair in shares
+            )
+            for side in (0, 1)
+        ]
+        if 3 * whole > len(shares) or min(alone) < self.settings.split_hits:
             return
 
         # instances of the second piece become a track of their own
@@ -395,6 +404,19 @@ class OnlineMerge:
 
         self._votes.recount(keys, replay)
 
+    def _supports(self) -> NDArray[np.float64]:
+        """(T,) see ``Track.support``."""
+        if self._sums is None:
+            return np.zeros(0)
+        num = int(self._sums.ids.max(initial=-1)) + 2
+        owners = self._votes.owners + 1
+        voxels, looks = (
+            np.bincount(owners, column, num)[1:][self._sums.ids]
+            for column in (None, self._votes.seen)
+        )
+        # hits / (Σ looks / voxels)
+        return self._sums.hits / np.maximum(looks / np.maximum(voxels, 1), 1)
+
     def _has(self, track: int) -> bool:
         return self._sums is not None and bool((self._sums.ids == track).any())
 
@@ -405,8 +427,10 @@ class OnlineMerge:
         confirmed = self._sums.hits[row] >= self.settings.confirm_hits
         return bool(confirmed and number - self._sums.last_seen[row] > self.settings.dormant_after)
 
-    def _state_of(self, row: int) -> str:
+    def _state_of(self, row: int, support: float) -> str:
         if self._sums is None or self._sums.hits[row] < self.settings.confirm_hits:
+            return 'tentative'
+        if support < self.settings.least_support:
             return 'tentative'
         dormant = self._is_dormant(int(self._sums.ids[row]), self.num_frames - 1)
         return 'dormant' if dormant else 'confirmed'

@@ -51,6 +51,9 @@ class FrameInstances:
         free: (f, 3) int64, voxels that the frame looked through: depth lies clearly behind.
         index: of the frame; frames that were given once are not counted twice. None counts up.
         source: the frame in its camera, without which its pose cannot be corrected.
+        beyond: of each instance (n, 3) int64, known voxels of it that this frame does not see; they
+            help to tell who it is and do not vote. Empty for none of any.
+        around: (m, 3) int64, known voxels outside the frame in which ``beyond`` was looked for.
     """
 
     voxels: tuple[NDArray[np.int64], ...]
@@ -61,6 +64,8 @@ class FrameInstances:
     free: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
     index: int | None = None
     source: CameraPoints | None = None
+    beyond: tuple[NDArray[np.int64], ...] = ()
+    around: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
 
     def __post_init__(self) -> None:
         sizes = {
@@ -68,6 +73,8 @@ class FrameInstances:
             'class_logits': len(self.class_logits),
             'features': len(self.features),
         }
+        if self.beyond:
+            sizes['beyond'] = len(self.beyond)
         wrong = {name: size for name, size in sizes.items() if size != len(self.voxels)}
         if wrong:
             raise ValueError(f'expected {len(self.voxels)} rows as of voxels, got {wrong}')
@@ -105,8 +112,8 @@ class FrameInstances:
             features,
             visible,
             free,
-            index,
-            source,
+            index=index,
+            source=source,
         )
 
     def moved(self, world_from_cam: NDArray, voxel_size: float) -> 'FrameInstances':
@@ -135,6 +142,8 @@ class Track:
         feature: (D,) float32 mean of its instances weighted by their visible voxels, unit length.
         class_log_probs: (C,) float64 sum over its instances.
         coverage: 0…1, share of the directions around it from which it was seen.
+        support: instances that joined it over the frames that saw one of its voxels, on average;
+            at least about 1 for what every frame finds.
         confidence: 0…1, grows with every instance: 1 − exp(−Σ scores).
         birth, last_seen: numbers of frames.
         hits: instances that joined it.
@@ -148,6 +157,7 @@ class Track:
     feature: NDArray[np.float32]
     class_log_probs: NDArray[np.float64]
     coverage: float
+    support: float
     confidence: float
     birth: int
     last_seen: int

@@ -13,6 +13,7 @@ class MergeSettings:
         enough_voxels: common voxels from which overlap counts in full.
         fragment: an instance that no side chose joins the track that has this share of it.
         confirm_hits: instances from which a track is confirmed.
+        least_support: ``Track.support`` from which a track is confirmed.
         forget_after: a tentative track that was not met for so many frames ends.
         dormant_after: a confirmed track that was not met for so many frames is dormant.
         moved_cosine: features at least so alike tell that an object was carried elsewhere.
@@ -23,6 +24,7 @@ class MergeSettings:
             which they are one.
         split_share: a piece with this share of a track's voxels may become a track of its own.
         split_gap: voxels that part two pieces.
+        split_hits: instances that must show either piece without the other.
     """
 
     appearance: float = 2.0
@@ -30,6 +32,7 @@ class MergeSettings:
     enough_voxels: int = 10
     fragment: float = 0.6
     confirm_hits: int = 2
+    least_support: float = 0.5
     forget_after: int = 30
     dormant_after: int = 50
     moved_cosine: float = 0.85
@@ -39,8 +42,16 @@ class MergeSettings:
     bridges: int = 2
     split_share: float = 0.2
     split_gap: int = 3
+    split_hits: int = 2
 
     def __post_init__(self) -> None:
-        for name in ('enough_voxels', 'confirm_hits', 'repair_every', 'bridges', 'split_gap'):
+        for name in (
+            'enough_voxels',
+            'confirm_hits',
+            'repair_every',
+            'bridges',
+            'split_gap',
+            'split_hits',
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name}: expected at least 1, got {getattr(self, name)}')

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from .voxels import Keys, find
 
 SLOTS = 3
-BYTES_PER_VOXEL = 8 + SLOTS * (4 + 4) + 4 + 1  # key, tracks, weights, seen, inexact; 37 ≤ 64
+BYTES_PER_VOXEL = 8 + SLOTS * (4 + 4) + 4 + 4 + 1  # COLUMNS; 41 ≤ 64
 NOBODY = -1
+COLUMNS = ('keys', 'tracks', 'weights', 'seen', 'left', 'inexact')
 
 
 class Votes:
@@ -27,6 +28,8 @@ class Votes:
         tracks: (M, 3) int32, by descending weight and then ascending number, -1 without.
         weights: (M, 3) int32.
         seen: (M,) int32 in how many frames the voxel was visible.
+        left: (M,) int32 the last owner of a voxel that a frame looked through until no vote was
+            left, -1 none or voted for again.
         inexact: (M,) bool, more than three tracks have voted, or tracks were renamed since.
     """
 
@@ -35,6 +38,7 @@ class Votes:
         self.tracks = np.zeros((0, SLOTS), np.int32)
         self.weights = np.zeros((0, SLOTS), np.int32)
         self.seen = np.zeros(0, np.int32)
+        self.left = np.zeros(0, np.int32)
         self.inexact = np.zeros(0, bool)
 
     def __len__(self) -> int:
@@ -72,16 +76,21 @@ class Votes:
         """Halve all votes of voxels that a frame looked through."""
         rows = find(self.keys, keys)
         rows = rows[rows >= 0]
+        owners = self.owners[rows]
         self.weights[rows] >>= 1
+        emptied = (owners != NOBODY) & (self.weights[rows] == 0).all(axis=1)
+        self.left[rows[emptied]] = owners[emptied]
         self.tracks[rows] = np.where(self.weights[rows] > 0, self.tracks[rows], NOBODY)
         self._sort(rows)
 
     def rename(self, new_of: dict[int, int]) -> None:
         """Give the votes of tracks to other tracks; of -1 they are taken away."""
-        rows = np.flatnonzero(np.isin(self.tracks, list(new_of)).any(axis=1))
+        old_left = np.isin(self.left, list(new_of))
+        rows = np.flatnonzero(np.isin(self.tracks, list(new_of)).any(axis=1) | old_left)
         tracks, weights = self.tracks[rows].copy(), self.weights[rows].copy()
         for old, new in new_of.items():
             tracks[self.tracks[rows] == old] = new
+            self.left[self.left == old] = new
 
         # two slots of one track become one
         for a in range(SLOTS):
@@ -109,7 +118,7 @@ class Votes:
         keep = np.ones(len(self.keys), bool)
         keep[rows] = False
         order = np.argsort(np.concatenate([self.keys[keep], fresh.keys]), kind='stable')
-        for name in ('keys', 'tracks', 'weights', 'seen', 'inexact'):
+        for name in COLUMNS:
             both = np.concatenate([getattr(self, name)[keep], getattr(fresh, name)])
             setattr(self, name, both[order])
 
@@ -138,6 +147,7 @@ class Votes:
         held[line, slot] = np.where(full, np.maximum(np.abs(after), 1), after)
 
         self.tracks[rows], self.weights[rows] = slots, held
+        self.left[rows] = NOBODY
         self.inexact[rows[full]] = True
         self._sort(rows)
 
@@ -155,6 +165,7 @@ class Votes:
         self.tracks = np.insert(self.tracks, at, NOBODY, axis=0)
         self.weights = np.insert(self.weights, at, 0, axis=0)
         self.seen = np.insert(self.seen, at, 0)
+        self.left = np.insert(self.left, at, NOBODY)
         self.inexact = np.insert(self.inexact, at, False)
 
 

@@ -243,7 +243,7 @@ def test_memory_per_voxel_and_per_track_is_as_documented():
     merge.update(frame(CHAIR, features=np.ones((1, 256))))
     assert merge._sums.bytes_per_track <= MAX_BYTES_PER_TRACK
     votes = merge._votes
-    arrays = (votes.keys, votes.tracks, votes.weights, votes.seen, votes.inexact)
+    arrays = (votes.keys, votes.tracks, votes.weights, votes.seen, votes.left, votes.inexact)
     assert sum(a.nbytes for a in arrays) == BYTES_PER_VOXEL * len(votes)
 
 
