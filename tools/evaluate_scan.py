@@ -28,7 +28,7 @@ COMPONENT_RADIUS = 0.06
 
 
 def parse_args() -> argparse.Namespace:
-    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__)
     parser.add_argument('labels', type=Path, help='folder with cloud.npz and classes.json')
     parser.add_argument('--config', required=True, help='config the model was trained with')
     parser.add_argument('--checkpoint', required=True, help='trained weights')

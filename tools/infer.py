@@ -1,18 +1,23 @@
-"""Segment a scan with a trained model; no ground truth is needed.
+"""Segment scans with a trained model; no ground truth is needed.
 
 python tools/infer.py room.ply --config CONFIG --checkpoint WEIGHTS --out DIR
-python tools/infer.py kinect_sequence/ --config CONFIG --checkpoint WEIGHTS --out DIR
+python tools/infer.py kinect_sequence/ --config CONFIG --checkpoint WEIGHTS
+python tools/infer.py SCANS/ more.ply --config CONFIG --checkpoint WEIGHTS --shard 0/4
 
-INPUT is a cloud, a mesh, or a folder of posed RGB-D frames in any format of docs/data.md. DIR
-receives segmentation.ply, instances.ply, instances.json, predictions.npz, segmentation.png,
-top.png and summary.json; see docs/inference.md.
+INPUT is a cloud, a mesh, a folder of posed RGB-D frames in any format of docs/data.md, or a folder
+that holds such scans. The result of a scan goes to work_dirs/infer/NAME (DIR/NAME with --out, DIR
+itself for a single scan): segmentation.ply, instances.ply, instances.json, predictions.npz,
+segmentation.png, top.png and summary.json; see docs/inference.md. What is finished is not done
+again.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from oneformer3d.engine.cli import (
+    USER_ERRORS,
     ToolParser,
     add_folder_arguments,
     add_recording_arguments,
@@ -23,9 +28,12 @@ from oneformer3d.engine.cli import (
     tell,
 )
 from oneformer3d.engine.progress import show_progress
+from oneformer3d.engine.share import add_shard_argument, share_of
 from oneformer3d.files.shipped import find_config
 
 if TYPE_CHECKING:
+    from oneformer3d.inference.inferencer import OneFormer3DInferencer
+    from oneformer3d.inference.scans import ScanJob
     from oneformer3d.structures import Segmentation
 
 UPS = ('x', 'y', 'z', '-x', '-y', '-z')
@@ -33,10 +41,17 @@ UPS = ('x', 'y', 'z', '-x', '-y', '-z')
 
 def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__)
-    parser.add_argument('input', help='point cloud, or folder of posed RGB-D frames')
+    parser.add_argument(
+        'inputs',
+        nargs='+',
+        metavar='INPUT',
+        help='cloud, folder of posed frames, or of scans',
+    )
     parser.add_argument('--config', required=True, help='config the model was trained with')
     parser.add_argument('--checkpoint', required=True, help='trained weights')
-    parser.add_argument('--out', required=True, help='folder for the results')
+    parser.add_argument('--out', help='folder for the results (default: work_dirs/infer)')
+    parser.add_argument('--fresh', action='store_true', help='segment also what is finished')
+    add_shard_argument(parser)
     add_folder_arguments(parser)
     parser.add_argument('--device', help='cpu, cuda, ... (default: a GPU where there is one)')
     parser.add_argument(
@@ -56,6 +71,13 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--tile-margin', type=float, default=1.0, help='context of a tile in metres'
+    )
+    parser.add_argument(
+        '--component-radius',
+        type=float,
+        default=0.0,
+        help='take the connected parts of each class for instances, points at most so many metres '
+        "apart (default: the network's masks)",
     )
     parser.add_argument(
         '--up',
@@ -91,31 +113,72 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    check(args)
+    from oneformer3d.inference.scans import list_jobs
+
+    every = list_jobs(args.inputs, args.out)
+    share = share_of(args.shard)
+    jobs = share.of(every)
+    if share.count > 1:
+        print(f'share {share.index} of {share.count}: {len(jobs)} of {len(every)} scans')
+    if len(every) == 1:
+        segment(jobs, args)
+        return
+
+    # one broken scan does not keep the others from being segmented
+    faults = segment(jobs, args, USER_ERRORS)
+    print(f'{len(jobs) - len(faults)} of {len(jobs)} scans are segmented')
+    if faults:
+        raise ValueError(f'{len(faults)} of {len(jobs)} scans failed: {"; ".join(faults)}')
+
+
+def check(args: argparse.Namespace) -> None:
+    """What can be wrong is found before anything slow is loaded."""
     if not 0 <= args.score_thr <= 1:
         raise ValueError(f'--score-thr: expected a number within 0 to 1, got {args.score_thr}')
     if args.max_points < 1 or args.tile_margin < 0 or (args.voxel_size or 0) < 0:
         raise ValueError('--max-points, --tile-margin and --voxel-size must not be negative')
-    # What can be wrong is found before anything slow is loaded.
     find_config(args.config)
     if not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f'{args.checkpoint}: no such checkpoint file')
-    if not Path(args.input).exists():
-        raise FileNotFoundError(f'{args.input}: no such file or folder')
-    if Path(args.out).exists() and not Path(args.out).is_dir():
+    if args.out is not None and Path(args.out).exists() and not Path(args.out).is_dir():
         raise NotADirectoryError(f'{args.out}: is not a folder')
 
-    from oneformer3d.data.scan import read_scan
+
+def segment(
+    jobs: 'list[ScanJob]', args: argparse.Namespace, passed: tuple[type[Exception], ...] = ()
+) -> list[str]:
+    """Segment the scans that have no result yet; what went wrong, of the errors to pass over."""
+    from oneformer3d.inference.scans import is_finished
+    from oneformer3d.structures.segmentation import EXTRA_FILES
+    from oneformer3d.viewer.page import PAGE
+
+    extras = [EXTRA_FILES[extra] for extra in args.extras] + ([PAGE] if args.html else [])
+    reading = {'unit': args.unit, 'columns': args.columns, 'up': args.up, **recording_options(args)}
+    if not jobs:
+        return []
+
+    inferencer, faults = load_model(args), []
+    for number, job in enumerate(jobs, start=1):
+        if len(jobs) > 1:
+            print(f'[{number}/{len(jobs)}] {job.source}')
+        try:
+            key = inferencer.key(job.source, **reading)
+            if not args.fresh and is_finished(job.out, key, extras):
+                print(f'finished already: {job.out}')
+                continue
+            segment_one(job, inferencer, key, reading, args)
+        except passed as error:
+            faults.append(str(error))
+            print(f'failed: {error}')
+    return faults
+
+
+def load_model(args: argparse.Namespace) -> 'OneFormer3DInferencer':
+    """The model with the settings of the command line."""
     from oneformer3d.engine.configs import load_config
     from oneformer3d.inference.inferencer import OneFormer3DInferencer
-    from oneformer3d.viewer.page import PAGE, write_page
-    from oneformer3d.viewer.scene import view_scene
 
-    show_progress('read scan', 0, 1)
-    scan = read_scan(
-        args.input, unit=args.unit, columns=args.columns, up=args.up, **recording_options(args)
-    )
-    show_progress('read scan', 1, 1)
-    tell(scan.warnings, args.warnings)
     show_progress('load model', 0, 1)
     inferencer = OneFormer3DInferencer(
         load_config(args.config, folder_options(args)),
@@ -127,16 +190,38 @@ def main() -> None:
         tile_margin=args.tile_margin,
         clip=clip_settings(args),
         max_views=args.max_views,
+        component_radius=args.component_radius,
     )
     show_progress('load model', 1, 1)
-    result = inferencer(scan, progress=show_progress)
+    return inferencer
+
+
+def segment_one(
+    job: 'ScanJob',
+    inferencer: 'OneFormer3DInferencer',
+    key: str,
+    reading: dict[str, Any],
+    args: argparse.Namespace,
+) -> None:
+    """Read a scan, segment it and write its result."""
+    from oneformer3d.data.scan import read_scan
+    from oneformer3d.viewer.page import PAGE, write_page
+    from oneformer3d.viewer.scene import view_scene
+
+    show_progress('read scan', 0, 1)
+    scan = read_scan(job.source, **reading)
+    show_progress('read scan', 1, 1)
+    tell(scan.warnings, args.warnings)
+    result = inferencer.segment(scan, progress=show_progress)
+    result = replace(result, info=replace(result.info, key=key))
+
     show_progress('write files', 0, 1)
-    result.save(args.out, args.extras)
+    result.save(job.out, args.extras)
     if args.html:
-        title = Path(args.input).resolve().name
-        write_page(Path(args.out) / PAGE, view_scene(title, result.upright, result.rgb, result))
+        title = job.source.resolve().name
+        write_page(job.out / PAGE, view_scene(title, result.upright, result.rgb, result))
     show_progress('write files', 1, 1)
-    report(result, args.out)
+    report(result, job.out)
 
 
 def clip_settings(args: argparse.Namespace) -> dict | None:
@@ -155,7 +240,7 @@ def clip_settings(args: argparse.Namespace) -> dict | None:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def report(result: 'Segmentation', out: str) -> None:
+def report(result: 'Segmentation', out: Path) -> None:
     """The main numbers on stdout."""
     summary, info = result.summary(), result.info
     print(f'{len(result.points)} points, {info.num_points_network} for the network')

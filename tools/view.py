@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oneformer3d.engine.cli import (
+    ToolParser,
     add_recording_arguments,
     add_scan_arguments,
     recording_options,
@@ -35,9 +36,7 @@ FIELD_FILE = 'field.pth'
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('input', help='scan, cloud, or result of tools/infer.py')
     parser.add_argument('--html', metavar='FILE', help='write the page to a file, serve nothing')
     parser.add_argument(

@@ -11,19 +11,16 @@ a ``Segmentation``. N points, M points the
 network sees, K instances.
 """
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
-import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
-from oneformer3d.data.class_tables import ClassTable, get_class_table
 from oneformer3d.data.clouds.as_scan import Scan, log_warnings
 from oneformer3d.data.scan import read_scan
 from oneformer3d.data.superpoints import superpoints_from_points
@@ -38,16 +35,15 @@ from oneformer3d.structures import ModelInfo, Segmentation, SegmentationInfo
 from oneformer3d.structures.instances import make_instance
 from oneformer3d.visualization.labels import to_array
 
+from .clock import Clock, Progress
 from .components import instances_from_components
+from .model_settings import model_voxel_size, pick_device, test_settings
 from .predictions import ScanPrediction, TilePrediction, drop_covered, scatter_to_points
 from .scan_images import ScanImageReader, ScanImages
+from .scans import is_finished, name_scans, result_key
 from .tiling import Tile, merge_predictions, split_tiles
 
-# Steps of a test pipeline that read from disk or leave points out: the inferencer has the points
-# already, and wants a label for each.
-_DATASET_STEPS = ('LoadScenePoints', 'LoadSceneAnnotations', 'SamplePoints', 'LoadPosedViews')
-
-Progress = Callable[[str, int, int], None]
+ScanSource = str | Path | np.ndarray | Scan | Mapping[str, np.ndarray]
 
 
 class OneFormer3DInferencer:
@@ -99,9 +95,9 @@ class OneFormer3DInferencer:
         self.config_name = str(self.config.filename or 'config')
         self.checkpoint_name = str(checkpoint)
 
-        self.class_table, pipeline = _test_settings(self.config, self.config_name)
+        self.class_table, pipeline = test_settings(self.config, self.config_name)
         check_class_sizes(self.config)
-        self.device = _device(device)
+        self.device = pick_device(device)
         init_default_scope(self.config.get('default_scope', 'mmdet3d'))
         self.pipeline = [TRANSFORMS.build(step) for step in pipeline]
 
@@ -120,37 +116,108 @@ class OneFormer3DInferencer:
         self.max_points = max_points
         self.tile_margin = tile_margin
         self.component_radius = component_radius
+        self.images = None if clip is None else {**clip, 'max_views': max_views}
         self.read_images = None if clip is None else self._image_reader(clip, max_views)
+
+    @overload
+    def __call__(
+        self,
+        source: ScanSource,
+        up: str | None = None,
+        progress: Progress | None = None,
+        out_dir: str | Path | None = None,
+    ) -> Segmentation: ...
+
+    @overload
+    def __call__(
+        self,
+        source: list[ScanSource] | tuple[ScanSource, ...],
+        up: str | None = None,
+        progress: Progress | None = None,
+        out_dir: str | Path | None = None,
+    ) -> list[Segmentation]: ...
 
     def __call__(
         self,
-        source: str | Path | np.ndarray | Scan,
+        source: ScanSource | list[ScanSource] | tuple[ScanSource, ...],
         up: str | None = None,
         progress: Progress | None = None,
-    ) -> Segmentation:
-        """Segment one scan.
+        out_dir: str | Path | None = None,
+    ) -> Segmentation | list[Segmentation]:
+        """Segment a scan, or several.
 
         Args:
-            source: whatever ``read_scan`` takes, or what it returned. What it had to assume is
-                logged in the first case.
+            source: whatever ``read_scan`` takes, or what it returned; ``dict(points=array)`` as in
+                mmdet3d; a list of any of these. What had to be assumed is logged, unless the scan
+                was read already.
             up: the axis of the scan that points up: x, y, z, -x, -y or -z; the network was
                 trained with z up. None takes what ``read_scan`` finds.
             progress: called with the name of a step, how much of it is done, and of how much.
+            out_dir: folder of the result, of several scans of a folder each (``name_scans``;
+                arrays are ``scan_0000`` and so on). A file or folder whose result is there
+                already, made from the same with the same weights and settings, is read back.
 
         Returns:
-            The scan in its own coordinates with its labels.
+            The scan in its own coordinates with its labels; a list of them for a list.
 
         Raises:
             FileNotFoundError, ValueError: The scan is missing or broken; names it.
         """
-        clock = _Clock(progress)
+        if not isinstance(source, list | tuple):
+            return self._segment(source, up, progress, None if out_dir is None else Path(out_dir))
+        outs = [None] * len(source) if out_dir is None else _folders(source, Path(out_dir))
+        return [self._segment(one, up, progress, out) for one, out in zip(source, outs)]
+
+    def key(self, source: str | Path, **reading: object) -> str:
+        """Of a result's scan, weights and settings; see ``result_key``.
+
+        Args:
+            source: the scan.
+            reading: what it is read with.
+        """
+        settings = {
+            'config': self.config.to_dict(),
+            'score_thr': self.score_thr,
+            'voxel_size': self.voxel_size,
+            'max_points': self.max_points,
+            'tile_margin': self.tile_margin,
+            'component_radius': self.component_radius,
+            'images': self.images,
+        }
+        return result_key(source, self.checkpoint_name, {**settings, **reading})
+
+    def _segment(
+        self,
+        source: ScanSource,
+        up: str | None,
+        progress: Progress | None,
+        out: Path | None,
+    ) -> Segmentation:
+        """One scan, read back where its result is there."""
+        if out is None:
+            return self.segment(source, up, progress)
+        key = self.key(source, up=up) if isinstance(source, str | Path) else ''
+        if key and is_finished(out, key):
+            return Segmentation.load(out)
+
+        result = self.segment(source, up, progress)
+        result = replace(result, info=replace(result.info, key=key))
+        result.save(out)
+        return result
+
+    def segment(
+        self, source: ScanSource, up: str | None = None, progress: Progress | None = None
+    ) -> Segmentation:
+        """Segment one scan and write nothing; see ``__call__``."""
+        clock = Clock(progress)
 
         # the network knows z as up
         if isinstance(source, Scan):
             scan = source if up is None else replace(source, up=up_from_axis(up))
         else:
             clock.start('read')
-            scan = log_warnings(read_scan(source, up=up))
+            points = source['points'] if isinstance(source, Mapping) else source
+            scan = log_warnings(read_scan(points, up=up))
         points = scan.require_points()
         rotation = rotation_to_z_up(scan.up)
         upright = points[:, :3] @ rotation.T.astype(np.float32)  # (N, 3)
@@ -303,65 +370,11 @@ class OneFormer3DInferencer:
         )
 
 
-def _test_settings(config: Config, name: str) -> tuple[ClassTable, list[dict]]:
-    """Class table of the test dataset, and its pipeline without what reads the dataset's files.
-
-    Raises:
-        ValueError: The config lacks a model, or a test dataset with class table and pipeline.
-    """
-    dataset = config.get('test_dataloader', {}).get('dataset', {})
-    if 'model' not in config or 'class_table' not in dataset or 'pipeline' not in dataset:
-        raise ValueError(
-            f'{name}: expected a model and a test_dataloader whose dataset has a class_table and '
-            'a pipeline'
-        )
-    steps = [step for step in dataset['pipeline'] if step['type'] not in _DATASET_STEPS]
-    return get_class_table(dataset['class_table']), steps
-
-
-def model_voxel_size(model: Mapping) -> float:
-    """Edge in metres of the voxels of a model, or of the encoders within it; 0 if it has none."""
-    if 'voxel_size' in model:
-        return model['voxel_size']
-    inner = [model[name] for name in ('encoder', 'encoder_3d') if name in model]
-    return max(map(model_voxel_size, inner), default=0.0)
-
-
-def _device(name: str | None) -> torch.device:
-    """The device of that name; without a name a GPU where there is one, else the CPU."""
-    try:
-        device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    except RuntimeError as error:
-        raise ValueError(f'device: expected cpu, cuda or cuda:N, got {name!r}') from error
-    if device.type == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(f'device: {name} was asked for, but no CUDA device is available')
-    return device
-
-
-class _Clock:
-    """Seconds of each step; calls whoever shows the progress."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.seconds: dict[str, float] = {}
-        self._progress = progress
-        self._step: str | None = None
-        self._total = 1
-        self._began = 0.0
-
-    def start(self, step: str, total: int = 1) -> None:
-        """End the step before and begin one of ``total`` parts."""
-        self.stop()
-        self._step, self._total, self._began = step, total, time.perf_counter()
-        self.report(0)
-
-    def report(self, done: int) -> None:
-        """Report that so many parts are done."""
-        if self._progress is not None and self._step is not None:
-            self._progress(self._step, done, self._total)
-
-    def stop(self) -> None:
-        """End the step."""
-        if self._step is not None:
-            self.report(self._total)
-            self.seconds[self._step] = round(time.perf_counter() - self._began, 3)
-            self._step = None
+def _folders(sources: Sequence[ScanSource], out: Path) -> list[Path]:
+    """A folder for each scan: named after files and folders, numbered for arrays."""
+    paths = [Path(source) for source in sources if isinstance(source, str | Path)]
+    names = iter(name_scans(paths))
+    return [
+        out / (next(names) if isinstance(source, str | Path) else f'scan_{number:04d}')
+        for number, source in enumerate(sources)
+    ]

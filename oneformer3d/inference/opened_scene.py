@@ -20,9 +20,9 @@ from oneformer3d.data.upright import rotation_to_z_up
 from oneformer3d.engine.configs import load_config
 from oneformer3d.structures import Segmentation
 
-from .inferencer import OneFormer3DInferencer, Progress
-
-RESULT_FILE = 'summary.json'  # written last, so it vouches for a finished result
+from .clock import Progress
+from .inferencer import OneFormer3DInferencer
+from .scans import RESULT_FILE
 
 
 @dataclass(frozen=True, eq=False)

@@ -86,6 +86,7 @@ class SegmentationInfo:
         score_thr: least score of an instance.
         seconds: of each step.
         model: what segmented.
+        key: of scan, weights and settings; '' where nobody asked.
     """
 
     source: str = ''
@@ -98,6 +99,7 @@ class SegmentationInfo:
     score_thr: float = 0.0
     seconds: Mapping[str, float] = field(default_factory=dict)
     model: ModelInfo = ModelInfo()
+    key: str = ''
 
 
 @dataclass(frozen=True, eq=False)

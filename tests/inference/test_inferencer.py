@@ -8,7 +8,8 @@ import torch
 from mmengine.config import Config
 
 from oneformer3d.data.scan import read_scan
-from oneformer3d.inference.inferencer import OneFormer3DInferencer, model_voxel_size
+from oneformer3d.inference.inferencer import OneFormer3DInferencer
+from oneformer3d.inference.model_settings import model_voxel_size
 from oneformer3d.registry import MODELS
 from oneformer3d.structures import Segmentation
 from tests.helpers.color_segmentor import CLASSES, two_block_scene, write_checkpoint, write_config

@@ -80,6 +80,37 @@ def test_it_can_be_run_again(arguments, tmp_path: Path, monkeypatch) -> None:
     assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == sorted(FILES)
 
 
+def test_a_root_in_shares_goes_on_where_it_was(arguments, tmp_path, monkeypatch, capsys) -> None:
+    root = tmp_path / 'scans'
+    root.mkdir()
+    for name in 'abc':
+        two_block_scene(0.3).tofile(root / f'{name}.bin')
+    options = [str(root), *arguments[1:]]
+
+    assert run_in_process([*options, '--shard', '1/2'], monkeypatch) == 0
+    assert [p.name for p in (tmp_path / 'out').iterdir()] == ['b']
+    assert 'share 1 of 2: 1 of 3 scans' in capsys.readouterr().out
+
+    # one that is broken keeps nobody else from being segmented
+    (root / 'a.bin').write_bytes(b'123')
+    assert run_in_process(options, monkeypatch) == 2
+    said = capsys.readouterr()
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == ['b', 'c']
+    assert said.out.count('finished already') == 1
+    assert 'error: 1 of 3 scans failed' in said.err
+    assert 'a.bin' in said.err
+
+    written = (tmp_path / 'out/b/summary.json').stat().st_mtime_ns
+    assert run_in_process([*options, '--fresh'], monkeypatch) == 2
+    assert (tmp_path / 'out/b/summary.json').stat().st_mtime_ns > written
+
+
+def test_components_instead_of_masks(arguments, tmp_path: Path, monkeypatch) -> None:
+    assert run_in_process([*arguments, '--component-radius', '1000'], monkeypatch) == 0
+    # with such a radius each of three thing classes is one
+    assert json.loads((tmp_path / 'out/summary.json').read_text())['num_instances'] == 3
+
+
 BAD = {
     'missing input': lambda tmp: (tmp / 'scan.bin').unlink(),
     'empty input': lambda tmp: (tmp / 'scan.bin').write_bytes(b''),
@@ -114,6 +145,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         ['--max-points', '0'],
         ['--voxel-size', '-1'],
         ['--device', 'abacus'],
+        ['--component-radius', '-1'],
+        ['--shard', '3/3'],
         ['--clip-store', 'of a model that reads none'],
     ],
 )
