@@ -33,8 +33,8 @@ ARROWS = {
     'stm': 'files lifting visualization structures store clip backbones segmentor',
     'open_vocabulary': 'files lifting store',
     'extraction': 'files lifting visualization store clip data fusion',
-    'inference': 'lifting visualization structures store data segmentor fusion open_vocabulary '
-    'engine',
+    'inference': 'files lifting visualization structures store data segmentor fusion '
+    'open_vocabulary engine',
     'viewer': 'files lifting visualization structures open_vocabulary',
     'streaming': 'files lifting visualization structures data segmentor metrics inference',
     'fields': 'files lifting visualization store clip data metrics',
