@@ -1,7 +1,7 @@
 """Checkpoint files, read without executing anything in them.
 
-Enters: a file of ``torch.save``. Leaves: a flat dictionary of finite tensors; or the newest
-file of a training that is whole.
+Enters: a file of ``torch.save`` or of safetensors. Leaves: a flat dictionary of finite tensors; or
+the newest file of a training that is whole.
 """
 
 import math
@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from .atomic import atomic_write_bytes
 from .errors import one_line
 
 _ARCHIVE = b'PK\x03\x04'  # how the files of torch.save begin
@@ -43,7 +46,8 @@ def load_checkpoint_file(path: str | Path) -> dict[str, Tensor]:
     """Read the state dict of a checkpoint file; nothing in the file is executed.
 
     Args:
-        path: a file of ``torch.save``; the state dict may be nested under 'state_dict' or 'model'.
+        path: a file of ``torch.save``, whose state dict may be nested under 'state_dict' or
+            'model', or a ``.safetensors``.
 
     Returns:
         Tensors by name, on the CPU.
@@ -62,7 +66,7 @@ def read_checkpoint(path: str | Path, device: str | torch.device = 'cpu') -> Any
     """Whatever plain data a checkpoint file holds, its checksums compared.
 
     Args:
-        path: a file of ``torch.save``.
+        path: a file of ``torch.save``, or a ``.safetensors``.
         device: where its tensors go.
 
     Raises:
@@ -71,6 +75,8 @@ def read_checkpoint(path: str | Path, device: str | torch.device = 'cpu') -> Any
     """
     path = Path(path)
     check_whole(path)
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path, str(device))
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
@@ -84,6 +90,44 @@ def read_checkpoint(path: str | Path, device: str | torch.device = 'cpu') -> Any
         ) from error
     except UNREADABLE as error:
         raise ValueError(f'{path}: not a checkpoint file ({one_line(error)})') from error
+
+
+def write_weights(path: str | Path, state_dict: Mapping[str, Tensor], note: str) -> None:
+    """Write weights alone, floats halved, as a ``.safetensors``; whole or not at all.
+
+    Args:
+        path: the file.
+        state_dict: tensors by name.
+        note: where they come from; stands in the file's header.
+    """
+    halved = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in state_dict.items()
+    }
+    metadata = {'note': note, 'format': 'pt', 'crc32': str(_checksum(halved))}
+    atomic_write_bytes(path, save(halved, metadata))
+
+
+def _read_safetensors(path: Path, device: str) -> dict[str, Tensor]:
+    """The tensors of a file, compared with the checksum that ours carry."""
+    try:
+        with safe_open(path, 'pt') as file:
+            metadata = file.metadata() or {}
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f'{path}: not a safetensors file ({one_line(error)})') from error
+
+    if 'crc32' in metadata and metadata['crc32'] != str(_checksum(tensors)):
+        raise ValueError(f'{path}: damaged, the checksum of its tensors is another')
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    """CRC-32 of the bytes of all tensors in the order of their names."""
+    crc = 0
+    for name in sorted(tensors):
+        crc = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), crc)
+    return crc
 
 
 def check_whole(path: str | Path) -> None:

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from oneformer3d.files.checkpoints import check_whole, find_whole_checkpoint, load_checkpoint_file
+from oneformer3d.files.checkpoints import (
+    check_whole,
+    find_whole_checkpoint,
+    load_checkpoint_file,
+    write_weights,
+)
 
 
 @pytest.fixture
@@ -109,3 +114,25 @@ def test_a_folder_without_checkpoints_has_none_and_one_of_broken_ones_says_so(tr
         path.write_bytes(b'PK\x03\x04 nothing')
     with pytest.raises(ValueError, match='none of its checkpoints is whole'):
         find_whole_checkpoint(training)
+
+
+def test_weights_are_passed_on_halved(tmp_path) -> None:
+    torch.manual_seed(0)
+    state = {'a.weight': torch.randn(7, 5).T, 'a.num_batches_tracked': torch.tensor(3)}
+    path = tmp_path / 'weights.safetensors'
+    write_weights(path, state, 'of a test')
+    loaded = load_checkpoint_file(path)
+    assert torch.equal(loaded['a.weight'], state['a.weight'].half())
+    assert int(loaded['a.num_batches_tracked']) == 3
+
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 4]) + whole[-1:])
+    with pytest.raises(ValueError, match=r'weights.safetensors: damaged, the checksum'):
+        load_checkpoint_file(path)
+    path.write_bytes(whole[:-9])
+    with pytest.raises(ValueError, match=r'weights.safetensors: not a safetensors file'):
+        load_checkpoint_file(path)
+    state['a.weight'] = torch.full((2, 2), 1e9)  # beyond what halves can hold
+    write_weights(path, state, '')
+    with pytest.raises(ValueError, match='finite'):
+        load_checkpoint_file(path)
