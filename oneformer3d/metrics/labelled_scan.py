@@ -80,16 +80,19 @@ def names_of_classes(
         raise ValueError(f'mapping: the labels have no class {", ".join(unknown)}')
 
     meant = np.full(len(model_names), len(label_names), np.int64)
-    for index, name in enumerate(label_names):
-        for source in mapping.get(name, (name,)):
+    for name, sources in mapping.items():
+        for source in sources:
             if source not in model_names:
-                if name in mapping:
-                    raise ValueError(f'mapping: {name}: the model has no class {source}')
-                continue
+                raise ValueError(f'mapping: {name}: the model has no class {source}')
             position = list(model_names).index(source)
             if meant[position] < len(label_names):
                 raise ValueError(f'mapping: {source} would mean two classes of the labels')
-            meant[position] = index
+            meant[position] = list(label_names).index(name)
+
+    # the others mean themselves, unless the mapping has taken their name for another
+    for position, source in enumerate(model_names):
+        if meant[position] == len(label_names) and source in set(label_names) - set(mapping):
+            meant[position] = list(label_names).index(source)
     return meant
 
 

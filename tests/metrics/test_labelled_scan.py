@@ -87,6 +87,9 @@ def test_names_of_the_model_are_those_of_the_labels() -> None:
     assert names_of_classes(NAMES, model, {}).tolist() == [0, 4, 2, 4]
     joined = names_of_classes(NAMES, model, {'table': ['table', 'desk']})
     assert joined.tolist() == [0, 2, 2, 4]
+    # a name that the labels have too goes where the mapping says
+    both = names_of_classes((*NAMES, 'desk'), model, {'table': ['table', 'desk']})
+    assert both.tolist() == [0, 2, 2, 5]
 
 
 @pytest.mark.parametrize(
