@@ -22,6 +22,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from oneformer3d.clip.encoder import ClipEncoder
+from oneformer3d.clip.timm_tower import PREFIX, TimmEncoder
 from oneformer3d.data.scenes import Frame, check_point_files
 from oneformer3d.lifting.pixel_shuffle import pixel_shuffle_features
 from oneformer3d.store import FeatureStoreWriter, StoreLockedError, StoreStamp
@@ -35,13 +36,15 @@ from .settings import ExtractionSettings
 from .thread import WorkThread, work_thread
 
 Progress = Callable[[int, int], None]
+FrozenEncoder = ClipEncoder | TimmEncoder
+
 _EXPORTS = {'npz': export_npz, 'h5': export_h5}
 _WAITING_BATCHES = 2  # encoded batches that may wait for the writer
 
 
 def extract_features(
     settings: ExtractionSettings,
-    encoder: ClipEncoder | None = None,
+    encoder: FrozenEncoder | None = None,
     *,
     rank: int = 0,
     world_size: int = 1,
@@ -96,11 +99,13 @@ def extract_features(
     return report
 
 
-def build_encoder(settings: ExtractionSettings, local_rank: int = 0) -> ClipEncoder:
+def build_encoder(settings: ExtractionSettings, local_rank: int = 0) -> FrozenEncoder:
     """The encoder that the settings describe; random weights are the same in every process."""
     device = settings.torch_device(local_rank)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
+        if settings.model.startswith(PREFIX):
+            return _timm_encoder(settings, device)
         return ClipEncoder(
             settings.model,
             settings.weights,
@@ -115,7 +120,26 @@ def build_encoder(settings: ExtractionSettings, local_rank: int = 0) -> ClipEnco
         )
 
 
-def shuffle_factor(settings: ExtractionSettings, encoder: ClipEncoder) -> int:
+def _timm_encoder(settings: ExtractionSettings, device: torch.device) -> TimmEncoder:
+    """A tower without texts.
+
+    Raises:
+        ValueError: a setting that only CLIP has.
+    """
+    for name, known in (('mode', 'tokens'), ('attn_mode', 'vanilla'), ('compute_dtype', 'fp32')):
+        if getattr(settings, name) not in (None, known):
+            raise ValueError(f'{name}: of {settings.model} only {known}')
+    return TimmEncoder(
+        settings.model,
+        settings.weights,
+        input_size=settings.input_size,
+        layers=settings.layers,
+        dtype=settings.dtype,
+        device=device,
+    )
+
+
+def shuffle_factor(settings: ExtractionSettings, encoder: FrozenEncoder) -> int:
     """Factor of the pixel shuffle before storing: 2 for tokens, 1 for a map in text space."""
     if settings.pixel_shuffle is not None:
         factor = settings.pixel_shuffle
@@ -126,7 +150,7 @@ def shuffle_factor(settings: ExtractionSettings, encoder: ClipEncoder) -> int:
     return factor
 
 
-def extraction_stamp(encoder: ClipEncoder, factor: int, exact_resize: bool = False) -> StoreStamp:
+def extraction_stamp(encoder: FrozenEncoder, factor: int, exact_resize: bool = False) -> StoreStamp:
     """Stamp of features from files; unless resized exactly, images are squashed in 8 bit."""
     stamp = encoder.stamp(pixel_shuffle=factor)
     if exact_resize:
@@ -135,7 +159,7 @@ def extraction_stamp(encoder: ClipEncoder, factor: int, exact_resize: bool = Fal
 
 
 def encode_batch(
-    encoder: ClipEncoder, images: Sequence[np.ndarray], factor: int
+    encoder: FrozenEncoder, images: Sequence[np.ndarray], factor: int
 ) -> tuple[Tensor, Tensor]:
     """Maps as stored (B, C, h, w) and embeddings (B, D) of (H, W, 3) uint8 images.
 
@@ -242,7 +266,7 @@ class _Run:
     def __init__(
         self,
         settings: ExtractionSettings,
-        encoder: ClipEncoder,
+        encoder: FrozenEncoder,
         factor: int,
         num_frames: int,
         progress: Progress | None,

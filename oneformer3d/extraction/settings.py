@@ -75,7 +75,7 @@ class ExtractionSettings:
     layers: int | str | list | None = None
     dtype: str = 'fp16'
     compute_dtype: str | None = None
-    allow_download: bool = False
+    allow_download: bool = True
     pixel_shuffle: int | None = None
     exact_resize: bool = False
     batch_size: int = 16

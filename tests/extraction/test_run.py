@@ -28,7 +28,7 @@ from oneformer3d.fusion.point_head import load_point_head
 from oneformer3d.lifting import PixelPairs
 from oneformer3d.lifting.pixel_shuffle import frozen_tokens, pixel_shuffle_features
 from oneformer3d.lifting.sampling import gather_pairs
-from oneformer3d.store import FeatureStore, FeatureStoreWriter, StampMismatchError
+from oneformer3d.store import FeatureStore, FeatureStoreWriter, StampMismatchError, read_views
 from oneformer3d.store.export import read_npz
 from oneformer3d.structures import ViewBatch
 from tests.helpers.clip_files import CHANNELS, EMBED_DIM, GRID, write_small_clip
@@ -160,6 +160,23 @@ def test_readers_get_tokens_in_which_views_of_a_point_agree(settings):
     assert agreement(tokens) > agreement(stored) + 0.15
     assert share_of_cell_pattern(stored) > 0.9
     assert share_of_cell_pattern(tokens) < 0.45  # of noise it would be 8 of 15 frequencies
+
+
+def test_a_network_of_timm_takes_the_place_of_clip(settings, tmp_path):
+    """The same content through store and reader; random weights are those of the seed."""
+    timm = {'model': 'timm/vit_tiny_patch16_224', 'weights': 'none', 'input_size': [64, 96]}
+    settings = replace(settings, output_dir=str(tmp_path), layers=None, seed=3, **timm)
+    extract_features(replace(settings, exact_resize=True))
+    frame = list_frames(settings)[0]
+    store = FeatureStore(tmp_path)
+    assert (store.stamp.encoder, store.stamp.token_channels) == (timm['model'], 192)
+
+    image = torch.from_numpy(read_image(frame.image_path, frame.scene.image_size).copy())
+    expected = build_encoder(settings)(image.permute(2, 0, 1)[None]).feat[0]
+    content = read_views(store, frame.scene.name, [frame.name])
+    torch.testing.assert_close(content['feat'][0], expected, atol=2e-2, rtol=1e-2)
+    with pytest.raises(ValueError, match='mode: of timm/vit_tiny_patch16_224 only tokens'):
+        build_encoder(replace(settings, mode='clip'))
 
 
 def test_any_number_of_ranks_gives_the_same_bytes(settings, tmp_path):
