@@ -43,11 +43,6 @@ class TimmEncoder(nn.Module):
     Raises:
         FileNotFoundError: no such file of weights.
         ValueError: an unknown model, a size or layers that it does not take.
-
-    Example:
-        >>> encoder = TimmEncoder('timm/vit_tiny_patch16_224', 'none', input_size=(64, 96))
-        >>> encoder(torch.zeros(2, 3, 120, 160)).feat.shape
-        torch.Size([2, 192, 4, 6])
     """
 
     mode = 'tokens'
