@@ -20,6 +20,7 @@ from oneformer3d.files.names import short_repr, validate_relative_path, validate
 
 SCHEMA_VERSION = 1
 _PATH_KEYS = ('super_pts_path', 'pts_semantic_mask_path', 'pts_instance_mask_path')
+_LEAST_DETERMINANT = 1e-6  # of intrinsics, where focal lengths of pixels give 1e5
 _MATRIX_KEYS = {'axis_align_matrix': (4, 4), 'cam2img': (3, 3), 'depth2img': (3, 3)}
 
 
@@ -141,6 +142,8 @@ def _check_scene(scene: Any, where: str) -> dict[str, Any]:
     for key, shape in _MATRIX_KEYS.items():
         if scene.get(key) is not None:
             _check_matrix(scene[key], shape, f'{where}: {key}')
+            if key != 'axis_align_matrix':
+                _check_intrinsics(scene[key], f'{where}: {key}')
     for key in ('image_size', 'depth_size'):
         if scene.get(key) is not None:
             _check_size(scene[key], f'{where}: {key}')
@@ -181,6 +184,7 @@ def _check_image(image: Any, where: str) -> dict[str, Any]:
     for key in ('cam2img', 'depth2img'):  # of frames with a camera of their own
         if image.get(key) is not None:
             _check_matrix(image[key], _MATRIX_KEYS[key], f'{where}: {key}')
+            _check_intrinsics(image[key], f'{where} ({image["frame"]}): {key}')
     return dict(image)
 
 
@@ -198,6 +202,15 @@ def _check_matrix(value: Any, shape: tuple[int, int], where: str) -> None:
         matrix = np.empty(0)
     if matrix.shape != shape or not np.isfinite(matrix).all():
         raise ValueError(f'{where} should be {shape[0]}×{shape[1]} finite numbers')
+
+
+def _check_intrinsics(value: Any, where: str) -> None:
+    """A camera without focal lengths would put all points on one pixel."""
+    matrix = np.asarray(value, dtype=np.float64)
+    if not abs(np.prod(np.diag(matrix))) > 0 or abs(np.linalg.det(matrix)) < _LEAST_DETERMINANT:
+        raise ValueError(
+            f'{where} is not the matrix of a camera (it cannot be inverted): {short_repr(value)}'
+        )
 
 
 def _check_size(value: Any, where: str) -> None:

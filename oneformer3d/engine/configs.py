@@ -28,6 +28,8 @@ def prepare(args: Namespace) -> Config:
     """Config of a training or test run from the common arguments."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, {**folder_options(args), **read_values(args.cfg_options)})
+    if 'model' not in cfg:
+        raise ValueError(f'{args.config}: has no model')
     cfg.launcher = args.launcher
     set_work_dir(cfg, args)
     if args.allow_pickle:
@@ -50,9 +52,12 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: for an override of a top-level key that no runner knows, of a step that is not
-            there or not alone, or of a folder that the config does not use.
+            there or not alone, or of a folder that the config does not use; for a config that
+            is empty or cannot be read.
     """
     cfg = _read_config(find_config(path))
+    if not len(cfg):
+        raise ValueError(f'{path}: an empty config')
     single = dict(options or {})
 
     for name in FOLDERS:

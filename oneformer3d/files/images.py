@@ -3,7 +3,10 @@
 Enters: JPEG or PNG files, arrays. Leaves: (H, W, 3) uint8 colours, (H, W) float32 metres, files.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +15,7 @@ from PIL import Image
 from .atomic import atomic_path
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # as PIL raises
+MAX_PIXELS = 100_000_000  # a photograph of today's largest cameras
 MISSING_DEPTH = 65535  # what 7-Scenes writes where there is no depth
 
 
@@ -32,7 +36,7 @@ def read_image(
         OSError, ValueError: missing, damaged, cut short or of another size; names the file.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             _check_size(image, expected_size)
             image.draft('RGB', (size[1], size[0]))
             pixels = image.convert('RGB')
@@ -45,9 +49,48 @@ def read_image(
         raise ValueError(f'{path}: {error}') from error
 
 
+@contextmanager
+def open_image(
+    source: str | Path | BinaryIO, formats: tuple[str, ...] | None = None
+) -> Iterator[Image.Image]:
+    """Pillow's ``Image.open``, which refuses an image of too many pixels before it is decoded.
+
+    Pillow's own limit is a setting of the whole process, and importing nuscenes, as mmdet3d does,
+    switches it off; a file of 2 MB may hold 900 million pixels.
+
+    Raises:
+        ValueError: more than ``MAX_PIXELS``.
+    """
+    with Image.open(source, formats=formats) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(
+                f'is {image.height}×{image.width} pixels, more than {MAX_PIXELS / 1e6:g} million'
+            )
+        yield image
+
+
+def read_ids(path: str | Path) -> NDArray:
+    """Ids of an 8- or 16-bit image (H, W), whole or not at all.
+
+    Raises:
+        FileNotFoundError: no such image.
+        ValueError: damaged, cut short, or of another kind; names the file.
+    """
+    try:
+        with open_image(path) as image:
+            ids = np.asarray(image)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{path}: no such image') from error
+    except UNREADABLE as error:
+        raise ValueError(f'{path}: not a readable image ({error})') from error
+    if ids.ndim != 2 or ids.dtype.kind not in 'iu':
+        raise ValueError(f'{path}: not an image of ids, but {ids.dtype} {ids.shape}')
+    return ids
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """(H, W) of an image file, from its header."""
-    with Image.open(path) as image:
+    with open_image(path) as image:
         return image.height, image.width
 
 
@@ -60,7 +103,7 @@ def read_depth(
         OSError, ValueError: missing, damaged, of another kind or size; names the file.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             _check_size(image, expected_size)
             depth = np.asarray(image)
     except FileNotFoundError as error:

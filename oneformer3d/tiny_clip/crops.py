@@ -16,6 +16,7 @@ import numpy as np
 
 from oneformer3d.data.class_tables import ClassTable, get_class_table
 from oneformer3d.data.scenes import read_scenes
+from oneformer3d.files.images import image_size, read_ids, read_image
 
 NUM_PIXELS = 32
 CLASS_SHARE = 0.4  # of a crop that its caption should be about, at least
@@ -82,9 +83,9 @@ def read_regions(
     rng = np.random.default_rng(seed)
     images, labels, rows = [], [], []
     for frame in frames:
-        color = cv2.cvtColor(_read_image(frame.image_path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        semantic = _read_image(frame.label_path('.semantic.png'), cv2.IMREAD_UNCHANGED)
-        instance = _read_image(frame.label_path('.instance.png'), cv2.IMREAD_UNCHANGED)
+        color = read_image(frame.image_path, image_size(frame.image_path))
+        semantic = read_ids(frame.label_path('.semantic.png'))
+        instance = read_ids(frame.label_path('.instance.png'))
         if images and color.shape != images[0].shape:
             raise ValueError(
                 f'{frame.image_path}: size {color.shape}, the others {images[0].shape}'
@@ -288,12 +289,3 @@ def _inside(regions: Regions, center: np.ndarray, side: np.ndarray) -> np.ndarra
 def class_names(table: ClassTable) -> Sequence[str]:
     """Names as they are written in captions."""
     return [name.replace('_', ' ') for name in table.classes]
-
-
-def _read_image(path: Path, flags: int) -> np.ndarray:
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such image')
-    image = cv2.imread(str(path), flags)
-    if image is None:
-        raise ValueError(f'{path}: not a readable image')
-    return image

@@ -64,6 +64,22 @@ def broken(**changes: object) -> dict:
         (broken(super_pts_path='a/../../b'), 'super_pts_path .*inside its folder'),
         (broken(pts_semantic_mask_path=7), 'pts_semantic_mask_path 7: not a relative path'),
         (broken(cam2img=np.eye(4).tolist()), 'cam2img should be 3×3 finite'),
+        (broken(cam2img=np.zeros((3, 3)).tolist()), 'cam2img is not the matrix of a camera'),
+        (broken(cam2img=np.diag([500, 0, 1]).tolist()), 'cam2img is not the matrix of a camera'),
+        (broken(cam2img=np.ones((3, 3)).tolist()), 'cam2img is not the matrix of a camera'),
+        (
+            broken(
+                images=[
+                    {
+                        'frame': '07',
+                        'img_path': 'a',
+                        'world_from_cam': np.eye(4).tolist(),
+                        'cam2img': np.zeros((3, 3)).tolist(),
+                    }
+                ]
+            ),
+            r'scene0000_00.*images\[0\] \(07\): cam2img is not the matrix of a camera',
+        ),
         (broken(axis_align_matrix=[['a']]), 'axis_align_matrix should be 4×4 finite'),
         (broken(image_size=[0, 5]), 'image_size should be'),
         (broken(images=[{'frame': '0'}]), r'images\[0\]: img_path, world_from_cam missing'),

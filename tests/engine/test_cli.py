@@ -109,6 +109,8 @@ def test_work_dir_priority(argument, in_config, expected):
         ('a.yml', 'a: [1, 2', 'while parsing'),
         ('a.py', 'model = dict(', 'never closed'),
         ('a.py', 'model = absent', 'absent'),
+        ('a.py', '', 'an empty config'),
+        ('a.yaml', '', ''),
         ('a.py', 'model = 1 / 0', 'division'),
         ('a.py', "_base_ = ['evil.yaml']", 'could not determine a constructor'),
     ],

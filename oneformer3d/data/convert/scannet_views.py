@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from mmengine.logging import MMLogger
 from numpy.typing import NDArray
-from PIL import Image
 
+from oneformer3d.files.images import open_image
 from oneformer3d.lifting.camera import is_valid_pose
 
 from ..layouts.cameras import check_intrinsics
@@ -100,7 +100,7 @@ def _add_recorded(
 
 def _check_jpeg(content: bytes, size: tuple[int, int], where: str) -> None:
     try:
-        with Image.open(io.BytesIO(content), formats=('JPEG',)) as image:
+        with open_image(io.BytesIO(content), formats=('JPEG',)) as image:
             found = image.size[::-1]
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f'{where}: colour is no JPEG image') from error

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from oneformer3d.files.images import open_image
 
 from .changes import Change
 from .frames import Recording, read
@@ -111,7 +112,7 @@ def find_outlines(
         index = int(recording.chosen[place]) + frame_shift
         if not 0 <= index < len(recording.frames):
             continue
-        with Image.open(recording.frames[index].color_path) as image:
+        with open_image(recording.frames[index].color_path) as image:
             grey = np.asarray(image.convert('L'), dtype=np.float32)
         gradient = np.hypot(*np.gradient(grey))
         if gradient.mean() > 0:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from oneformer3d.files.images import MISSING_DEPTH
+from oneformer3d.files.images import MISSING_DEPTH, open_image
 
 from ..layouts.pixels import read_depth_values
 from .diagnose import FIXABLE, Diagnosis
@@ -126,7 +126,7 @@ def _copy_color(source: Path, flips: tuple[bool, bool], stem: Path) -> None:
     if not any(flips):
         shutil.copyfile(source, target)
         return
-    with Image.open(source) as image:
+    with open_image(source) as image:
         for flip, way in zip(
             flips, (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM)
         ):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from oneformer3d.files.images import UNREADABLE, open_image
 from oneformer3d.files.left_out import LossRules
 
 from .. import layouts
@@ -25,7 +26,6 @@ from .compare import FrameArrays, Reading
 
 _OFFSETS = (0, 1, 3, 8, 20)  # neighbours that are looked at together, in a long sequence
 _RIGID_TOLERANCE = 1e-2
-_UNREADABLE = (OSError, SyntaxError, ValueError)
 _EDGE = 0.03  # of depth between pixels two apart: between them lies the outline of a thing
 _OUTLINE = 0.08  # of depth, between neighbours
 _MILLIMETRE = 0.001
@@ -346,11 +346,11 @@ def _read_images(
     """Raw depth, brightness at its size, and the size of the colour image; None if broken."""
     try:
         depth = read_depth_values(frame.depth_path).astype(np.float32)
-        with Image.open(frame.color_path) as image:
+        with open_image(frame.color_path) as image:
             color_size = (image.height, image.width)
             image.draft('L', (depth.shape[-1], depth.shape[0]))  # JPEG is decoded smaller
             grey = image.convert('L').resize((depth.shape[1], depth.shape[0]), Image.BILINEAR)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     return depth, np.asarray(grey, dtype=np.float32), color_size
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
-from oneformer3d.files.images import MISSING_DEPTH, UNREADABLE
+from oneformer3d.files.images import MISSING_DEPTH, UNREADABLE, open_image
 
 from .records import Distortion, Matrix, PosedFrame, Size
 
@@ -42,7 +42,7 @@ def read_color(frame: PosedFrame) -> NDArray[np.uint8]:
         ValueError: the image cannot be read; names it.
     """
     try:
-        with Image.open(frame.image_path) as image:
+        with open_image(frame.image_path) as image:
             color = np.asarray(image.convert('RGB'))
     except UNREADABLE as error:
         raise ValueError(f'{frame.image_path}: {error}') from error
@@ -73,7 +73,7 @@ def read_depth_values(path: Path) -> NDArray:
             values = np.load(path, allow_pickle=False)
             values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
         else:
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 values = np.asarray(image)
     except (*UNREADABLE, EOFError) as error:
         raise ValueError(f'{path}: {error}') from error
@@ -99,7 +99,7 @@ def undistort(image: NDArray, K: Matrix, distortion: Distortion, interpolation: 
 def color_header(path: Path) -> ImageHeader:
     """Size of a colour image, from its header; raises as ``read_color``."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             return ImageHeader((image.height, image.width), orientation=orientation)
     except UNREADABLE as error:
@@ -112,7 +112,7 @@ def depth_header(path: Path) -> ImageHeader:
         if path.suffix.lower() == '.npy':
             values = np.load(path, allow_pickle=False, mmap_mode='r')
             return ImageHeader(tuple(values.shape[:2]), values.dtype.kind == 'f')
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return ImageHeader((image.height, image.width), image.mode == 'F')
     except (*UNREADABLE, EOFError) as error:
         raise ValueError(f'{path}: {error}') from error

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from mmdet3d.structures import Det3DDataSample
 
-from oneformer3d.files.images import read_image
+from oneformer3d.files.images import read_ids, read_image
 from oneformer3d.registry import TRANSFORMS
 
 from ..class_tables import ClassTable, get_class_table
@@ -113,12 +113,9 @@ class LoadViewImages:
     def _read_labels(self, frame: Frame, table: ClassTable) -> np.ndarray:
         """(H, W) int16 labels 0…C."""
         path, size = frame.label_path(self.suffix), frame.scene.image_size
-        if not path.is_file():
-            raise FileNotFoundError(f'{path}: no such picture of classes')
-        ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if ids is None or ids.shape != size:
-            got = 'nothing' if ids is None else f'{ids.dtype} {ids.shape}'
-            raise ValueError(f'{path}: expected class ids {size}, got {got}')
+        ids = read_ids(path)
+        if ids.shape != size:
+            raise ValueError(f'{path}: expected class ids {size}, got {ids.dtype} {ids.shape}')
         return table.contiguous_from_raw(ids.astype(np.int64)).astype(np.int16)
 
 

@@ -7,12 +7,11 @@ Enters: frames of a scene, points (N, 3) in original coordinates. Leaves: the vi
 import zlib
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from oneformer3d.files.images import read_depth
+from oneformer3d.files.images import read_depth, read_ids
 from oneformer3d.lifting.camera import Camera
 from oneformer3d.lifting.depth_render import zbuffer_views
 from oneformer3d.lifting.map_cache import MapCache
@@ -152,11 +151,7 @@ def _instance_masks(
         raise ValueError(f'{frames[0].scene.name}: mask-aware views need superpoints')
     maps = []
     for frame in frames:
-        path = frame.label_path(suffix)
-        ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
-        if ids is None or ids.ndim != 2:
-            raise ValueError(f'{path}: not an image of instance ids')
-        maps.append(ids.astype(np.int64))
+        maps.append(read_ids(frame.label_path(suffix)).astype(np.int64))
     return {
         'instance_maps': torch.from_numpy(np.stack(maps)),
         'segments': torch.from_numpy(superpoints),

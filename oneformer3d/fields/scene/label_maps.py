@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from oneformer3d.data.class_tables import MAX_RAW_ID, ClassTable, distinct_colors
 from oneformer3d.data.posed_rgbd import PosedFolder
+from oneformer3d.files.images import open_image
 from oneformer3d.files.names import validate_scene_name
 from oneformer3d.lifting import Camera
 from oneformer3d.lifting.visibility import nearest_pixel
@@ -178,7 +178,7 @@ def _label_image(folder: Path, frame: str) -> Path:
 def _read_ids(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """Ids (H, W) int64 of an 8- or 16-bit image, nearest pixels where the size differs."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             ids = np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for broken files
         raise ValueError(f'{path}: not a readable image ({error})') from error
