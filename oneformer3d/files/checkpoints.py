@@ -4,6 +4,7 @@ Enters: a file of ``torch.save`` or of safetensors. Leaves: a flat dictionary of
 the newest file of a training that is whole.
 """
 
+import io
 import math
 import pickle
 import re
@@ -90,6 +91,17 @@ def read_checkpoint(path: str | Path, device: str | torch.device = 'cpu') -> Any
         ) from error
     except UNREADABLE as error:
         raise ValueError(f'{path}: not a checkpoint file ({one_line(error)})') from error
+
+
+def write_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a file of ``torch.save``, whole or not at all.
+
+    Raises:
+        OSError: it could not be written; torch's own writer would hide why.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    atomic_write_bytes(path, buffer.getbuffer())
 
 
 def write_weights(path: str | Path, state_dict: Mapping[str, Tensor], note: str) -> None:

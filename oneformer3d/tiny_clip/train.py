@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from oneformer3d.clip.text import PROMPT_TEMPLATES, tokenize
 from oneformer3d.clip.weights import build_clip
-from oneformer3d.files.atomic import atomic_path
+from oneformer3d.files.checkpoints import write_checkpoint
 from oneformer3d.files.devices import multiplies_bfloat16
 
 from .crops import Regions, augment, class_names, class_weights, cut_crops, random_windows
@@ -227,8 +227,7 @@ def save_tiny_clip(
         'report': dict(report),
         'state_dict': {key: value.contiguous() for key, value in clip.state_dict().items()},
     }
-    with atomic_path(path) as temporary:
-        torch.save(checkpoint, temporary)
+    write_checkpoint(path, checkpoint)
 
 
 def random_caption(name: str, rng: np.random.Generator) -> str:

@@ -10,7 +10,6 @@ scene was made with, so that a second run continues and one with other options i
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from oneformer3d.files.atomic import atomic_write_bytes
+from oneformer3d.files.atomic import atomic_write_bytes, temporary_folder
 from oneformer3d.files.names import validate_scene_name
 from oneformer3d.lifting.shapes import expect_shape
 
@@ -245,8 +244,8 @@ def view_writer(out: str | Path, scene: str) -> Iterator[ViewWriter]:
     parent = Path(out) / 'posed_images'
     parent.mkdir(parents=True, exist_ok=True)
     final = parent / validate_scene_name(scene)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=f'.{scene}.') as temporary:
-        folder = Path(temporary) / 'images'
+    with temporary_folder(parent, scene) as temporary:
+        folder = temporary / 'images'
         folder.mkdir()
         yield ViewWriter(folder, scene)
         if final.exists():  # of a run that was killed before the scene's record

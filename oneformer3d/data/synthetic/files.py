@@ -10,14 +10,13 @@ written last: a scene that has one is complete.
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from oneformer3d.files.atomic import atomic_write_bytes
+from oneformer3d.files.atomic import atomic_write_bytes, temporary_folder
 
 from .render import RenderedFrame
 from .scan import RoomScan
@@ -52,8 +51,8 @@ def is_complete(root: Path, scene: str) -> bool:
 def write_frames(folder: Path, scan: RoomScan, jpeg_quality: int) -> None:
     """Write the images of a scene beside their final folder and move them there at once."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}.') as temporary:
-        images = Path(temporary) / 'images'
+    with temporary_folder(folder.parent, folder.name) as temporary:
+        images = temporary / 'images'
         images.mkdir()
         np.savetxt(images / 'intrinsic.txt', scan.intrinsics, fmt='%.9f')
         np.savetxt(images / 'depth_intrinsic.txt', scan.intrinsics, fmt='%.9f')

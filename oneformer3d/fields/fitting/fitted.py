@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oneformer3d.files.atomic import atomic_path
-from oneformer3d.files.checkpoints import read_checkpoint
+from oneformer3d.files.checkpoints import read_checkpoint, write_checkpoint
 from oneformer3d.store import StoreStamp, stamp_from_dict
 
 from ..networks.feature_field import FeatureField
@@ -254,8 +253,7 @@ def save_field(path: str | Path, fitted: FittedField, training: Mapping | None =
         'step': fitted.step,
         'report': fitted.report,
     }
-    with atomic_path(path) as temporary:
-        torch.save(checkpoint, temporary)
+    write_checkpoint(path, checkpoint)
 
 
 def load_field(

@@ -21,8 +21,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from oneformer3d.files.atomic import atomic_path
-from oneformer3d.files.checkpoints import UNREADABLE
+from oneformer3d.files.checkpoints import UNREADABLE, write_checkpoint
 from oneformer3d.lifting import Camera
 
 from ..losses.total import SemanticNeRFLoss
@@ -215,8 +214,7 @@ class _Run:
             name: getattr(self, name).state_dict() for name in ('model', 'optimizer', 'scheduler')
         }
         content = {'format': _FORMAT, 'made_of': self.made_of, 'step': self.step, **states}
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
+        write_checkpoint(path, content)
 
     def read(self, path: Path) -> None:
         """Go on from a file; ValueError where it is of another training."""

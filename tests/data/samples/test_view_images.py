@@ -93,7 +93,7 @@ def test_random_views_differ(results):
 def test_bad_input(results, tmp_path):
     with pytest.raises(ValueError, match='has no images'):
         LoadViewImages()({**results, 'scene': replace(results['scene'], images=[])})
-    with pytest.raises(FileNotFoundError, match='no such picture of classes'):
+    with pytest.raises(FileNotFoundError, match='no such image'):
         LoadViewImages(suffix='.classes.png')(results)
     with pytest.raises(ValueError, match='expected class ids'):
         LoadViewImages(suffix='.jpg')(results)
