@@ -95,7 +95,7 @@ def test_bad_input(results, tmp_path):
         LoadViewImages()({**results, 'scene': replace(results['scene'], images=[])})
     with pytest.raises(FileNotFoundError, match='no such image'):
         LoadViewImages(suffix='.classes.png')(results)
-    with pytest.raises(ValueError, match='expected class ids'):
+    with pytest.raises(ValueError, match='not an image of ids'):
         LoadViewImages(suffix='.jpg')(results)
     with pytest.raises(ValueError, match='select'):
         LoadViewImages(select='coverage')
