@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oneformer3d.engine.cli import (
+    ToolParser,
     add_folder_arguments,
     add_recording_arguments,
     folder_options,
-    load_config,
     recording_options,
     run_tool,
 )
+from oneformer3d.files.shipped import find_config
 
 if TYPE_CHECKING:
     from oneformer3d.data.layouts import PosedFrame
@@ -32,9 +33,7 @@ SNAPSHOT, LEDGER = 'state.npz', 'votes.ledger'
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('source', help='folder of posed RGB-D frames')
     parser.add_argument('--config', required=True, help='config the model was trained with')
     parser.add_argument('--checkpoint', required=True, help='trained weights')
@@ -104,9 +103,9 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f'--realtime: expected a positive rate, got {args.realtime}')
     if args.follow and args.realtime is not None:
         raise ValueError('--follow and --realtime exclude each other')
-    for path, kind in ((args.config, 'config'), (args.checkpoint, 'checkpoint')):
-        if not Path(path).is_file():
-            raise FileNotFoundError(f'{path}: no such {kind} file')
+    find_config(args.config)
+    if not Path(args.checkpoint).is_file():
+        raise FileNotFoundError(f'{args.checkpoint}: no such checkpoint file')
     if not Path(args.source).is_dir():
         raise FileNotFoundError(f'{args.source}: no such folder')
     if Path(args.out).exists() and not Path(args.out).is_dir():
@@ -118,6 +117,7 @@ def build(args: argparse.Namespace, frames: 'tuple[PosedFrame, ...]') -> 'Stream
     import numpy as np
 
     from oneformer3d.data.upright import up_from_axis, up_from_cameras
+    from oneformer3d.engine.configs import load_config
     from oneformer3d.streaming.segmentor import StreamingSegmentor
 
     poses = np.stack([frame.world_from_cam for frame in frames])
