@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from oneformer3d.lifting.extent import bulk_extent
 from oneformer3d.lifting.shapes import expect_shape
 
 GEO_PE_CHANNELS = 64
@@ -31,7 +32,7 @@ def build_geo_pe(
     54–56   centre of the point's camera minus the point, in metres
     57–62   directions of that camera's x axis and y axis in the points' frame, unit vectors
             (the 6-d rotation of Zhou et al., CVPR 2019)
-    63      height above the lowest point in metres
+    63      height above the lowest point of the bulk in metres
     ======= ====================================================================================
 
     Channels 54–62 are 0 for points that no camera sees. Everything but the height and the box
@@ -66,7 +67,7 @@ def build_geo_pe(
     if len(points) == 0:
         return points.new_zeros(0, GEO_PE_CHANNELS)
 
-    low, high = points.amin(0), points.amax(0)
+    low, high = bulk_extent(points)  # (3,)
     centred = points - (low + high) / 2  # (N, 3)
     box_size = (high - low).expand(len(points), 3)
     height = points[:, 2:] - low[2]

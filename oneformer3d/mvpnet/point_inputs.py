@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from oneformer3d.lifting.extent import bulk_extent
 from oneformer3d.lifting.pair_aggregation import select_points
 from oneformer3d.structures import PosedViews
 
@@ -18,13 +19,13 @@ POINT_INPUTS = {'color': 3, 'height': 1}
 
 
 def point_features(points: Tensor, names: Sequence[str]) -> Tensor:
-    """Of 'color' and 'height' above the lowest point: (N, 6) → (N, F)."""
+    """Of 'color' and 'height' above the lowest point of the bulk: (N, 6) → (N, F)."""
     columns = []
     for name in names:
         if name == 'color':
             columns.append(points[:, 3:6])  # (N, 3)
         elif len(points):
-            columns.append(points[:, 2:3] - points[:, 2].min())
+            columns.append(points[:, 2:3] - bulk_extent(points[:, 2:3])[0])
         else:
             columns.append(points[:, 2:3])
     return torch.cat(columns, dim=1) if columns else points[:, :0]

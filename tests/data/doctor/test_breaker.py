@@ -36,7 +36,7 @@ def test_random_faults_of_real_frames(real_frames, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('seed', range(200, 240))
+@pytest.mark.parametrize('seed', range(200, 212))
 def test_many_random_faults_of_the_kitchen(shared_dir, seed):
     folder = shared_dir / 'data' / '7scenes_kitchen'
     if not folder.is_dir():
