@@ -26,17 +26,17 @@ void main() {
 const FIELD_OF_VIEW = 45 * Math.PI / 180;
 
 class Camera {
-  constructor(low, extent) {
-    this.low = low;
-    this.extent = extent;
+  // focus: centre and size of what is seen at first
+  constructor(focus) {
+    this.focus = focus;
     this.reset();
   }
 
   reset() {
-    this.target = this.low.map((value, axis) => value + this.extent[axis] / 2);
+    this.target = this.focus.slice(0, 3);
     this.yaw = -0.25 * Math.PI;
     this.pitch = 0.9;
-    this.distance = 1.25 * Math.hypot(...this.extent);
+    this.distance = Math.max(0.5, 1.3 * Math.hypot(...this.focus.slice(3)));
   }
 
   // right, up and backward in the room

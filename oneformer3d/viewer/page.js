@@ -26,7 +26,7 @@ class Page {
   constructor(scene) {
     this.scene = scene;
     this.count = scene.xyz.length / 3;
-    this.camera = new Camera(scene.low, scene.extent);
+    this.camera = new Camera(scene.focus);
     this.drawing = new Drawing(element('canvas'), scene.xyz, scene.low, scene.extent);
     this.shown = scene.classes.map(() => true);
     this.text = scene.answers.length ? 0 : -1;

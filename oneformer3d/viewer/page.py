@@ -68,6 +68,7 @@ def scene_json(scene: ViewedScene) -> dict[str, Json]:
         'low': _rounded(low),
         'extent': _rounded(extent),
         'ceiling': scene.ceiling,
+        'focus': _focus(scene),
         'threshold': scene.threshold,
         'heat': _packed(similarity_colors(np.linspace(0, 1, 256))),
         'xyz': _packed(steps),
@@ -95,6 +96,13 @@ def scene_json(scene: ViewedScene) -> dict[str, Json]:
         ],
         'answers': [answer_json(one) for one in scene.answers],
     }
+
+
+def _focus(scene: ViewedScene) -> list[Json]:
+    """Centre and size of what the camera looks at first: stray points and the ceiling are not."""
+    shown = scene.xyz if scene.ceiling is None else scene.xyz[scene.xyz[:, 2] <= scene.ceiling]
+    low, high = np.percentile(shown, [2, 98], axis=0)
+    return [*_rounded((low + high) / 2), *_rounded(high - low)]
 
 
 def answer_json(answer: ViewedAnswer) -> dict[str, Json]:

@@ -83,6 +83,15 @@ def test_the_payload_is_the_scene(scene, page):
     assert data['answers'][0]['ranked'][0]['views'][0] == {'frame': 'first', 'uv': [7.0, 7.0]}
 
 
+def test_the_camera_looks_at_the_room_and_not_at_stray_points():
+    rng = np.random.default_rng(0)
+    room = rng.uniform((0, 0, 0), (4, 3, 2), (5000, 3))
+    stray = rng.uniform(20, 60, (40, 3))
+    cloud = np.concatenate([room, stray]).astype(np.float32)
+    data = data_of(page_of(view_scene('room', cloud, np.zeros((5040, 3), np.uint8))))
+    np.testing.assert_allclose(data['focus'], [2, 1.5, 1, 4, 3, 2], atol=0.25)
+
+
 def test_many_instances_take_two_bytes(scene):
     instance = np.arange(len(scene.xyz)) % 700
     data = data_of(page_of(ViewedScene(**{**vars(scene), 'instance': instance})))
