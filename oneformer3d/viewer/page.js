@@ -50,7 +50,7 @@ class Page {
     if (scene.pieces.length) modes.push('pieces');
     if (scene.answers.length || (this.live && this.live.asks)) modes.push('similarity');
     for (const mode of modes) element('color').append(new Option(mode, mode));
-    element('color').value = scene.answers.length ? 'similarity' : modes[1] || 'rgb';
+    element('color').value = scene.answers.length ? 'similarity' : scene.classes.length ? 'class' : 'rgb';
 
     const cut = scene.ceiling === null ? 1 : (scene.ceiling - scene.low[2]) / scene.extent[2];
     element('cut').checked = scene.ceiling !== null;
