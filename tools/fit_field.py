@@ -59,7 +59,7 @@ import torch
 
 from oneformer3d.clip.encoder import ClipEncoder
 from oneformer3d.fields.asking.report import draw_report, report_lines, write_report
-from oneformer3d.fields.fitting.fitted import CHECKPOINT_NAME
+from oneformer3d.fields.fitting.field_file import CHECKPOINT_NAME
 from oneformer3d.fields.fitting.job import FitJob, run_fit
 from oneformer3d.fields.fitting.settings import (
     FitSettings,

@@ -177,8 +177,8 @@ def clip_settings(args: argparse.Namespace) -> dict[str, str]:
 def ask_field(args: argparse.Namespace) -> None:
     """Answer at the surfaces that the views of a fitted field observed."""
     from oneformer3d.fields.asking.answers import encode_phrases, write_relevancy
-    from oneformer3d.fields.asking.pictures import surface_points
-    from oneformer3d.fields.fitting.fitted import load_field
+    from oneformer3d.fields.fitting.field_file import load_field
+    from oneformer3d.fields.fitting.surfaces import surface_points
     from oneformer3d.files.devices import pick_device
 
     fitted, _ = load_field(args.input, pick_device(args.device))

@@ -26,6 +26,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--text', nargs='+', help='phrases')
     parser.add_argument('--negatives', nargs='+', help="(default: LERF's)")
     parser.add_argument(
+        '--templates', nargs='+', help='sentences with {} for the phrase (default: of a room)'
+    )
+    parser.add_argument(
+        '--average', action='store_true', help='the phrases are one query, their mean (as in F3RM)'
+    )
+    parser.add_argument(
         '--clip-weights',
         '--weights',
         dest='weights',
@@ -60,7 +66,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from oneformer3d.clip.text import CANONICAL_PHRASES
+from oneformer3d.clip.text import CANONICAL_PHRASES, PROMPT_TEMPLATES
 from oneformer3d.data.class_tables import get_class_table
 from oneformer3d.data.clouds.as_scan import read_point_cloud
 from oneformer3d.fields.asking.answers import (
@@ -70,10 +76,12 @@ from oneformer3d.fields.asking.answers import (
     write_observed,
     write_relevancy,
 )
-from oneformer3d.fields.asking.pictures import draw_views, surface_points, write_turntable
+from oneformer3d.fields.asking.pictures import draw_views, write_turntable
 from oneformer3d.fields.asking.query import TextQuery
 from oneformer3d.fields.asking.segment import write_pseudo_labels
-from oneformer3d.fields.fitting.fitted import FittedField, load_field
+from oneformer3d.fields.fitting.field_file import load_field
+from oneformer3d.fields.fitting.fitted import FittedField
+from oneformer3d.fields.fitting.surfaces import learnt_camera, surface_points
 from oneformer3d.files.devices import pick_device
 
 
@@ -98,7 +106,9 @@ def main(argv: list[str] | None = None) -> None:
             args.negatives or CANONICAL_PHRASES,
             args.model,
             args.weights,
+            args.templates or PROMPT_TEMPLATES,
         )
+        text = text.averaged() if args.average else text
         rows = write_relevancy(out, fitted, points, text, args.threshold, args.temperature)
         for phrase, highest, share in rows:
             print(f'{phrase:24s} highest relevancy {highest:.3f}, points {share:.1%}')
@@ -111,7 +121,7 @@ def draw(fitted: FittedField, args: argparse.Namespace, out: Path, text: TextQue
     if args.views:
         last, count = len(fitted.frames) - 1, min(args.views, len(fitted.frames))
         rows = np.linspace(0, last, count).round().astype(int).tolist()
-        cameras = [fitted.observations.camera[row] for row in rows]
+        cameras = [learnt_camera(fitted, row) for row in rows]
         draw_views(fitted, cameras, [fitted.frames[row] for row in rows], out, text)
     if args.turntable:
         with tqdm(total=36, desc='turntable', unit='frame') as bar:

@@ -4,6 +4,8 @@ Enters: features (N, C), or similarities (N,). Leaves: (N, 3) uint8. Principal c
 and a colour scale for one number.
 """
 
+from collections.abc import Mapping
+
 import cv2
 import numpy as np
 from PIL import Image
@@ -35,6 +37,18 @@ class PcaColors:
         self.axes = axes * np.where(signs == 0, 1, signs)
         projected = centred @ self.axes
         self.low, self.high = np.percentile(projected, _PERCENTILES, axis=0)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Its numbers, for a file: mean (C,), axes (C, K), low and high (K,), K at most 3."""
+        return {'mean': self.mean, 'axes': self.axes, 'low': self.low, 'high': self.high}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, np.ndarray]) -> 'PcaColors':
+        """The colours of ``state``."""
+        colors = cls.__new__(cls)
+        colors.mean, colors.axes = state['mean'], state['axes']
+        colors.low, colors.high = state['low'], state['high']
+        return colors
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Colours (N, 3) uint8 of rows (N, C)."""

@@ -6,9 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
-from oneformer3d.fields.fitting.fitted import load_field
+from oneformer3d.clip.encoder import ClipEncoder
+from oneformer3d.clip.text import CANONICAL_PHRASES, encode_text
+from oneformer3d.fields.asking.query import query_lerf_with_text
+from oneformer3d.fields.fitting.field_file import load_field
 from oneformer3d.files.ply import read_ply
 from oneformer3d.store import FeatureStoreWriter, StampMismatchError
 from oneformer3d.tiny_clip.train import build_tiny_clip, save_tiny_clip
@@ -99,8 +103,24 @@ def test_points_and_text_are_answered(fitted, room, tiny_rooms, tmp_path, capsys
         'text-lamp.png',
     }
     with Image.open(next(tmp_path.glob('*.rgb.png'))) as image:
-        assert max(image.size) <= 96
+        assert image.size == load_field(out)[0].image_size[::-1]  # the photos' own
     assert 'highest relevancy' in capsys.readouterr().out
+
+
+def test_phrases_are_put_into_the_given_sentences_and_averaged(fitted, tmp_path):
+    out, weights = fitted
+    words = ['--text', 'chair', 'seat', '--weights', str(weights), '--average']
+    load_tool('query_field').main([str(out), *words, '--templates', '{}', '--out', str(tmp_path)])
+    with np.load(tmp_path / 'text.npz') as found:
+        assert found['phrases'].tolist() == ['chair, seat']
+        scores, points = found['relevancy_matrix'], torch.from_numpy(found['points'])
+
+    # the same by hand: the unit mean of the phrases as they are
+    clip, field = ClipEncoder('ViT-B-16', weights, mode='clip').clip, load_field(out)[0]
+    mean = F.normalize(encode_text(clip, ['chair', 'seat'], ('{}',)).mean(0, keepdim=True))
+    negatives = encode_text(clip, CANONICAL_PHRASES, ('{}',))
+    expected = query_lerf_with_text(field, points, mean, negatives=negatives)
+    np.testing.assert_allclose(scores, expected['relevancy_matrix'], atol=1e-6)
 
 
 def test_a_field_answers_as_scans_do(fitted, tmp_path, capsys):

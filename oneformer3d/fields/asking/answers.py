@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from oneformer3d.clip.encoder import ClipEncoder
+from oneformer3d.clip.text import PROMPT_TEMPLATES, encode_text
 from oneformer3d.files.atomic import atomic_path
 from oneformer3d.files.ply import write_ply
 from oneformer3d.store import StampMismatchError
@@ -97,6 +98,7 @@ def encode_phrases(
     negatives: Sequence[str],
     model: str,
     weights: str | Path | None,
+    templates: Sequence[str] = PROMPT_TEMPLATES,
 ) -> TextQuery:
     """Encode phrases by the CLIP that a field learnt from.
 
@@ -105,6 +107,7 @@ def encode_phrases(
         fitted: the field.
         phrases, negatives: to encode.
         model, weights: of the CLIP.
+        templates: sentences that phrases are put into, with one {} each.
 
     Raises:
         ValueError: a field without text space, or no weights.
@@ -124,7 +127,10 @@ def encode_phrases(
             f'{source}: learnt from {stamp.encoder} ({stamp.weights_digest}), the text would '
             f'be read by {encoder.name} ({encoder.weights_digest})'
         )
-    return TextQuery(tuple(phrases), encoder.encode_text(phrases), encoder.encode_text(negatives))
+    vectors, others = (
+        encode_text(encoder.clip, texts, templates) for texts in (phrases, negatives)
+    )
+    return TextQuery(tuple(phrases), vectors, others)
 
 
 def write_rows(path: Path, points: Tensor, result: dict[str, Tensor], **more: np.ndarray) -> None:

@@ -7,6 +7,7 @@ Letters: H × W pixels, h × w cells of a feature map, D its width, N points, C 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oneformer3d.lifting import Camera
+from oneformer3d.metrics.panoptic import match_segments, panoptic_scores
 from oneformer3d.metrics.semantic import confusion_matrix, semantic_scores
 
 from ..fitting.fitted import FittedField
@@ -93,7 +95,8 @@ def evaluate_points(fitted: FittedField, points: LabelledPoints) -> dict[str, fl
     Returns:
         'miou', 'accuracy' in percent over labelled and observed points, 'observed' and, where scan
         and field have instances, 'instance_purity': share of the points of instances whose instance
-        is the one that most of their predicted instance's points are of; empty without labels.
+        is the one that most of their predicted instance's points are of, and 'pq', 'pq_things',
+        'pq_stuff' in percent; empty without labels.
     """
     if points.semantic is None or 'semantics' not in fitted.field.head_nets:
         return {}
@@ -105,7 +108,66 @@ def evaluate_points(fitted: FittedField, points: LabelledPoints) -> dict[str, fl
     report = {**_semantic_report(confusion), 'observed': float(observed.mean())}
     if 'instances' in result and points.instance is not None:
         report['instance_purity'] = _purity(result['instances'], points.instance)
+        truth = torch.from_numpy(true), points.instance
+        report |= panoptic_report([(result['labels'], result['instances'], *truth)], fitted)
     return report
+
+
+def evaluate_view_instances(
+    fitted: FittedField, scene: FieldScene, views: Sequence[int], step: int = 3
+) -> dict[str, float]:
+    """Panoptic quality of views: what the field says where it sees their pixels end.
+
+    Every ``step``-th row and column counts. Instances are found in all views together, so that one
+    keeps its id from view to view; truth is compared view by view.
+
+    Returns:
+        'pq', 'pq_things', 'pq_stuff' in percent; empty where field or views have no instances.
+    """
+    if 'instances' not in fitted.field.head_nets or not views:
+        return {}
+    points, truths = [], []
+    for view in views:
+        content = scene.read(view)
+        if content.instances is None or content.semantics is None:
+            return {}
+        camera = scene.view_camera(view, content)
+        depth = render_view(fitted, camera, ())['depth']  # (H, W)
+        points.append(camera.unproject(depth)[::step, ::step].reshape(-1, 3))
+        maps = content.semantics, content.instances
+        truths.append([values[::step, ::step].flatten().long() for values in maps])
+
+    found = query_classes(replace(fitted, observations=None), torch.cat(points))
+    lengths = [len(chunk) for chunk in points]
+    predicted = (found[name].split(lengths) for name in ('labels', 'instances'))
+    return panoptic_report(
+        [(*mine, *true) for mine, true in zip(zip(*predicted), truths, strict=True)], fitted
+    )
+
+
+def panoptic_report(
+    scenes: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], fitted: FittedField
+) -> dict[str, float]:
+    """'pq', 'pq_things' and 'pq_stuff' in percent, those of classes that occur.
+
+    Args:
+        scenes: predicted class and instance, true class (``IGNORE`` is void) and instance, (N,)
+            each; stuff is one segment of its class.
+        fitted: whose classes and things they are.
+    """
+    num_classes = len(fitted.class_names)
+    things = fitted.things or tuple(range(num_classes))
+    counts = []
+    for arrays in scenes:
+        classes, ids, true_classes, true_ids = (values.numpy() for values in arrays)
+        is_thing, is_true_thing = np.isin(classes, things), np.isin(true_classes, things)
+        ids, true_ids = np.where(is_thing, ids, 0), np.where(is_true_thing, true_ids, 0)
+        counts.append(match_segments(classes, ids, true_classes, true_ids, num_classes))
+
+    stuff = [label for label in range(num_classes) if label not in things]
+    means = panoptic_scores(counts, things, stuff).means
+    names = {'pq': 'PQ', 'pq_things': 'PQ_things', 'pq_stuff': 'PQ_stuff'}
+    return {name: 100 * means[of] for name, of in names.items() if not np.isnan(means[of])}
 
 
 @torch.no_grad()

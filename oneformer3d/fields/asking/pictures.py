@@ -1,7 +1,7 @@
 """Pictures of a field: views of all it knows, a turn on the spot, a labelled cloud.
 
-Enters: a ``FittedField`` and cameras. Leaves: PNG, GIF and PLY files. Colours of features are
-fitted once per field, with fixed signs, and are the same in every picture.
+Enters: a ``FittedField`` and cameras. Leaves: PNG, GIF and PLY files. Colours of features are the
+field's own, fitted once, and are the same in every picture.
 
 Letters: V views, H × W pixels, N points.
 """
@@ -23,10 +23,10 @@ from oneformer3d.visualization.features import PcaColors, similarity_colors
 from oneformer3d.visualization.palette import class_colors, instance_colors
 
 from ..fitting.fitted import FittedField
+from ..fitting.surfaces import feature_colors_of
 from .evaluate import render_view
-from .query import TextQuery, field_at_points, relevancy
+from .query import TextQuery, relevancy
 
-_PCA_POINTS = 5000
 _FRAME_MILLISECONDS = 80
 _RELEVANCY_RANGE = (0.4, 0.7)
 Painter = Callable[[dict[str, Tensor]], np.ndarray]
@@ -71,7 +71,8 @@ def make_painters(fitted: FittedField, text: TextQuery | None = None) -> dict[st
         painters['semantics'] = lambda maps: _paint_classes(maps, fitted.palette)
     for name in ('features', 'instances'):
         if name in heads:
-            painters[name] = _component_painter(name, feature_colors_of(fitted, name))
+            colors = fitted.colors.get(name) or feature_colors_of(fitted, name)
+            painters[name] = _component_painter(name, colors)
 
     if text is not None:
         source = 'language' if 'language' in heads else 'features'
@@ -79,26 +80,6 @@ def make_painters(fitted: FittedField, text: TextQuery | None = None) -> dict[st
             painter = _relevancy_painter(source, vector[None], text.negatives)
             painters[f'text-{slug(phrase)}'] = painter
     return painters
-
-
-def feature_colors_of(fitted: FittedField, head: str = 'features') -> PcaColors:
-    """Colours of a head's values, fitted to a seeded sample of the surfaces that views observed."""
-    points = surface_points(fitted)
-    generator = torch.Generator().manual_seed(fitted.settings.seed)
-    chosen = points[torch.randperm(len(points), generator=generator)[:_PCA_POINTS]]
-    return PcaColors(field_at_points(fitted.field, chosen, (head,))[head].numpy())
-
-
-def surface_points(fitted: FittedField) -> Tensor:
-    """World points (N, 3) of the small depth maps that the views left behind."""
-    observations = fitted.observations
-    if observations is None:
-        raise ValueError('the field does not know what its views observed')
-    depth = observations.depth  # (V, h, w)
-    points = torch.stack([observations.camera[v].unproject(d) for v, d in enumerate(depth)])
-    points = points[depth > 0]  # (N, 3)
-    box = fitted.field.scene_box.to('cpu')
-    return points[box.contains(box.to_unit(points))]
 
 
 def turntable_cameras(

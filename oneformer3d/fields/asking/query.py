@@ -39,6 +39,17 @@ class TextQuery:
     vectors: Tensor
     negatives: Tensor
 
+    def averaged(self) -> 'TextQuery':
+        """The P phrases as one, the unit mean of their vectors (F3RM, CoRL 2023).
+
+        Example:
+            >>> two = TextQuery(('mug', 'cup'), torch.eye(2), torch.ones(1, 2))
+            >>> two.averaged().phrases, two.averaged().vectors
+            (('mug, cup',), tensor([[0.7071, 0.7071]]))
+        """
+        mean = F.normalize(self.vectors.mean(0, keepdim=True), dim=-1)  # (1, D)
+        return TextQuery((', '.join(self.phrases),), mean, self.negatives)
+
 
 def query_nerf_at_points(
     nerf_model: FittedField | Field,

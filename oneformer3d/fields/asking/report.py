@@ -16,12 +16,12 @@ from oneformer3d.files.atomic import atomic_write_bytes
 from ..fitting.fitted import FittedField
 from ..scene.scene import FieldScene
 from .baseline import nearest_view_baseline
-from .evaluate import evaluate_points, evaluate_views
+from .evaluate import evaluate_points, evaluate_view_instances, evaluate_views
 from .evaluate_text import evaluate_text
 from .pictures import draw_views, write_turntable
 from .query import EncodeText
 
-_UNITS = {'psnr': 'dB', 'depth': 'm', 'miou': '%', 'accuracy': '%'}
+_UNITS = {'psnr': 'dB', 'depth': 'm', 'miou': '%', 'accuracy': '%', 'pq': '%'}
 _TURN_FRAMES = 24
 
 
@@ -42,8 +42,8 @@ def write_report(
         encode_text: also measure how well the names of the classes find the scan's objects.
 
     Returns:
-        'scene', 'method', 'steps', 'seconds', 'views', and by group 'held_out', 'points',
-        'nearest_view' and 'text', as far as they can be measured.
+        'scene', 'method', 'steps', 'seconds', 'views', and by group 'held_out',
+        'view_instances', 'points', 'nearest_view' and 'text', as far as they can be measured.
     """
     learnt, held_out = scene.split(fitted.settings.holdout_every)
     with tqdm(total=len(held_out), desc='held-out views', unit='view') as bar:
@@ -56,6 +56,7 @@ def write_report(
         'views': len(learnt),
         'held_out': views,
     }
+    report['view_instances'] = evaluate_view_instances(fitted, scene, held_out)
     if scene.points is not None:
         report['points'] = evaluate_points(fitted, scene.points)
     if baseline and held_out and scene.has_depth:
@@ -71,7 +72,7 @@ def write_report(
 def report_lines(report: dict[str, Any]) -> Iterator[str]:
     """The report as a table."""
     yield f'{report["method"]}: {report["steps"]} steps in {report["seconds"]:.1f} s'
-    for group in ('held_out', 'nearest_view', 'points', 'text'):
+    for group in ('held_out', 'view_instances', 'nearest_view', 'points', 'text'):
         for name, value in report.get(group, {}).items():
             unit = _UNITS.get(name.split('_')[0], '')
             yield f'{group.replace("_", " "):14s} {name:20s} {value:9.3f} {unit}'

@@ -17,7 +17,8 @@ from oneformer3d.files.devices import pick_device
 from ..scene.folder import load_field_scene
 from ..scene.language import with_language, write_pyramids
 from ..scene.scene import FieldScene
-from .fitted import FittedField, add_feature_head, load_field
+from .field_file import load_field
+from .fitted import FittedField, add_feature_head
 from .loop import fit_field
 from .prior import read_prior
 from .settings import FitSettings

@@ -26,20 +26,15 @@ from ..scene.batches import RayPool
 from ..scene.drawn_depth import with_drawn_depth
 from ..scene.extent import observe, occupancy_of, scene_box_of
 from ..scene.scene import FieldScene
-from .fitted import (
-    CHECKPOINT_NAME,
-    FittedField,
-    build_field,
-    build_proposals,
-    load_field,
-    make_recipe,
-    save_field,
-)
+from .field_file import CHECKPOINT_NAME, load_field, save_field
+from .fitted import FittedField
 from .loss import heads_to_render
 from .prior import PointPrior
+from .recipe import build_field, build_proposals, make_recipe
 from .sampling import view_sampler
 from .settings import FitSettings
 from .step import FitRun, held_out_psnr
+from .surfaces import with_colors
 
 # What may differ between a checkpoint and the fit that goes on from it.
 _FREE_SETTINGS = (
@@ -132,8 +127,8 @@ def fit_field(
     field = run.fitted.field
     sampler = None if run.fitted.proposals is None else view_sampler(run.fitted)
     seen = observe(scene, train_views, field, settings.far, sampler)
-    fitted = replace(run.fitted, observations=seen)
     field.eval()
+    fitted = with_colors(replace(run.fitted, observations=seen))
     if path is not None:
         save_field(path, fitted, run.state())
     return fitted
@@ -166,6 +161,7 @@ def _begin(
         stamp=scene.stamp,
         language_stamp=scene.language_stamp,
         language_scales=scene.language_scales,
+        image_size=tuple(scene.camera.image_size),
         observations=observe(scene, train_views),
         occupancy=None if occupancy is None else occupancy.to(pool.device),
         proposals=None if proposals is None else proposals.to(pool.device),

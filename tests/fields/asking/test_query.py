@@ -11,9 +11,7 @@ from oneformer3d.fields.asking.baseline import nearest_view_baseline, reproject
 from oneformer3d.fields.asking.evaluate_text import evaluate_text
 from oneformer3d.fields.asking.pictures import (
     draw_views,
-    feature_colors_of,
     make_painters,
-    surface_points,
     turntable_cameras,
     write_labelled_cloud,
     write_turntable,
@@ -35,6 +33,7 @@ from oneformer3d.fields.asking.segment import (
 from oneformer3d.fields.fitting.fitted import FittedField
 from oneformer3d.fields.fitting.loop import fit_field
 from oneformer3d.fields.fitting.prior import read_prior
+from oneformer3d.fields.fitting.surfaces import feature_colors_of, surface_points
 from oneformer3d.fields.networks.scene_box import SceneBox
 from oneformer3d.fields.rendering.rays import scene_normalisation
 from oneformer3d.fields.scene.extent import observe

@@ -8,7 +8,8 @@ import torch
 from oneformer3d.fields.asking.baseline import nearest_view_baseline
 from oneformer3d.fields.asking.evaluate import evaluate_points, evaluate_views
 from oneformer3d.fields.asking.query import query_nerf_at_points
-from oneformer3d.fields.fitting.fitted import add_feature_head, load_field
+from oneformer3d.fields.fitting.field_file import load_field
+from oneformer3d.fields.fitting.fitted import add_feature_head
 from oneformer3d.fields.fitting.loop import fit_field
 from oneformer3d.fields.fitting.prior import PointPrior
 from oneformer3d.fields.fitting.semantic_nerf import fit_semantic_nerf

@@ -1,0 +1,55 @@
+"""The surfaces that a field's views observed: their points, and colours for what heads say there.
+
+Enters: a ``FittedField``. Leaves: world points (N, 3), ``PcaColors`` by head, learnt cameras.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from oneformer3d.lifting import Camera
+from oneformer3d.visualization.features import PcaColors
+
+from .fitted import FittedField
+
+_PCA_POINTS = 5000
+_COLORED = ('features', 'instances')
+
+
+def with_colors(fitted: FittedField) -> FittedField:
+    """The field with colours for each of its heads of features and instances."""
+    names = [name for name in fitted.field.head_nets if name.split('_')[0] in _COLORED]
+    if not names or not len(surface_points(fitted)):
+        return fitted
+    return replace(fitted, colors={name: feature_colors_of(fitted, name) for name in names})
+
+
+@torch.no_grad()
+def feature_colors_of(fitted: FittedField, head: str = 'features') -> PcaColors:
+    """Colours of a head's values, fitted to a seeded sample of the surfaces that views observed."""
+    points = surface_points(fitted)
+    generator = torch.Generator().manual_seed(fitted.settings.seed)
+    chosen = points[torch.randperm(len(points), generator=generator)[:_PCA_POINTS]]
+    field = fitted.field
+    positions = field.scene_box.to_unit(chosen.to(field.unit_from_world))
+    _, hidden = field.density(positions)
+    return PcaColors(field.heads(hidden, positions, names=(head,))[head].float().cpu().numpy())
+
+
+def surface_points(fitted: FittedField) -> Tensor:
+    """World points (N, 3) of the small depth maps that the views left behind."""
+    observations = fitted.observations
+    if observations is None:
+        raise ValueError('the field does not know what its views observed')
+    depth = observations.depth  # (V, h, w)
+    points = torch.stack([observations.camera[v].unproject(d) for v, d in enumerate(depth)])
+    points = points[depth > 0]  # (N, 3)
+    box = fitted.field.scene_box.to('cpu')
+    return points[box.contains(box.to_unit(points))]
+
+
+def learnt_camera(fitted: FittedField, row: int) -> Camera:
+    """Camera of a learnt view at the size of its image, or of its small map where that is gone."""
+    camera = fitted.observations.camera[row]
+    return camera if fitted.image_size is None else camera.resize(fitted.image_size)
