@@ -38,6 +38,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--classes', nargs='+', default=CLASSES, help='names of the mean (default: %(default)s)'
     )
+    parser.add_argument(
+        '--kinds',
+        nargs='+',
+        help='names of the labels that are known kinds (default: all that the model has)',
+    )
     parser.add_argument('--out', type=Path, help='folder for scores.json and classes.png')
     parser.add_argument('--device', help='cpu, cuda, ... (default: a GPU where there is one)')
     parser.add_argument(
@@ -61,7 +66,7 @@ def main() -> None:
         component_radius=args.component_radius,
     )
     result = inferencer(points)
-    report = evaluate(labels, result, mapping, args.classes, inferencer.voxel_size)
+    report = evaluate(labels, result, mapping, args.classes, inferencer.voxel_size, args.kinds)
 
     print(as_table(report, args.classes))
     if args.out is not None:
@@ -109,6 +114,7 @@ def evaluate(
     mapping: dict[str, list[str]],
     classes: tuple[str, ...],
     voxel_size: float,
+    kinds: list[str] | None = None,
 ) -> dict[str, Any]:
     """Scores of the whole scan and of its halves along its longer side.
 
@@ -133,7 +139,9 @@ def evaluate(
     for index, instance in enumerate(result.instances):
         masks[index] = instance.mask[row]
     scores = np.array([instance.score for instance in result.instances])
-    known = [name for index, name in enumerate(labels.names) if index in meant and name != 'other']
+    known = kinds or [
+        name for index, name in enumerate(labels.names) if index in meant and name != 'other'
+    ]
 
     predicted = meant[result.semantic[row]]
     baselines = other_masks(thinned.points, predicted, labels)

@@ -81,9 +81,11 @@ def test_scores_of_a_known_prediction(arguments, tmp_path: Path, monkeypatch, ca
 
 
 def test_components_can_stand_in_for_masks(arguments, tmp_path: Path, monkeypatch) -> None:
-    assert run([*arguments, '--component-radius', '0.2'], monkeypatch) == 0
+    options = ['--component-radius', '0.2', '--kinds', 'plant']
+    assert run([*arguments, *options], monkeypatch) == 0
     report = json.loads((tmp_path / 'out/scores.json').read_text())
     assert report['info']['instances'] == 5
+    assert report['whole']['masks']['known_instances'] == 1
 
 
 @pytest.mark.parametrize(
