@@ -130,7 +130,7 @@ print(mine.model.type, other.default_scope, len(other.param_scheduler))
 def test_the_command_lists_its_tools_and_refuses_others(installed, tmp_path):
     command = installed / 'bin' / 'oneformer3d'
     text = run(installed, tmp_path, command, '--help').stdout
-    assert re.search(r'^  infer +Segment a scan', text, re.MULTILINE)
+    assert re.search(r'^  infer +Segment scans', text, re.MULTILINE)
     assert 'ablate' not in text
 
     wrong = run(installed, tmp_path, command, 'infre', status=1).stderr
