@@ -14,13 +14,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from oneformer3d.engine.cli import run_tool
 from oneformer3d.engine.progress import show_progress
 from oneformer3d.files.shipped import find_config
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from oneformer3d.data.class_tables import ClassTable
     from oneformer3d.inference.opened_scene import OpenedScene
     from oneformer3d.inference.scan_images import ScanImageReader, ScanImages
@@ -33,17 +33,17 @@ ABSENT = ('an elephant', 'a bicycle', 'a swimming pool', 'a traffic light', 'a h
 class Words(NamedTuple):
     """Vectors of the names of things (I, D), of nothing in particular, and of absent things."""
 
-    things: np.ndarray
-    negatives: np.ndarray
-    absent: np.ndarray
+    things: 'np.ndarray'
+    negatives: 'np.ndarray'
+    absent: 'np.ndarray'
 
 
 class Room(NamedTuple):
     """A validation scene: its points, its true instances with classes 0…I−1, and its images."""
 
     scene: 'OpenedScene'
-    instance: np.ndarray
-    classes: np.ndarray
+    instance: 'np.ndarray'
+    classes: 'np.ndarray'
     images: 'ScanImages'
 
 
@@ -68,6 +68,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     check(args)
+    import numpy as np
+
     from oneformer3d.data.class_tables import get_class_table
     from oneformer3d.inference.scene_index import text_image_reader
 
@@ -107,6 +109,8 @@ def read_rooms(
     args: argparse.Namespace, table: 'ClassTable', reader: 'ScanImageReader'
 ) -> list[Room]:
     """The validation scenes with their images."""
+    import numpy as np
+
     from oneformer3d.data.posed_rgbd import load_posed_rgbd
     from oneformer3d.data.scene_files import read_labels, read_points
     from oneformer3d.data.scenes import read_scenes
@@ -132,9 +136,11 @@ def read_rooms(
 
 
 def true_things(
-    table: 'ClassTable', semantic: np.ndarray, instance: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    table: 'ClassTable', semantic: 'np.ndarray', instance: 'np.ndarray'
+) -> 'tuple[np.ndarray, np.ndarray]':
     """Dense ids (N,) of things, −1 for all else, and their classes 0…I−1."""
+    import numpy as np
+
     labels = table.contiguous_from_raw(semantic)
     position = np.full(table.num_classes + 1, -1)
     position[list(table.instance_classes)] = np.arange(len(table.instance_classes))
@@ -151,6 +157,8 @@ def given_masks(
     rooms: list[Room], words: Words, reader: 'ScanImageReader', threshold: float
 ) -> dict[str, list[float]]:
     """Naming of true masks: only names can be wrong."""
+    import numpy as np
+
     from oneformer3d.inference.scene_index import index_masks
     from oneformer3d.open_vocabulary.evaluation import false_alarms, naming_scores
     from oneformer3d.open_vocabulary.members import members_of_masks
@@ -184,9 +192,11 @@ def predicted_masks(
     reader: 'ScanImageReader',
     args: argparse.Namespace,
     checkpoint: str,
-    novel: np.ndarray,
+    novel: 'np.ndarray',
 ) -> dict[str, float]:
     """AP50 of a model's masks with names of its head, of text, and with the best names."""
+    import numpy as np
+
     from oneformer3d.inference.opened_scene import segment_scene
     from oneformer3d.inference.scene_index import index_masks
     from oneformer3d.metrics.instance import instance_scores, match_instances
@@ -224,8 +234,10 @@ def predicted_masks(
     return rows
 
 
-def best_names(masks: np.ndarray, room: Room) -> np.ndarray:
+def best_names(masks: 'np.ndarray', room: Room) -> 'np.ndarray':
     """The class of the true instance that each mask shares most points with, of its union."""
+    import numpy as np
+
     names = np.zeros(len(masks), int)
     sizes = np.bincount(room.instance[room.instance >= 0], minlength=len(room.classes))
     for row, mask in enumerate(masks):
@@ -237,6 +249,8 @@ def best_names(masks: np.ndarray, room: Room) -> np.ndarray:
 
 def write(out: Path, rows: dict[str, list[float]], args: argparse.Namespace) -> None:
     """Print and keep the table."""
+    import numpy as np
+
     from oneformer3d.files.atomic import atomic_write_bytes
 
     lines = ['| naming by text | % |', '|---|---|']
