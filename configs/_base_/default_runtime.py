@@ -14,6 +14,8 @@ default_hooks = dict(
         interval=1,
         max_keep_ckpts=2,
         backend_args=dict(backend='atomic'),
+        # for save_best: every metric of ours is the better the greater it is
+        rule='greater',
     ),
 )
 custom_hooks = [
