@@ -7,7 +7,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-SHIPPED = ('configs', 'tools', 'requirements', 'model-index.yml')
+SHIPPED = ('configs', 'tools', 'requirements', 'weights', 'model-index.yml')
 # these work on the repository itself
 NOT_SHIPPED = {
     'configs': {'ablations', 'composer.yaml', 'demo.yaml'},

@@ -10,12 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
-from mmengine.registry import MODELS, DefaultScope
 from packaging.requirements import Requirement
 
-from oneformer3d.engine.configs import load_config
 from tests.conftest import REPOSITORY
 from tests.helpers.color_segmentor import two_block_scene
 
@@ -79,6 +76,7 @@ def test_the_wheel_holds_what_a_user_needs(wheel):
     assert {'tools/infer.py', 'tools/dist_train.sh', 'model-index.yml', 'configs/metafile.yml'} <= (
         shipped
     )
+    assert 'weights/rooms_points.safetensors' in shipped
     assert 'tools/ablate.py' not in shipped
     assert 'oneformer3d/py.typed' in names
 
@@ -96,15 +94,10 @@ def version() -> str:
     return re.search(r"__version__ = '(.+)'", text)[1]
 
 
-def test_infer_runs_from_another_folder(installed, tmp_path):
+def test_infer_runs_from_another_folder_with_the_shipped_model(installed, tmp_path):
     two_block_scene(0.2).tofile(tmp_path / 'scan.bin')
-    with DefaultScope.overwrite_default_scope('mmdet3d'):
-        model = MODELS.build(load_config('configs/oneformer3d_synthetic.py').model)
-    torch.save(model.state_dict(), tmp_path / 'weights.pth')
-
     command = installed / 'bin' / 'oneformer3d'
-    words = ['--config', 'configs/oneformer3d_synthetic.py', '--checkpoint', 'weights.pth']
-    said = run(installed, tmp_path, command, 'infer', 'scan.bin', *words, '--out', 'out').stdout
+    said = run(installed, tmp_path, command, 'infer', 'scan.bin', '--out', 'out').stdout
     assert f'{len(two_block_scene(0.2))} points' in said
     assert (tmp_path / 'out' / 'segmentation.ply').is_file()
 

@@ -1,6 +1,6 @@
 """Score a model on one labelled scan, through the very path of tools/infer.py.
 
-python tools/evaluate_scan.py LABELS --config CONFIG --checkpoint WEIGHTS --out DIR
+python tools/evaluate_scan.py LABELS --out DIR
 python tools/evaluate_scan.py LABELS --config CONFIG --checkpoint WEIGHTS --mapping names.yaml
 
 LABELS is a folder with cloud.npz (xyz, rgb, semantic, instance: N points; semantic is an index of
@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oneformer3d.engine.cli import ToolParser, run_tool
+from oneformer3d.engine.cli import ToolParser, add_model_arguments, model_files, run_tool
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,8 +30,7 @@ COMPONENT_RADIUS = 0.06
 def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__)
     parser.add_argument('labels', type=Path, help='folder with cloud.npz and classes.json')
-    parser.add_argument('--config', required=True, help='config the model was trained with')
-    parser.add_argument('--checkpoint', required=True, help='trained weights')
+    add_model_arguments(parser)
     parser.add_argument(
         '--mapping', type=Path, help='YAML: name of the labels → names of the model'
     )
@@ -48,7 +47,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--component-radius', type=float, default=0.0, help='see the inferencer (default: masks)'
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.config, args.checkpoint = model_files(args)
+    return args
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Segment scans with a trained model; no ground truth is needed.
 
-python tools/infer.py room.ply --config CONFIG --checkpoint WEIGHTS --out DIR
+python tools/infer.py room.ply --out DIR
 python tools/infer.py kinect_sequence/ --config CONFIG --checkpoint WEIGHTS
 python tools/infer.py SCANS/ more.ply --config CONFIG --checkpoint WEIGHTS --shard 0/4
 
@@ -20,16 +20,17 @@ from oneformer3d.engine.cli import (
     USER_ERRORS,
     ToolParser,
     add_folder_arguments,
+    add_model_arguments,
     add_recording_arguments,
     add_scan_arguments,
     folder_options,
+    model_files,
     recording_options,
     run_tool,
     tell,
 )
 from oneformer3d.engine.progress import show_progress
 from oneformer3d.engine.share import add_shard_argument, share_of
-from oneformer3d.files.shipped import find_config
 
 if TYPE_CHECKING:
     from oneformer3d.inference.inferencer import OneFormer3DInferencer
@@ -47,8 +48,7 @@ def parse_args() -> argparse.Namespace:
         metavar='INPUT',
         help='cloud, folder of posed frames, or of scans',
     )
-    parser.add_argument('--config', required=True, help='config the model was trained with')
-    parser.add_argument('--checkpoint', required=True, help='trained weights')
+    add_model_arguments(parser)
     parser.add_argument('--out', help='folder for the results (default: work_dirs/infer)')
     parser.add_argument('--fresh', action='store_true', help='segment also what is finished')
     add_shard_argument(parser)
@@ -108,7 +108,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--max-views', type=int, default=64, help='images of a folder (default: %(default)s)'
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.config, args.checkpoint = model_files(args)
+    return args
 
 
 def main() -> None:
@@ -138,9 +140,6 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f'--score-thr: expected a number within 0 to 1, got {args.score_thr}')
     if args.max_points < 1 or args.tile_margin < 0 or (args.voxel_size or 0) < 0:
         raise ValueError('--max-points, --tile-margin and --voxel-size must not be negative')
-    find_config(args.config)
-    if not Path(args.checkpoint).is_file():
-        raise FileNotFoundError(f'{args.checkpoint}: no such checkpoint file')
     if args.out is not None and Path(args.out).exists() and not Path(args.out).is_dir():
         raise NotADirectoryError(f'{args.out}: is not a folder')
 

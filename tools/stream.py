@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 from oneformer3d.engine.cli import (
     ToolParser,
     add_folder_arguments,
+    add_model_arguments,
     add_recording_arguments,
     folder_options,
+    model_files,
     recording_options,
     run_tool,
 )
-from oneformer3d.files.shipped import find_config
 
 if TYPE_CHECKING:
     from oneformer3d.data.layouts import PosedFrame
@@ -35,8 +36,7 @@ SNAPSHOT, LEDGER = 'state.npz', 'votes.ledger'
 def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__)
     parser.add_argument('source', help='folder of posed RGB-D frames')
-    parser.add_argument('--config', required=True, help='config the model was trained with')
-    parser.add_argument('--checkpoint', required=True, help='trained weights')
+    add_model_arguments(parser)
     parser.add_argument('--out', required=True, help='folder for the results')
     add_folder_arguments(parser)
     parser.add_argument('--device', help='cpu, cuda, ... (default: a GPU where there is one)')
@@ -62,7 +62,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--fresh', action='store_true', help='do not go on from a snapshot')
     add_recording_arguments(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.config, args.checkpoint = model_files(args)
+    return args
 
 
 def main() -> None:
@@ -103,9 +105,6 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f'--realtime: expected a positive rate, got {args.realtime}')
     if args.follow and args.realtime is not None:
         raise ValueError('--follow and --realtime exclude each other')
-    find_config(args.config)
-    if not Path(args.checkpoint).is_file():
-        raise FileNotFoundError(f'{args.checkpoint}: no such checkpoint file')
     if not Path(args.source).is_dir():
         raise FileNotFoundError(f'{args.source}: no such folder')
     if Path(args.out).exists() and not Path(args.out).is_dir():

@@ -1,9 +1,9 @@
 """Look at a scene in the browser, ask it with words, and see which images saw a point.
 
-    python tools/view.py SCAN_FOLDER --config CONFIG --checkpoint WEIGHTS --clip-weights CLIP
+    python tools/view.py SCAN_FOLDER              (segmented first, with its images)
     python tools/view.py RESULT --clip-weights CLIP
-    python tools/view.py SCAN_FOLDER              (the cloud, its pieces and its images)
-    python tools/view.py room.ply                 (the cloud and its pieces)
+    python tools/view.py SCAN_FOLDER --config CONFIG --checkpoint WEIGHTS --clip-weights CLIP
+    python tools/view.py room.ply --without-model (the cloud and its pieces)
 
 SCAN_FOLDER holds posed RGB-D images, RESULT is a folder that tools/infer.py wrote. Prints the
 address of the page, which this machine alone can open; from another one: ssh -L 7007:localhost:7007
@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 
 from oneformer3d.engine.cli import (
     ToolParser,
+    add_model_arguments,
     add_recording_arguments,
     add_scan_arguments,
+    model_files,
     recording_options,
     run_tool,
     tell,
 )
 from oneformer3d.engine.progress import show_progress
-from oneformer3d.files.shipped import find_config
 
 if TYPE_CHECKING:
     from oneformer3d.inference.opened_scene import OpenedScene
@@ -44,8 +45,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
 
     # what segments, and what reads texts
-    parser.add_argument('--config', help='of a model that segments a scan')
-    parser.add_argument('--checkpoint', help='its weights')
+    add_model_arguments(parser)
+    parser.add_argument(
+        '--without-model', action='store_true', help='segment nothing: the cloud and its pieces'
+    )
     parser.add_argument('--clip-weights', help='CLIP that reads text and images (file or tag)')
     parser.add_argument('--clip-model', help='open_clip model, where the weights do not tell')
     parser.add_argument(
@@ -100,12 +103,9 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(
             '--threshold lies between 0 and 1, --temperature and --max-views are positive'
         )
-    if (args.config is None) != (args.checkpoint is None):
-        raise ValueError('--config and --checkpoint belong together')
-    if args.config is not None:
-        find_config(args.config)
-        if not Path(args.checkpoint).is_file():
-            raise FileNotFoundError(f'{args.checkpoint}: no such checkpoint file')
+    if args.without_model and args.config is not None:
+        raise ValueError('--without-model and --config contradict each other')
+    model_files(args)
     if not all(text.strip() for text in args.negatives):
         raise ValueError('--negatives: an empty text')
 
@@ -123,10 +123,12 @@ def make_live(args: argparse.Namespace) -> 'LiveScene':
     scene = open_scene(args.input, args.images, **options, **recording_options(args))
     show_progress('read', 1, 1)
     tell(scene.warnings, args.warnings)
-    if args.config is not None:
+    if scene.segmentation is not None and args.config is not None:
+        raise ValueError(f'{args.input}: is segmented already; leave --config out')
+    if args.without_model and scene.segmentation is None:
+        print('without a model there are no classes and objects, only the cloud and its pieces')
+    elif scene.segmentation is None:
         scene = segmented(scene, args)
-    if scene.segmentation is None:
-        print('no --checkpoint: there are no classes and objects, only the cloud and its pieces')
 
     images, asker = None, None
     if scene.recording is not None:
@@ -163,13 +165,12 @@ def segmented(scene: 'OpenedScene', args: argparse.Namespace) -> 'OpenedScene':
     """The scene with what a model says of it, kept as a result."""
     from oneformer3d.inference.opened_scene import scene_of_result, segment_scene
 
-    if scene.segmentation is not None:
-        raise ValueError(f'{args.input}: is segmented already; leave --config out')
+    config, checkpoint = model_files(args)
     clip = None
     if args.clip_weights is not None:
         model = {} if args.clip_model is None else {'model': args.clip_model}
         clip = {'weights': args.clip_weights, **model}
-    result = segment_scene(scene, args.config, args.checkpoint, clip, args.device, show_progress)
+    result = segment_scene(scene, config, checkpoint, clip, args.device, show_progress)
     result.save(args.out)
     print(f'result: {args.out}')
     return scene_of_result(result, args.input, scene.recording)

@@ -8,9 +8,11 @@ import os
 import sys
 from argparse import Action, ArgumentError, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from oneformer3d.files.left_out import LossRules
+from oneformer3d.files.shipped import CHECKPOINT, CONFIG, find_checkpoint, find_config
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 UNITS = ('m', 'dm', 'cm', 'mm', 'ft', 'in')  # that data/clouds knows
@@ -126,6 +128,27 @@ def add_config_options(parser: ArgumentParser) -> None:
         help='override settings, e.g. train_cfg.max_epochs=3 model.decoder.num_layers=2 '
         'test_dataloader.dataset.pipeline.LoadPosedViews.hide=pixels',
     )
+
+
+def add_model_arguments(parser: ArgumentParser) -> None:
+    """Which trained model; without them the one that comes with the package."""
+    parser.add_argument(
+        '--config',
+        help=f'config the model was trained with (default: {CONFIG}, shipped)',
+    )
+    parser.add_argument('--checkpoint', help=f'trained weights (default: {CHECKPOINT}, shipped)')
+
+
+def model_files(args: Namespace) -> tuple[Path, Path]:
+    """Config and checkpoint that the arguments name.
+
+    Raises:
+        ValueError: one without the other.
+        FileNotFoundError: no such file.
+    """
+    if (args.config is None) != (args.checkpoint is None):
+        raise ValueError('--config and --checkpoint belong together: give both or neither')
+    return find_config(args.config or CONFIG), find_checkpoint(args.checkpoint or CHECKPOINT)
 
 
 def add_folder_arguments(parser: ArgumentParser) -> None:

@@ -28,6 +28,7 @@ from oneformer3d.data.thinning import thin_scan
 from oneformer3d.data.upright import rotation_to_z_up, up_from_axis
 from oneformer3d.engine.class_sizes import check_class_sizes
 from oneformer3d.engine.configs import load_config
+from oneformer3d.files.shipped import CHECKPOINT, CONFIG, find_checkpoint
 from oneformer3d.fusion.encoder import BiFusionEncoder
 from oneformer3d.registry import MODELS, TRANSFORMS
 from oneformer3d.segmentor.weights import load_checkpoint
@@ -52,7 +53,8 @@ class OneFormer3DInferencer:
     Args:
         config: the config the model was trained with, or its path. Its test pipeline normalises
             the colours, its test dataset names the class table.
-        checkpoint: the trained weights.
+        checkpoint: the trained weights. Both default to the model that comes with the package,
+            of points alone (docs/real_scans.md says what it is worth).
         device: 'cpu', 'cuda', …; None takes a GPU where there is one.
         score_thr: instances with a lower score are left out.
         voxel_size: clouds are thinned to one point per cube of this edge in metres before the
@@ -77,8 +79,8 @@ class OneFormer3DInferencer:
 
     def __init__(
         self,
-        config: Config | str | Path,
-        checkpoint: str | Path,
+        config: Config | str | Path = CONFIG,
+        checkpoint: str | Path = CHECKPOINT,
         device: str | None = None,
         *,
         score_thr: float = 0.3,
@@ -93,6 +95,7 @@ class OneFormer3DInferencer:
             raise ValueError(f'component_radius must be ≥ 0, got {component_radius}')
         self.config = config if isinstance(config, Config) else load_config(config)
         self.config_name = str(self.config.filename or 'config')
+        checkpoint = find_checkpoint(checkpoint)
         self.checkpoint_name = str(checkpoint)
 
         self.class_table, pipeline = test_settings(self.config, self.config_name)

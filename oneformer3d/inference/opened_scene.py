@@ -5,7 +5,7 @@ there is one. N points.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,11 @@ def _open_result(folder: Path, recording: PosedFolder | None) -> OpenedScene:
     """A result; its images are found where its scan was, if that was a folder of them."""
     result = Segmentation.load(folder)
     scan = Path(result.info.source or '-')
-    if recording is None and scan.is_dir():
-        recording = find_layout(scan)
-    return scene_of_result(result, str(folder), recording)
+    if recording is not None or not scan.is_dir():
+        return scene_of_result(result, str(folder), recording)
+
+    try:
+        return scene_of_result(result, str(folder), find_layout(scan))
+    except ValueError as error:  # what was stated to read the scan is not part of its result
+        opened = scene_of_result(result, str(folder), None)
+        return replace(opened, warnings=(*opened.warnings, f'without its images: {error}'))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oneformer3d.data.clouds.read import CLOUD_SUFFIXES
-from oneformer3d.data.layouts import find_layout
+from oneformer3d.data.layouts import is_recording
 from oneformer3d.files.names import safe_scene_name
 from oneformer3d.version import __version__
 
@@ -61,7 +61,7 @@ def list_scans(source: str | Path, out: str | Path | None = None) -> list[Path]:
     source = Path(source)
     if not source.exists():
         raise FileNotFoundError(f'{source}: no such file or folder')
-    if source.is_file() or find_layout(source) is not None:
+    if source.is_file() or is_recording(source):
         return [source]
 
     inside = [path for path in sorted(source.iterdir()) if _may_be_scan(path)]

@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from oneformer3d.data.layouts import find_layout
 from oneformer3d.inference.inferencer import OneFormer3DInferencer
 from oneformer3d.inference.scans import is_finished, list_jobs, list_scans, result_key
 from tests.helpers.color_segmentor import two_block_scene, write_checkpoint, write_config
+from tests.helpers.foreign_layouts import write_slambook
+from tests.helpers.rgbd_scenes import render_views
 
 
 @pytest.fixture
@@ -39,6 +42,15 @@ def test_a_root_means_the_scans_in_it(root: Path) -> None:
         list_scans(root / 'old')
     with pytest.raises(FileNotFoundError, match='no such file'):
         list_scans(root / 'c.bin')
+
+
+def test_what_must_be_stated_to_read_a_scan_is_not_needed_to_find_it(tmp_path: Path) -> None:
+    scan = write_slambook(tmp_path / 'scan', render_views(3))
+    with pytest.raises(ValueError, match='no intrinsics lie there'):
+        find_layout(scan)
+    assert list_scans(scan) == [scan]
+    # a download with one recording in it is that recording
+    assert list_scans(tmp_path) == [tmp_path]
 
 
 def test_where_results_go(root: Path, tmp_path: Path) -> None:

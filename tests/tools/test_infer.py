@@ -156,6 +156,12 @@ def test_bad_options(arguments, tmp_path: Path, monkeypatch, capsys, options) ->
     assert not (tmp_path / 'out').exists()
 
 
+def test_a_config_needs_its_checkpoint(arguments, monkeypatch, capsys) -> None:
+    at = arguments.index('--checkpoint')
+    assert run_in_process(arguments[:at] + arguments[at + 2 :], monkeypatch) == 2
+    assert 'belong together' in capsys.readouterr().err
+
+
 def test_output_is_a_file(arguments, tmp_path: Path, monkeypatch, capsys) -> None:
     (tmp_path / 'out').write_text('mine')
     assert run_in_process(arguments, monkeypatch) == 2

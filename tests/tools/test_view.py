@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from oneformer3d.data.scan import read_scan
+from oneformer3d.structures import Segmentation
 from tests.helpers.clip_files import write_small_clip
 from tests.helpers.load_tool import load_tool
 from tests.tools.conftest import ENVIRONMENT, REPOSITORY
@@ -27,11 +28,11 @@ def room(tiny_rooms):
     return str(sorted((tiny_rooms / 'posed_images').iterdir())[0])
 
 
-def test_a_folder_alone_is_shown_and_says_what_it_lacks(room, tmp_path, capsys):
+def test_a_folder_alone_is_shown_and_says_what_it_lacks(room, capsys):
     tool = load_tool('view')
-    live = tool.make_live(tool.parse_args([room, '--out', str(tmp_path)]))
+    live = tool.make_live(tool.parse_args([room, '--without-model']))
     said = capsys.readouterr().out
-    assert 'no --checkpoint' in said
+    assert 'without a model' in said
     assert 'without --clip-weights' in said
     assert live.asker is None
     assert len(live.scene.pieces) > 1
@@ -43,6 +44,7 @@ def test_a_folder_alone_is_shown_and_says_what_it_lacks(room, tmp_path, capsys):
 def test_a_folder_with_clip_answers(room, weights, tmp_path):
     tool = load_tool('view')
     words = ['--clip-weights', weights, '--out', str(tmp_path), '--threshold', '0.01']
+    words.append('--without-model')
     live = tool.make_live(tool.parse_args([room, *words]))
     answer = live.ask('a lamp')
     assert answer['found']
@@ -52,19 +54,24 @@ def test_a_folder_with_clip_answers(room, weights, tmp_path):
 def test_a_cloud_becomes_a_file(room, tmp_path, capsys):
     np.save(tmp_path / 'cloud.npy', read_scan(room).points)
     page = tmp_path / 'page.html'
-    load_tool('view').main([str(tmp_path / 'cloud.npy'), '--html', str(page)])
+    words = ['--html', str(page), '--out', str(tmp_path / 'result')]
+    load_tool('view').main([str(tmp_path / 'cloud.npy'), *words])
     assert '<title>cloud.npy</title>' in page.read_text()
     assert '--images' in capsys.readouterr().out
+    # segmented by the model of the package, and kept
+    assert Segmentation.load(tmp_path / 'result').class_names[0] == 'wall'
 
 
 def test_what_does_not_fit_is_one_line(room, tmp_path):
     main = load_tool('view').main
     (tmp_path / 'field.pth').touch()
+    model = ['--config', 'configs/rooms_points.py', '--checkpoint', 'x.pth']
     for words, message in (
         ([str(tmp_path / 'absent')], 'no such file'),
         ([str(tmp_path)], 'tools/query.py asks it'),
         ([room, '--checkpoint', 'x'], 'belong together'),
         ([room, '--threshold', '2'], '--threshold'),
+        ([room, '--without-model', *model], 'contradict'),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             main(words)

@@ -18,7 +18,7 @@ Enters: a folder. Leaves: a ``PosedFolder`` of ``PosedFrame`` records, or None; 
 =====================  =====================================================================
 """
 
-from .find import LAYOUTS, find_layout, unknown_layout
+from .find import LAYOUTS, find_layout, is_recording, unknown_layout
 from .pixels import read_color, read_depth
 from .records import Distortion, PosedFolder, PosedFrame
 
@@ -28,6 +28,7 @@ __all__ = [
     'PosedFolder',
     'PosedFrame',
     'find_layout',
+    'is_recording',
     'read_color',
     'read_depth',
     'unknown_layout',

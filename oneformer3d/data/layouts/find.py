@@ -117,15 +117,28 @@ def recordings_in(folder: Path, depth: int = 2) -> list[Path]:
     inner = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.'))
     found: list[Path] = []
     for path in inner[:_MAX_LOOKED_INTO]:
-        try:
-            is_one = list_folder(path) is not None
-        except ValueError:  # a broken one is one; the reason is told when it is read
-            is_one = True
-        if is_one:
+        if _has_frames(path):
             found.append(path)
         elif depth > 1:
             found += recordings_in(path, depth - 1)
     return found
+
+
+def is_recording(folder: str | Path) -> bool:
+    """Whether ``find_layout`` takes a folder for one recording, whatever must be stated to read it.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    folder = Path(folder)
+    return _has_frames(folder) or _only_recording_in(folder) is not None
+
+
+def _has_frames(folder: Path) -> bool:
+    try:
+        return list_folder(folder) is not None
+    except ValueError:  # a broken one is one; the reason is told when it is read
+        return True
 
 
 def _only_recording_in(folder: Path) -> Path | None:
