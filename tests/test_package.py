@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from tests.conftest import REPOSITORY
 from tests.helpers.color_segmentor import two_block_scene
 
-SOURCES = ('oneformer3d', 'configs', 'tools', 'requirements')
+SOURCES = ('oneformer3d', 'configs', 'tools', 'requirements', 'weights')
 FILES = ('pyproject.toml', 'setup.py', 'model-index.yml', 'README.md', 'LICENSE')
 PROJECT = tomllib.loads((REPOSITORY / 'pyproject.toml').read_text())['project']
 
