@@ -56,7 +56,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
             is empty or cannot be read.
     """
     cfg = _read_config(find_config(path))
-    if not len(cfg):
+    if not cfg:
         raise ValueError(f'{path}: an empty config')
     single = dict(options or {})
 
@@ -72,12 +72,15 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     return cfg
 
 
-def _read_config(path: Path) -> Config:
-    """A config and its bases; its faults in one line.
+def _read_config(path: Path) -> Config | None:
+    """A config and its bases, None of an empty file; its faults in one line.
 
     Raises:
         ValueError: YAML that makes objects, a syntax error, or what its code raised.
     """
+    # an empty YAML or JSON is no dictionary, which mmengine does not expect
+    if not path.read_text(encoding='utf-8', errors='replace').strip():
+        return None
     try:
         return Config.fromfile(path)
     except FileNotFoundError:

@@ -86,6 +86,8 @@ def test_as_a_command(room, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        # a shell's background jobs ignore Ctrl-C, and the tests may run in one
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         line = next(line for line in process.stdout if line.startswith('open http://127.0.0.1:'))
