@@ -15,7 +15,7 @@ from oneformer3d.engine.cli import ToolParser
 PACKAGES = (
     *('oneformer3d', 'torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmdet3d'),
     *('spconv', 'spconv-cu126', 'open_clip_torch', 'timm', 'lmdb', 'numpy', 'pillow', 'trimesh'),
-    *('laspy', 'viser'),
+    *('laspy', 'playwright'),
 )
 VARIABLES = ('OMP_NUM_THREADS', 'OMP_WAIT_POLICY', 'CUDA_VISIBLE_DEVICES', 'HF_HUB_OFFLINE')
 

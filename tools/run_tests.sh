@@ -1,16 +1,22 @@
 #!/usr/bin/env bash
 # Sets up if needed, checks the style and runs the tests.
 # Usage: bash tools/run_tests.sh [pytest arguments]
+#   without arguments two processes share the files of tests
 #   bash tools/run_tests.sh -m slow      the slow tests
 #   bash tools/run_tests.sh -m gpu       the tests that need a CUDA device
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
-case "${1:-}" in -h | --help) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+case "${1:-}" in -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 bash tools/setup.sh
 export MPLBACKEND=Agg
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
 marker=(-m 'not slow and not gpu')
+workers=()
+if [ $# = 0 ]; then
+  workers=(-n 2 --dist loadfile)
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+fi
 for argument in "$@"; do if [ "$argument" = -m ]; then marker=(); fi; done
-exec .venv/bin/python -m pytest "${marker[@]}" --durations=15 "$@"
+exec .venv/bin/python -m pytest "${marker[@]}" "${workers[@]}" --durations=15 "$@"
