@@ -19,12 +19,12 @@ from oneformer3d.engine.cli import (
     ToolParser,
     add_recording_arguments,
     add_scan_arguments,
+    model_files,
     recording_options,
     run_tool,
     tell,
 )
 from oneformer3d.engine.progress import show_progress
-from oneformer3d.files.shipped import find_config
 
 if TYPE_CHECKING:
     from oneformer3d.inference.opened_scene import OpenedScene
@@ -91,12 +91,7 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(
             '--threshold lies between 0 and 1, --temperature and --max-views are positive'
         )
-    if (args.config is None) != (args.checkpoint is None):
-        raise ValueError('--config and --checkpoint belong together')
-    if args.config is not None:
-        find_config(args.config)
-        if not Path(args.checkpoint).is_file():
-            raise FileNotFoundError(f'{args.checkpoint}: no such checkpoint file')
+    model_files(args)
     for text in (*args.text, *args.negatives):
         if not text.strip():
             raise ValueError('--text and --negatives: an empty text')

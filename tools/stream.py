@@ -1,6 +1,6 @@
 """Segment a recording frame by frame, as it would be while scanning; no ground truth is needed.
 
-python tools/stream.py kinect_sequence/ --config CONFIG --checkpoint WEIGHTS --out DIR
+python tools/stream.py kinect_sequence/ --out DIR
 python tools/stream.py kinect_sequence/ --follow ...        while another program writes frames
 python tools/stream.py kinect_sequence/ --realtime 30 ...   frames do not wait; the newest wins
 

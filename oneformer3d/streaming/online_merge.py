@@ -219,6 +219,7 @@ class OnlineMerge:
     def snapshot(self) -> MergeState:
         """Everything as it stands, for ``restore``; what frames voted is brought to the disk."""
         self._ledger.flush()
+
         arrays = {
             'next_id': np.array(self._next_id),
             'num_duplicates': np.array(self.num_duplicates),
@@ -234,6 +235,8 @@ class OnlineMerge:
             'moved': np.array(sorted(self._ledger.poses), np.int64),
             'poses': np.array([p for _, p in sorted(self._ledger.poses.items())]).reshape(-1, 4, 4),
         }
+
+        # columns of the votes, and the sums of tracks once there are some
         for name in COLUMNS:
             arrays[f'votes_{name}'] = getattr(self._votes, name).copy()
         if self._sums is not None:

@@ -154,9 +154,11 @@ class LiveScene:
         """What a page that is served knows besides."""
         cameras: list[Json] = []
         if self.images is not None:
+            # rotation and shift bring cameras into the frame that the page draws
             poses = self.images.camera.world_from_cam.double().numpy()  # (V, 4, 4)
             rotations = np.asarray(rotation, np.float64) @ poses[:, :3, :3]
             centres = poses[:, :3, 3] @ np.asarray(rotation, np.float64).T + shift
+
             height, width = self.images.camera.image_size
             intrinsics = self.images.camera.intrinsics.double().numpy()
             focal = np.broadcast_to(intrinsics[..., 0, 0], len(poses))
@@ -170,6 +172,7 @@ class LiveScene:
                 }
                 for frame, centre, axes, f in zip(self.images.frames, centres, rotations, focal)
             ]
+
         return {
             'asks': self.asker is not None,
             'max_text': MAX_TEXT,

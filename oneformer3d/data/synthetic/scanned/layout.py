@@ -169,12 +169,15 @@ def _things_on(
     taken = [
         footprint_of(to_support @ position, thing.size[:2]) for thing, position in others or []
     ]
+
     placed = []
     for _ in range(rng.poisson(mean)):
         thing = make(rng)
         w, d, _ = thing.size
         if w > width - 0.02 or d > depth - 0.02:
             continue
+
+        # anywhere on the top, turned a little
         local = pose(
             rng.uniform(-0.4, 0.4),
             (rng.uniform(-(width - w) / 2, (width - w) / 2), rng.uniform(0.01, depth - d), top),
@@ -187,6 +190,7 @@ def _things_on(
         if apart:
             taken.append(footprint)
             placed.append((thing, room_from_support @ local))
+
     return placed
 
 
@@ -201,11 +205,14 @@ def _chairs_around(
     width, depth, _ = table.size
     seed, alike = rng.integers(2**32), rng.random() < 0.8
     placed, taken = [], []
+
     for side in sides:
         length = width if side in ('front', 'back') else depth
         for along in np.arange(-length / 2 + 0.32, length / 2 - 0.25, 0.62):
             if rng.random() < 0.35:
                 continue
+
+            # how far it is pulled out, seen from its side of the table
             chair = furniture.make_chair(np.random.default_rng(seed) if alike else rng)
             out = rng.choice([0.08, rng.uniform(-0.25, 0.15), rng.uniform(0.1, 0.7)])
             away = chair.size[1] + out
@@ -216,6 +223,8 @@ def _chairs_around(
                 'left': (-width / 2 - away + 0.2, depth / 2 + along),
                 'right': (width / 2 + away - 0.2, depth / 2 + along),
             }[side]
+
+            # it stays if it meets neither walls nor other things; under the table it may stand
             position = room_from_table @ pose(turn + rng.normal(0, 0.15), (x, y, 0.0))
             footprint = footprint_of(position, chair.size[:2])
             behind = [other for other in plan.footprints if not _is_within(other, room_from_table)]
@@ -226,6 +235,7 @@ def _chairs_around(
             if plan.holds(footprint, 0.0) and free:
                 taken.append(footprint)
                 placed.append((chair, position))
+
     plan.footprints += taken
     return placed
 
