@@ -4,6 +4,7 @@
     python tools/fit_field.py SCENE --out OUT --method feature_field --store outputs/clip_feat
     python tools/fit_field.py SCENE --out OUT --method lerf --weights tiny_clip.pth
     python tools/fit_field.py SCENE --out OUT --start FIELD --method feature_field --store STORE
+    python tools/fit_field.py SCENE --out OUT --config configs/fields/feature_field_gpu.yaml ...
 
 OUT/field.pth is the field. A fit that was interrupted goes on when it is started again, and ends
 with the same numbers. OUT/report.json holds what it shows in views it did not learn from.
@@ -15,7 +16,7 @@ from pathlib import Path
 from oneformer3d.engine.cli import ToolParser, run_tool
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'fields'
-METHODS = sorted(path.stem for path in CONFIGS.glob('*.yaml'))
+METHODS = sorted(p.stem for p in CONFIGS.glob('*.yaml') if not p.stem.endswith('_gpu'))
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

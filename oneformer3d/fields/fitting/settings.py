@@ -239,20 +239,20 @@ def make_fit_settings(
 ) -> FitSettings:
     """Make settings of a YAML file and overrides; mappings in both are merged.
 
+    A file may name another one beside it as ``_base_``, whose values it goes on from.
+
     Raises:
         FileNotFoundError: no such file.
         ValueError: not YAML, an unknown name, or a value of another type; names the file.
     """
-    values = read_yaml(path) if path is not None else {}
+    values = _read_with_base(Path(path)) if path is not None else {}
     overrides = overrides or {}
     source = str(path) if path is not None else 'settings'
 
     # another kind of field has other options
     if values.get('field') != overrides.get('field', values.get('field')):
         values.pop('field_options', None)
-    for name, value in overrides.items():
-        merges = isinstance(value, Mapping) and isinstance(values.get(name), Mapping)
-        values[name] = {**values[name], **value} if merges else value
+    values = _merged(values, overrides)
 
     unknown = sorted(set(values) - {f.name for f in fields(FitSettings)})
     if unknown:
@@ -262,6 +262,29 @@ def make_fit_settings(
         return FitSettings(**{k: _as_type(k, v, hints[k]) for k, v in values.items()})
     except (ValueError, TypeError) as error:
         raise ValueError(f'{source}: {error}') from error
+
+
+def _read_with_base(path: Path) -> dict[str, Any]:
+    """A file's values over those of the file that it names as ``_base_``, which has no other."""
+    values = read_yaml(path)
+    base = values.pop('_base_', None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise ValueError(f'{path}: _base_ should be the name of a file, got {base!r}')
+    below = read_yaml(path.parent / base)
+    if '_base_' in below:
+        raise ValueError(f'{path}: {base} has a _base_ itself')
+    return _merged(below, values)
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that win over others; mappings in both are merged, at any depth."""
+    merged = dict(below)
+    for name, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = _merged(merged[name], value) if both else value
+    return merged
 
 
 def _as_type(name: str, value: Any, hint: Any) -> Any:
