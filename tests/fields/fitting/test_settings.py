@@ -1,10 +1,10 @@
 """Files of settings: what a leaf inherits, and that the shipped ones for GPUs build and learn."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from oneformer3d.fields.fitting.loop import fit_field
 from oneformer3d.fields.fitting.settings import make_fit_settings
@@ -50,7 +50,8 @@ def test_the_sizes_of_the_papers_build_and_take_a_step(name):
         replace(settings, steps=1, holdout_every=0, **few),
         on_step=lambda step, values: losses.append(values['loss']),
     )
-    assert losses and torch.isfinite(torch.tensor(losses)).all()
+    (loss,) = losses
+    assert math.isfinite(loss)
 
     # 16 × 2 to 2048 cells
     grid = fitted.field.grid
