@@ -21,6 +21,7 @@ from oneformer3d.engine import (
     checkpoint_hook,
     data_workers,
     iteration_hook,
+    keeping_hook,
     stop_hook,
     visualization_hook,
 )

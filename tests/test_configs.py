@@ -10,7 +10,7 @@ from mmengine.registry import DefaultScope
 
 from oneformer3d.data.class_tables import get_class_table
 from oneformer3d.experiments.ablation_results import read_results
-from oneformer3d.registry import DATASETS, METRICS, MODELS, TRANSFORMS
+from oneformer3d.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 from oneformer3d.segmentor.postprocess import PostprocessSettings
 from tests.helpers.reference_values import published_settings
 
@@ -46,6 +46,15 @@ def test_config_builds(path):
         DATASETS.build({**dataset, 'lazy_init': True})
         for transform in dataset.pipeline:
             TRANSFORMS.build(transform)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_config_keeps_its_best_epoch_by_what_it_measures(path):
+    cfg = Config.fromfile(path)
+    hook = HOOKS.build(cfg.default_hooks.checkpoint)
+    tasks = METRICS.build(cfg.val_evaluator).tasks
+    wanted = 'instance/AP50' if 'instance' in tasks else 'semantic/mIoU'
+    assert (hook.key_indicators, hook.rules) == ([wanted], ['greater'])
 
 
 PUBLISHED = ('scannet', 'scannet200', 's3dis')

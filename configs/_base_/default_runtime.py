@@ -14,7 +14,8 @@ default_hooks = dict(
         interval=1,
         max_keep_ckpts=2,
         backend_args=dict(backend='atomic'),
-        # for save_best: every metric of ours is the better the greater it is
+        # the best epoch is kept beside the latest; more is better, of every metric there is
+        save_best='instance/AP50',
         rule='greater',
     ),
 )

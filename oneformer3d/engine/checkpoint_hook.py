@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, Runner
 
@@ -185,20 +184,6 @@ class SafeCheckpointHook(Hook):
         if self._training_random_states is not None:
             set_random_states(self._training_random_states)
         self._training_random_states = None
-
-
-@HOOKS.register_module()
-class KeepingCheckpointHook(CheckpointHook):
-    """mmengine's, but an old checkpoint is removed when the new one is written, not before."""
-
-    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        kept, outdated = self.keep_ckpt_ids if self.max_keep_ckpts > 0 else (), None
-        if len(kept) == self.max_keep_ckpts and kept[-1] != step:
-            outdated = kept.popleft()
-
-        super()._save_checkpoint_with_step(runner, step, meta)
-        if outdated is not None and is_main_process():
-            Path(self.out_dir, self.filename_tmpl.format(outdated)).unlink(missing_ok=True)
 
 
 class AtomicLocalBackend(LocalBackend):

@@ -1,7 +1,8 @@
 """A training that is told to end writes a checkpoint first, and goes on there, within the epoch.
 
 Enters: SIGTERM (what Slurm, Kubernetes and torchrun send) or SIGUSR1 (``sbatch --signal``). Leaves:
-``epoch_N_iter_M.pth``, and exit status 128 + the signal's number: 143 for SIGTERM.
+``epoch_N_iter_M.pth``, and exit status 128 + the signal's number: 143 for SIGTERM. An evaluation
+that was ended is made when the training goes on, so that the best checkpoint is chosen among all.
 """
 
 import signal
@@ -36,14 +37,20 @@ class StopHook(Hook):
         self._received: int | None = None
         self._before: dict[int, Any] = {}
         self._resumed_place: Mapping[str, int] | None = None
+        self._is_evaluation_due = False
 
     def before_train(self, runner: Runner) -> None:
-        """Take the signals over; tell the sampler what of the epoch is done."""
+        """Take the signals over; tell the sampler what is done, and evaluate where that is due."""
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._remember) for number in SIGNALS}
-        if self._resumed_place is not None and runner._resume:
-            self._skip(runner, self._resumed_place)
-        self._resumed_place = None
+        place, self._resumed_place = self._resumed_place, None
+        if place is None or not runner._resume:
+            return
+
+        self._skip(runner, place)
+        if place.get('is_evaluation_due') and runner.val_loop is not None:
+            runner.logger.info('the evaluation that was ended is made now')
+            runner.val_loop.run()
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -68,7 +75,11 @@ class StopHook(Hook):
         """Save and end within an evaluation; the epoch before it is whole."""
         if self._before:  # not in a run that only evaluates
             meta = dict(epoch=runner.epoch, iter=runner.iter)
-            self._end_if_told(runner, f'epoch_{runner.epoch}.pth', meta)
+            by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+            self._is_evaluation_due = True
+            name = f'epoch_{runner.epoch}.pth' if by_epoch else f'iter_{runner.iter}.pth'
+            self._end_if_told(runner, name, meta)
+            self._is_evaluation_due = False
 
     def after_run(self, runner: Runner) -> None:
         """Give the signals back."""
@@ -86,6 +97,7 @@ class StopHook(Hook):
             batch_size=loader.batch_size or 1,
             num_processes=get_world_size(),
             length=len(loader),
+            is_evaluation_due=self._is_evaluation_due,
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
