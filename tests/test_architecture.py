@@ -27,7 +27,7 @@ ARROWS = {
     'segmentor': 'files lifting structures data backbones',
     'fusion': 'files lifting structures store clip backbones',
     'metrics': 'lifting data',
-    'engine': 'files visualization data',
+    'engine': 'files visualization data metrics',
     'tiny_clip': 'files clip data',
     'mvpnet': 'lifting structures store clip data backbones engine',
     'stm': 'files lifting visualization structures store clip backbones segmentor',
