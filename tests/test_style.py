@@ -1,4 +1,5 @@
-"""Air: long function bodies are written in paragraphs. Logs: no warning hides another."""
+"""Air: long function bodies are written in paragraphs. Logs: no warning hides another. Readers: one
+for each kind of file."""
 
 import ast
 from collections.abc import Iterator
@@ -62,3 +63,35 @@ def test_warnings_are_formatted_before_they_are_logged():
 
 def is_templated_warning(call: ast.Call) -> bool:
     return call.func.attr == 'warning' and len(call.args) > 1
+
+
+# what reads files that could run code, or whose faults only one reader knows
+READERS = {
+    ('torch', 'load'): 'files/checkpoints.py',
+    ('pickle', 'load'): '',
+    ('pickle', 'loads'): '',
+    ('yaml', 'load'): 'files/yaml.py',
+    ('cv2', 'imread'): '',
+}
+
+
+def test_files_are_read_by_the_one_reader_of_their_kind():
+    package = REPOSITORY / 'oneformer3d'
+    found = [
+        f'{path.relative_to(package)}: {room}.{name}'
+        for path in sorted([*package.rglob('*.py'), *(REPOSITORY / 'tools').rglob('*.py')])
+        for room, name in foreign_reads(path.read_text())
+        if not (READERS[room, name] and path.match(f'oneformer3d/{READERS[room, name]}'))
+    ]
+    assert not found
+    assert foreign_reads('import torch\ntorch.load(path)') == [('torch', 'load')]
+
+
+def foreign_reads(text: str) -> list[tuple[str, str]]:
+    """Calls of these readers in a program."""
+    calls = [
+        (node.value.id, node.attr)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    ]
+    return [call for call in calls if call in READERS]

@@ -10,7 +10,7 @@ import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,14 @@ from torch import Tensor
 
 from .atomic import atomic_write_bytes
 from .errors import one_line
+from .pickle_costs import check_costs
 
 _ARCHIVE = b'PK\x03\x04'  # how the files of torch.save begin
 # epochs that are done, iterations beyond them
 _COUNTED = re.compile(r'(?=[ei])(epoch_(?P<epoch>\d+))?_?(iter_(?P<iter>\d+))?\.pth')
+_NUM_OLD_PICKLES = 5  # magic number, version, machine, content, keys of the storages
+# what a file's tensors may claim: weights may be tied, but not repeated without end
+_CLAIMS_PER_BYTE, _CLAIMS_OF_ANY = 100, 10_000_000
 # Keys under which training programs nest the state dict.
 _NESTING_KEYS = ('state_dict', 'model')
 # What a truncated or foreign file makes the reader raise.
@@ -79,7 +83,10 @@ def read_checkpoint(path: str | Path, device: str | torch.device = 'cpu') -> Any
     if path.suffix == '.safetensors':
         return _read_safetensors(path, str(device))
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        _check_costs(path)
+        content = torch.load(path, map_location=device, weights_only=True)
+        _check_claims(content, path.stat().st_size)
+        return content
     except pickle.UnpicklingError as error:
         # what torch says before is how to switch the check off, and after it where to read of it
         text = str(error)
@@ -91,6 +98,41 @@ def read_checkpoint(path: str | Path, device: str | torch.device = 'cpu') -> Any
         ) from error
     except UNREADABLE as error:
         raise ValueError(f'{path}: not a checkpoint file ({one_line(error)})') from error
+
+
+def _check_costs(path: Path) -> None:
+    """Refuse programs in the file that would take memory or time out of proportion."""
+    num_bytes = path.stat().st_size
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for part in archive.infolist():
+                if part.filename.endswith('.pkl'):
+                    check_costs(io.BytesIO(archive.read(part)), num_bytes)
+        return
+
+    # torch's old format: pickles one behind the other, then the numbers
+    with open(path, 'rb') as file:
+        for _ in range(_NUM_OLD_PICKLES):
+            check_costs(file, num_bytes)
+
+
+def _check_claims(content: Any, num_bytes: int) -> None:
+    """Refuse tensors that show the same few numbers again and again."""
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(content))
+    if claimed > _CLAIMS_OF_ANY + _CLAIMS_PER_BYTE * num_bytes:
+        raise ValueError(f'its tensors claim {claimed} bytes, and it holds {num_bytes}')
+
+
+def _tensors(content: Any) -> Iterator[Tensor]:
+    """Tensors within dictionaries, lists and tuples, each container looked through once."""
+    seen, waiting = set(), [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (Mapping, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.values() if isinstance(value, Mapping) else value
 
 
 def write_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
@@ -163,9 +205,12 @@ def check_whole(path: str | Path) -> None:
 
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
+            packed = [p.filename for p in archive.infolist() if p.compress_type]
+            damaged = None if packed else archive.testzip()
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
         raise ValueError(f'{path}: not a whole checkpoint file ({one_line(error)})') from error
+    if packed:  # torch never does, and a few bytes could unpack to any number
+        raise ValueError(f'{path}: not a checkpoint file (its part {packed[0]!r} is compressed)')
     if damaged is not None:
         raise ValueError(f'{path}: damaged, the checksum of its part {damaged!r} is another')
 

@@ -3,17 +3,24 @@
 Enters: a file as mmdet3d writes its infos. Leaves: dictionaries, lists, tuples, sets, text,
 bytes, numbers and numpy arrays of plain dtypes. A pickle is a program that may call what it
 names; here every name it may use stands for a small stand-in of ours, so that no foreign
-constructor and no ``__setstate__`` of numpy ever runs on foreign bytes. Any other name is refused.
+constructor and no ``__setstate__`` of numpy ever runs on foreign bytes. Any other name is refused,
+and so is what would take memory or time out of proportion to the file (``pickle_costs``).
 """
 
+import io
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .errors import one_line
+from .pickle_costs import check_costs
+
+_PARTS_PER_BYTE = 10  # of the data, shared ones counted every time; real infos have 1 at most
+_PARTS_OF_ANY = 100_000  # what a file of any length may hold
 _PLAIN_KINDS = 'biufcSU'  # bool, integers, floats, complex, bytes, text
 
 
@@ -29,23 +36,24 @@ def load_plain_pickle(path: str | Path) -> Any:
     Raises:
         ValueError: the pickle is broken or names something that is not plain data.
     """
-    with open(path, 'rb') as file:
-        try:
-            return _resolve(_PlainUnpickler(file).load())
-        except (
-            pickle.UnpicklingError,
-            ValueError,
-            TypeError,
-            KeyError,
-            IndexError,
-            AttributeError,
-            EOFError,
-            ImportError,
-            MemoryError,
-            OverflowError,
-            RecursionError,
-        ) as error:  # what a broken or hostile stream makes the unpickler raise
-            raise ValueError(f'{path}: not a pickle of plain data: {error}') from error
+    content = Path(path).read_bytes()
+    try:
+        check_costs(io.BytesIO(content), len(content))
+        return _Resolver(len(content)).resolve(_PlainUnpickler(io.BytesIO(content)).load())
+    except (
+        pickle.UnpicklingError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        EOFError,
+        ImportError,
+        MemoryError,
+        OverflowError,
+        RecursionError,
+    ) as error:  # what a broken or hostile stream makes the unpickler raise
+        raise ValueError(f'{path}: not a pickle of plain data: {one_line(error)}') from error
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -99,7 +107,8 @@ def _array_of(content: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     if not isinstance(dtype, _Dtype) or not isinstance(content, (bytes, bytearray)):
         raise pickle.UnpicklingError('it holds an array of objects')
     order = 'F' if order == 'F' else 'C'
-    return np.frombuffer(content, dtype=dtype.dtype).reshape(shape, order=order).copy(order)
+    # a view: however many arrays are made of the same bytes, they take no memory yet
+    return np.frombuffer(content, dtype=dtype.dtype).reshape(shape, order=order)
 
 
 def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> _Array:
@@ -136,16 +145,59 @@ _KNOWN: dict[tuple[str, str], type | Callable] = {
 }
 
 
-def _resolve(value: Any) -> Any:
-    """Replace the stand-ins by what they stand for, all through the containers."""
-    if isinstance(value, _Array):
-        return value.value
+class _Resolver:
+    """Replaces the stand-ins by what they stand for, all through the containers.
+
+    A part that is in several places is gone through once; how large the whole is where all of them
+    are counted, which is what going through the result would take, is bounded.
+    """
+
+    def __init__(self, num_bytes: int) -> None:
+        self.allowance = _PARTS_OF_ANY + _PARTS_PER_BYTE * num_bytes
+        self.num_array_bytes = num_bytes  # no file holds arrays of more bytes than it has itself
+        self.known: dict[int, tuple[Any, int]] = {}  # of containers and arrays: result, parts
+
+    def resolve(self, value: Any) -> Any:
+        """The data."""
+        return self._counted(value)[0]
+
+    def _counted(self, value: Any) -> tuple[Any, int]:
+        if not isinstance(value, (dict, list, tuple, set, frozenset, _Array)):
+            return _plain(value), 1
+        if id(value) not in self.known:
+            self.known[id(value)] = self._made_of(value)
+        return self.known[id(value)]
+
+    def _made_of(self, value: Any) -> tuple[Any, int]:
+        if isinstance(value, _Array):
+            return self._copy(value), 1
+        if isinstance(value, dict):
+            keys, items = self._all(value), self._all(value.values())
+            made: Any = dict(zip((key for key, _ in keys), (item for item, _ in items)))
+            parts = keys + items
+        else:
+            parts = self._all(value)
+            made = type(value)(part for part, _ in parts)
+
+        total = 1 + sum(count for _, count in parts)
+        if total > self.allowance:
+            raise pickle.UnpicklingError('it holds itself so often that nobody could go through it')
+        return made, total
+
+    def _all(self, values: Iterable[Any]) -> list[tuple[Any, int]]:
+        return [self._counted(value) for value in values]
+
+    def _copy(self, array: _Array) -> np.ndarray:
+        self.num_array_bytes -= array.value.nbytes
+        if self.num_array_bytes < 0:
+            raise pickle.UnpicklingError('its arrays hold more bytes than the file')
+        return array.value.copy('K')
+
+
+def _plain(value: Any) -> Any:
+    """What has no parts."""
     if isinstance(value, _Dtype):
         return value.dtype
-    if isinstance(value, dict):
-        return {_resolve(key): _resolve(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return type(value)(_resolve(item) for item in value)
     if isinstance(value, (_NdarrayName, type)) or callable(value):
         raise pickle.UnpicklingError('it holds a name instead of data')
     return value

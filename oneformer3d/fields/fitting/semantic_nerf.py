@@ -21,7 +21,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from oneformer3d.files.checkpoints import UNREADABLE, write_checkpoint
+from oneformer3d.files.checkpoints import read_checkpoint, write_checkpoint
 from oneformer3d.lifting import Camera
 
 from ..losses.total import SemanticNeRFLoss
@@ -218,11 +218,7 @@ class _Run:
 
     def read(self, path: Path) -> None:
         """Go on from a file; ValueError where it is of another training."""
-        try:
-            content = torch.load(path, map_location='cpu', weights_only=True)
-        except UNREADABLE as error:
-            name = type(error).__name__
-            raise ValueError(f'{path}: not a readable checkpoint ({name})') from error
+        content = read_checkpoint(path)
         if not isinstance(content, dict) or content.get('format') != _FORMAT:
             raise ValueError(f'{path}: not the file of a {_FORMAT}')
         if content['made_of'] != self.made_of:
