@@ -130,7 +130,7 @@ def make_live(args: argparse.Namespace) -> 'LiveScene':
     elif scene.segmentation is None:
         scene = segmented(scene, args)
 
-    images, asker = None, None
+    images, asker, directions = None, None, None
     if scene.recording is not None:
         show_progress('images', 0, 1)
         images = kept_images(read_scan_frames(scene.recording, args.max_views))
@@ -141,7 +141,7 @@ def make_live(args: argparse.Namespace) -> 'LiveScene':
         mask_of_point = pieces_of(scene)
     else:
         asker = text_asker(scene, args)
-        mask_of_point = asker.index.mask_of_point
+        mask_of_point, directions = asker.index.mask_of_point, asker.index.directions
 
     world = scene.points[:, :3].astype(float) + scene.origin  # (N, 3)
     rotation = scene.upright_from_scan
@@ -152,6 +152,7 @@ def make_live(args: argparse.Namespace) -> 'LiveScene':
             scene.rgb,
             scene.segmentation,
             mask_of_point=mask_of_point,
+            directions=directions,
         ),
         world,
         (rotation, -rotation @ scene.origin),

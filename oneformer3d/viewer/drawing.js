@@ -1,20 +1,21 @@
-'use strict';
-// Points and lines under a camera that turns about a place in the room; z is up, lengths are metres.
+// Points, lines and small pictures, drawn with WebGL.
 
-const VERTEX = `
+const POINT_VERTEX = `
 attribute vec3 place;
 attribute vec4 color;
 uniform mat4 clip_from_place;
-uniform float size, cut, limit;
+uniform vec3 low, high;
+uniform float size, limit;
 varying vec3 shade;
 void main() {
   shade = color.rgb;
   gl_Position = clip_from_place * vec4(place, 1.0);
   gl_PointSize = clamp(size / gl_Position.w, 1.0, limit);
-  if (color.a < 0.5 || place.z > cut) gl_Position = vec4(2.0, 2.0, 2.0, 1.0);
+  bool inside = all(lessThanEqual(low, place)) && all(lessThanEqual(place, high));
+  if (color.a < 0.5 || !inside) gl_Position = vec4(2.0, 2.0, 2.0, 1.0);
 }`;
 
-const FRAGMENT = `
+const POINT_FRAGMENT = `
 precision mediump float;
 varying vec3 shade;
 uniform bool round;
@@ -23,89 +24,25 @@ void main() {
   gl_FragColor = vec4(shade, 1.0);
 }`;
 
-const FIELD_OF_VIEW = 45 * Math.PI / 180;
+const PICTURE_VERTEX = `
+attribute vec3 place;
+attribute vec2 color;
+uniform mat4 clip_from_place;
+varying vec2 pixel;
+void main() {
+  pixel = color;
+  gl_Position = clip_from_place * vec4(place, 1.0);
+}`;
 
-class Camera {
-  // focus: centre and size of what is seen at first
-  constructor(focus) {
-    this.focus = focus;
-    this.reset();
-  }
+const PICTURE_FRAGMENT = `
+precision mediump float;
+varying vec2 pixel;
+uniform sampler2D sheet;
+void main() {
+  gl_FragColor = vec4(texture2D(sheet, pixel).rgb, 1.0);
+}`;
 
-  reset() {
-    this.target = this.focus.slice(0, 3);
-    this.yaw = -0.25 * Math.PI;
-    this.pitch = 0.9;
-    this.distance = Math.max(0.5, 1.3 * Math.hypot(...this.focus.slice(3)));
-  }
-
-  // right, up and backward in the room
-  axes() {
-    const [sy, cy] = [Math.sin(this.yaw), Math.cos(this.yaw)];
-    const [sp, cp] = [Math.sin(this.pitch), Math.cos(this.pitch)];
-    return [[-sy, cy, 0], [-sp * cy, -sp * sy, cp], [cp * cy, cp * sy, sp]];
-  }
-
-  eye() {
-    const back = this.axes()[2];
-    return this.target.map((value, axis) => value + this.distance * back[axis]);
-  }
-
-  // the column-major matrix from metres to clip space
-  matrix(aspect) {
-    const [right, up, back] = this.axes();
-    const eye = this.eye();
-    const focal = 1 / Math.tan(FIELD_OF_VIEW / 2);
-    const [near, far] = [this.distance / 200, this.distance * 4 + 100];
-    const [a, b] = [(far + near) / (near - far), 2 * far * near / (near - far)];
-    const rows = [right, up, back].map(axis => [...axis, -dot(axis, eye)]);
-    const clip = [
-      rows[0].map(value => value * focal / aspect),
-      rows[1].map(value => value * focal),
-      rows[2].map((value, column) => value * a + (column === 3 ? b : 0)),
-      rows[2].map(value => -value),
-    ];
-    return [0, 1, 2, 3].flatMap(column => clip.map(row => row[column]));
-  }
-
-  turn(dx, dy) {
-    this.yaw -= 0.006 * dx;
-    this.pitch = Math.min(1.57, Math.max(-1.57, this.pitch + 0.006 * dy));
-  }
-
-  // metres per pixel at the target, so that what is under the pointer stays there
-  move(dx, dy, height) {
-    const step = 2 * Math.tan(FIELD_OF_VIEW / 2) * this.distance / height;
-    const [right, up] = this.axes();
-    this.target = this.target.map((value, k) => value - step * (dx * right[k] - dy * up[k]));
-  }
-
-  zoom(factor) {
-    this.distance = Math.min(1000, Math.max(0.1, this.distance * factor));
-  }
-
-  // stand at a place and look along a direction
-  lookFrom(place, forward) {
-    this.distance = 1;
-    this.target = place.map((value, axis) => value + forward[axis]);
-    this.pitch = Math.asin(Math.min(1, Math.max(-1, -forward[2])));
-    this.yaw = Math.atan2(-forward[1], -forward[0]);
-  }
-
-  flyTo(box) {
-    this.target = box.slice(0, 3);
-    this.distance = Math.max(1.2, 2.4 * Math.hypot(...box.slice(3, 6)));
-  }
-}
-
-function dot(a, b) {
-  return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
-}
-
-// columns of a 4 × 4 matrix times (x, y, z, 1)
-function transform(m, x, y, z) {
-  return [0, 1, 2, 3].map(row => m[row] * x + m[4 + row] * y + m[8 + row] * z + m[12 + row]);
-}
+const EVERYWHERE = [[-1e6, -1e6, -1e6], [1e6, 1e6, 1e6]];
 
 class Drawing {
   // places: (n, 3) uint16 steps of the extent, which the GPU reads as 0…1
@@ -114,18 +51,20 @@ class Drawing {
     if (!this.gl) throw new Error('This browser shows no WebGL, so there is no picture.');
     this.canvas = canvas;
     [this.low, this.extent, this.count] = [low, extent, places.length / 3];
-    this.program = this.build();
-    [this.places, this.colors, this.corners, this.lineColors] =
-      [0, 0, 0, 0].map(() => this.gl.createBuffer());
-    this.numCorners = 0;
+    this.program = this.build(POINT_VERTEX, POINT_FRAGMENT);
+    this.pictureProgram = this.build(PICTURE_VERTEX, PICTURE_FRAGMENT);
+    [this.places, this.colors, this.corners, this.lineColors, this.pictureCorners, this.pixels] =
+      [0, 0, 0, 0, 0, 0].map(() => this.gl.createBuffer());
+    [this.numCorners, this.numPictureCorners] = [0, 0];
+    this.sheet = this.gl.createTexture();
     this.fill(this.places, places);
     this.gl.enable(this.gl.DEPTH_TEST);
   }
 
-  build() {
+  build(vertex, fragment) {
     const gl = this.gl;
     const program = gl.createProgram();
-    for (const [kind, text] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
+    for (const [kind, text] of [[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]]) {
       const shader = gl.createShader(kind);
       gl.shaderSource(shader, text);
       gl.compileShader(shader);
@@ -150,11 +89,36 @@ class Drawing {
     this.fill(this.colors, colors);
   }
 
-  // corners (l, 3) in 0…1 of the extent, two a line
-  outline(corners, colors) {
+  // lines: corners in metres, two a line, and one colour of each list
+  outline(lines) {
+    const corners = lines.flatMap(line => line.corners.flatMap(corner => this.share(corner)));
+    const colors = lines.flatMap(line => line.corners.flatMap(() => [...line.color, 255]));
     this.fill(this.corners, new Float32Array(corners));
     this.fill(this.lineColors, new Uint8Array(colors));
     this.numCorners = corners.length / 3;
+  }
+
+  // corners in metres of triangles, and where each is on a sheet of pictures (0…1)
+  showPictures(corners, pixels) {
+    this.fill(this.pictureCorners, new Float32Array(corners.flatMap(corner => this.share(corner))));
+    this.fill(this.pixels, new Float32Array(pixels.flat()));
+    this.numPictureCorners = corners.length;
+  }
+
+  // a canvas with all pictures
+  setSheet(canvas) {
+    const gl = this.gl;
+    gl.bindTexture(gl.TEXTURE_2D, this.sheet);
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGB, gl.RGB, gl.UNSIGNED_BYTE, canvas);
+    for (const [name, value] of [
+      [gl.TEXTURE_MIN_FILTER, gl.LINEAR], [gl.TEXTURE_MAG_FILTER, gl.LINEAR],
+      [gl.TEXTURE_WRAP_S, gl.CLAMP_TO_EDGE], [gl.TEXTURE_WRAP_T, gl.CLAMP_TO_EDGE],
+    ]) gl.texParameteri(gl.TEXTURE_2D, name, value);
+  }
+
+  // metres → 0…1 of the extent
+  share(place) {
+    return place.map((value, axis) => (value - this.low[axis]) / this.extent[axis]);
   }
 
   // clip space from 0…1 of the extent
@@ -165,7 +129,8 @@ class Drawing {
     return [...scaled, ...transform(m, ...low)];
   }
 
-  draw(camera, pointSize, cut) {
+  // within: lowest and highest place (0…1 of the extent) of what is drawn
+  draw(camera, pointSize, within) {
     const gl = this.gl;
     const ratio = window.devicePixelRatio || 1;
     const [width, height] = [this.canvas.clientWidth, this.canvas.clientHeight];
@@ -175,33 +140,50 @@ class Drawing {
     gl.clearColor(0.086, 0.094, 0.11, 1);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
 
-    gl.useProgram(this.program);
-    const uniform = name => gl.getUniformLocation(this.program, name);
-    gl.uniformMatrix4fv(uniform('clip_from_place'), false, this.matrix(camera));
+    const uniform = this.use(this.program, camera);
     // pixels of a point of so many centimetres at a distance of one metre
     const focal = this.canvas.height / (2 * Math.tan(FIELD_OF_VIEW / 2));
     gl.uniform1f(uniform('size'), 0.03 * pointSize * focal);
     gl.uniform1f(uniform('limit'), 40 * ratio);
-    gl.uniform1f(uniform('cut'), cut);
+    this.limit(uniform, within);
     gl.uniform1i(uniform('round'), 1);
-    this.bind(this.places, gl.UNSIGNED_SHORT, this.colors);
+    this.bind(this.places, gl.UNSIGNED_SHORT, this.colors, gl.UNSIGNED_BYTE, 4);
     gl.drawArrays(gl.POINTS, 0, this.count);
 
     if (this.numCorners) {
       gl.uniform1i(uniform('round'), 0);
-      gl.uniform1f(uniform('cut'), 1e6);
-      this.bind(this.corners, gl.FLOAT, this.lineColors);
+      this.limit(uniform, EVERYWHERE);
+      this.bind(this.corners, gl.FLOAT, this.lineColors, gl.UNSIGNED_BYTE, 4);
       gl.drawArrays(gl.LINES, 0, this.numCorners);
+    }
+    if (this.numPictureCorners) {
+      this.use(this.pictureProgram, camera);
+      gl.bindTexture(gl.TEXTURE_2D, this.sheet);
+      this.bind(this.pictureCorners, gl.FLOAT, this.pixels, gl.FLOAT, 2);
+      gl.drawArrays(gl.TRIANGLES, 0, this.numPictureCorners);
     }
   }
 
-  bind(places, type, colors) {
+  use(program, camera) {
+    const gl = this.gl;
+    gl.useProgram(program);
+    const uniform = name => gl.getUniformLocation(program, name);
+    gl.uniformMatrix4fv(uniform('clip_from_place'), false, this.matrix(camera));
+    return uniform;
+  }
+
+  limit(uniform, [low, high]) {
+    this.gl.uniform3fv(uniform('low'), low);
+    this.gl.uniform3fv(uniform('high'), high);
+  }
+
+  bind(places, placeType, values, valueType, numValues) {
     const gl = this.gl;
     gl.bindBuffer(gl.ARRAY_BUFFER, places);
     gl.enableVertexAttribArray(0);
-    gl.vertexAttribPointer(0, 3, type, type === gl.UNSIGNED_SHORT, 0, 0);
-    gl.bindBuffer(gl.ARRAY_BUFFER, colors);
+    gl.vertexAttribPointer(0, 3, placeType, placeType === gl.UNSIGNED_SHORT, 0, 0);
+    gl.bindBuffer(gl.ARRAY_BUFFER, values);
     gl.enableVertexAttribArray(1);
-    gl.vertexAttribPointer(1, 4, gl.UNSIGNED_BYTE, true, 0, 0);
+    gl.vertexAttribPointer(1, numValues, valueType, valueType === gl.UNSIGNED_BYTE, 0, 0);
   }
 }

@@ -1,10 +1,9 @@
 // What a served page can do besides: ask any text, and show the images that saw a point.
 
-const FRUSTUM = 0.25; // metres from the camera to the rectangle that stands for its image
-
 class Live {
   constructor(page, { asks, max_text: maxText, cameras, exports }) {
-    Object.assign(this, { page, asks, cameras });
+    Object.assign(this, { page, asks, cameras, exports });
+    this.pictures = new Pictures(page, cameras);
     element('ask').hidden = !asks;
     element('question').maxLength = maxText;
     element('ask').addEventListener('submit', event => {
@@ -21,24 +20,42 @@ class Live {
       element('images').append(item(button));
     });
     element('exports-section').hidden = !exports.length;
-    for (const kind of exports) {
+    this.nameExports(null);
+  }
+
+  // files of the objects that are shown, rows; null for the whole scene
+  nameExports(rows) {
+    const query = rows ? `?objects=${rows.join(',')}` : '';
+    const links = this.exports.filter(() => !rows || rows.length).map(kind => {
       const link = document.createElement('a');
-      [link.href, link.textContent, link.download] = [`export/${kind}`, kind.toUpperCase(), ''];
-      element('exports').append(link);
-    }
+      [link.href, link.textContent] = [`export/${kind}${query}`, kind.toUpperCase()];
+      link.download = '';
+      return link;
+    });
+    const what = rows ? `of ${rows.length} object${rows.length === 1 ? '' : 's'} shown` : 'of the whole scene';
+    element('exports').replaceChildren(...links, what);
+  }
+
+  // what the server says to a request with JSON; its complaint is thrown
+  async tell(where, content) {
+    const response = await fetch(where, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify(content),
+    });
+    const answer = await response.json();
+    if (!response.ok) throw new Error(answer.error);
+    return answer;
   }
 
   async ask(text) {
     if (!text.trim()) return;
     const { answers } = this.page.scene;
-    const response = await fetch('ask', {
-      method: 'POST',
-      headers: { 'Content-Type': 'application/json' },
-      body: JSON.stringify({ text }),
-    });
-    const answer = await response.json();
-    if (!response.ok) {
-      element('ranked').replaceChildren(item(answer.error));
+    let answer;
+    try {
+      answer = await this.tell('ask', { text });
+    } catch (error) {
+      element('ranked').replaceChildren(item(error.message));
       return;
     }
     answer.scores = await unpack(answer.scores);
@@ -62,7 +79,7 @@ class Live {
       [pixel.style.left, pixel.style.top] = place.map(share => `${100 * share}%`);
       const picture = document.createElement('div');
       picture.style.position = 'relative';
-      picture.append(this.picture(view), pixel);
+      picture.append(this.pictures.image(view), pixel);
       const caption = document.createElement('figcaption');
       caption.textContent = frame;
       const figure = document.createElement('figure');
@@ -71,12 +88,6 @@ class Live {
       return figure;
     }));
     if (!seen.length) element('seen').textContent = 'no image saw this point';
-  }
-
-  picture(view) {
-    const image = document.createElement('img');
-    [image.src, image.alt] = [`image/${view}`, this.cameras[view].frame];
-    return image;
   }
 
   // a small picture around the pixel that shows a mask best
@@ -98,22 +109,23 @@ class Live {
 
   // --- cameras -----------------------------------------------------------------------------
 
-  // ends of lines: four rays and the rectangle of each image
-  frustums() {
-    return this.cameras.flatMap(({ centre, axes, half }) => {
-      const [right, down, forward] = axes;
-      const corners = [[-1, -1], [1, -1], [1, 1], [-1, 1]].map(([u, v]) => centre.map((c, k) =>
-        c + FRUSTUM * (u * half[0] * right[k] + v * half[1] * down[k] + forward[k])));
-      return corners.flatMap((corner, k) => [centre, corner, corner, corners[(k + 1) % 4]]);
-    });
+  // look through the picture at a place of the canvas if nothing stands before it
+  click(x, y, distance) {
+    if (!element('cameras').checked) return false;
+    const [view, away] = this.pictures.pick(x, y);
+    if (view < 0 || away > distance) return false;
+    this.lookThrough(view);
+    return true;
   }
 
   lookThrough(view) {
-    const { centre, axes } = this.cameras[view];
+    const { centre, axes, frame } = this.cameras[view];
     this.page.camera.lookFrom(centre, axes[2]);
+    this.pictures.through = view;
+    this.page.outline();
     this.page.show(-1);
     element('picked').hidden = false;
-    element('said').textContent = this.cameras[view].frame;
-    element('seen').replaceChildren(this.picture(view));
+    element('said').textContent = frame;
+    element('seen').replaceChildren(this.pictures.image(view));
   }
 }

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from oneformer3d.open_vocabulary.answers import MAX_RANKED, ranked_masks
 from oneformer3d.open_vocabulary.index import SceneIndex
 from oneformer3d.structures import Segmentation
+from oneformer3d.structures.selection import select_instances
 
 from .images import SceneImages
 from .page import Json, answer_json, page_of
@@ -130,19 +131,24 @@ class LiveScene:
             raise BadQuestionError('no such image')
         return self.images.jpegs[view]
 
-    def export(self, kind: object) -> tuple[str, bytes]:
+    def export(self, kind: object, rows: Sequence[int] | None = None) -> tuple[str, bytes]:
         """Name and content of a file.
 
+        Args:
+            kind: of ``EXPORTS``.
+            rows: objects to keep, with their points alone; None keeps the whole scene.
+
         Raises:
-            BadQuestionError: no such kind, or nothing was segmented.
+            BadQuestionError: no such kind or object, or nothing was segmented.
         """
-        if self.segmentation is None or kind not in EXPORTS:
+        result = self.segmentation
+        if result is None or kind not in EXPORTS:
             raise BadQuestionError('no such file')
-        write = {
-            'ply': self.segmentation.to_ply,
-            'glb': self.segmentation.to_glb,
-            'json': self.segmentation.to_json,
-        }[kind]
+        if rows is not None:
+            if not rows or not all(0 <= row < len(result.instances) for row in rows):
+                raise BadQuestionError('expected numbers of objects')
+            result = select_instances(result, rows)
+        write = {'ply': result.to_ply, 'glb': result.to_glb, 'json': result.to_json}[kind]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / EXPORTS[kind]
             write(path)

@@ -1,8 +1,6 @@
 // The page: what the scene knows, what is shown of it, and what a click says.
 
-const UNLABELED = [190, 190, 190];
-const CAMERA_COLOR = [255, 200, 80];
-const HIDDEN_SCORE = 0.35; // how much colour is left of points that a text is not about
+const PACKED = ['heat', 'xyz', 'rgb', 'semantic', 'instance', 'panoptic', 'mask', 'truth', 'verdict'];
 
 const element = id => document.getElementById(id);
 
@@ -15,9 +13,7 @@ async function unpack({ bits, data }) {
 
 async function readScene() {
   const scene = JSON.parse(element('scene').textContent);
-  for (const name of ['heat', 'xyz', 'rgb', 'semantic', 'instance', 'panoptic', 'mask']) {
-    scene[name] = await unpack(scene[name]);
-  }
+  for (const name of PACKED) scene[name] = scene[name] && await unpack(scene[name]);
   for (const answer of scene.answers) answer.scores = await unpack(answer.scores);
   return scene;
 }
@@ -31,6 +27,10 @@ class Page {
     this.shown = scene.classes.map(() => true);
     this.text = scene.answers.length ? 0 : -1;
     this.picked = -1;
+    this.colors = new Colors(this);
+    this.ruler = new Ruler(this);
+    this.crop = new Crop(this, scene.low, scene.extent);
+    this.objects = new Objects(this);
     this.live = scene.live && new Live(this, scene.live);
     this.fillPanel();
     this.listen();
@@ -45,11 +45,7 @@ class Page {
     const drawn = this.count < scene.num_points ? `, ${this.count.toLocaleString()} drawn` : '';
     element('size').textContent = `${scene.num_points.toLocaleString()} points${drawn}`;
 
-    const modes = ['rgb'];
-    if (scene.classes.length) modes.push('class', 'instance', 'panoptic', 'score');
-    if (scene.pieces.length) modes.push('pieces');
-    if (scene.answers.length || (this.live && this.live.asks)) modes.push('similarity');
-    for (const mode of modes) element('color').append(new Option(mode, mode));
+    for (const mode of this.colors.modes()) element('color').append(new Option(mode, mode));
     element('color').value = scene.answers.length ? 'similarity' : scene.classes.length ? 'class' : 'rgb';
 
     const cut = scene.ceiling === null ? 1 : (scene.ceiling - scene.low[2]) / scene.extent[2];
@@ -59,7 +55,7 @@ class Page {
     element('threshold').value = scene.threshold;
 
     this.listClasses();
-    this.listObjects();
+    this.objects.list();
     this.listTexts();
   }
 
@@ -74,16 +70,6 @@ class Page {
       const line = document.createElement('label');
       line.append(box, chip(classes[k].color), classes[k].name, count(classes[k].count));
       element('classes').append(item(line));
-    }
-  }
-
-  listObjects() {
-    const { objects } = this.scene;
-    element('objects-section').hidden = !objects.length;
-    for (const one of objects) {
-      const line = this.flyButton(one.box);
-      line.append(chip(one.color), one.name, count(one.score.toFixed(2)));
-      element('objects').append(item(line));
     }
   }
 
@@ -118,7 +104,7 @@ class Page {
     for (const mask of masks) {
       const line = this.flyButton(mask.box);
       const crop = this.live && this.live.crop(mask.views[0]);
-      line.append(...(crop ? [crop] : []), chip(this.heat(mask.score)), this.nameOf(mask), count(mask.score.toFixed(2)));
+      line.append(...(crop ? [crop] : []), chip(this.colors.heat(mask.score)), this.nameOf(mask), count(mask.score.toFixed(2)));
       line.title = mask.views.map(view => `${view.frame} at ${view.uv.map(Math.round)}`).join('\n');
       element('ranked').append(item(line));
     }
@@ -133,11 +119,6 @@ class Page {
 
   // --- colours -----------------------------------------------------------------------------
 
-  heat(score) {
-    const row = 3 * Math.round(255 * Math.min(1, Math.max(0, score)));
-    return [...this.scene.heat.slice(row, row + 3)];
-  }
-
   // the score of the chosen text at a point, 0…1
   scoreAt(point, text = this.text) {
     if (text < 0) return 0;
@@ -146,76 +127,47 @@ class Page {
     return mask < scores.length ? scores[mask] / 255 : 0;
   }
 
-  colorAt(mode, point) {
-    const { scene } = this;
-    const object = scene.objects[scene.instance[point]];
-    if (mode === 'class') return (scene.classes[scene.semantic[point]] || {}).color || UNLABELED;
-    if (mode === 'instance') return object ? object.color : UNLABELED;
-    if (mode === 'panoptic') return scene.panoptic_colors[scene.panoptic[point]] || UNLABELED;
-    if (mode === 'pieces') return scene.pieces[scene.mask[point]] || UNLABELED;
-    if (mode === 'score') return object ? this.heat(object.score) : UNLABELED;
-    return this.heat(this.scoreAt(point));
-  }
-
   recolor() {
-    const { scene } = this;
-    const mode = element('color').value;
+    const { semantic, instance } = this.scene;
+    const isShown = point =>
+      this.shown[semantic[point]] !== false && this.objects.shows(instance[point]);
     const threshold = Number(element('threshold').value);
-    const colors = new Uint8Array(4 * this.count);
-    for (let point = 0; point < this.count; point++) {
-      const [red, green, blue] = scene.rgb.subarray(3 * point, 3 * point + 3);
-      let color = [red, green, blue];
-      if (mode !== 'rgb') {
-        // the scan's own light and dark keeps shapes apart
-        const light = (red + green + blue) / 765;
-        const grey = mode === 'similarity' && this.scoreAt(point) < threshold;
-        color = this.colorAt(mode, point).map(value => value * (0.65 + 0.35 * light));
-        if (grey) color = color.map(value => HIDDEN_SCORE * value + 70 * light);
-      }
-      const label = scene.semantic[point];
-      colors.set([...color, this.shown[label] === false ? 0 : 255], 4 * point);
-    }
-    this.colors = colors;
-    this.drawing.paint(colors);
+    this.painted = this.colors.paint(element('color').value, threshold, isShown);
+    this.drawing.paint(this.painted);
     this.showRanked();
     this.outline();
   }
 
   outline() {
-    const { low, extent, objects } = this.scene;
-    const corners = [], colors = [];
-    for (const one of element('boxes').checked ? this.outlined() : []) {
-      for (const corner of boxLines(one.box)) {
-        corners.push(...corner.map((value, axis) => (value - low[axis]) / extent[axis]));
-        colors.push(...one.color, 255);
-      }
-    }
-    for (const corner of element('cameras').checked ? this.live.frustums() : []) {
-      corners.push(...corner.map((value, axis) => (value - low[axis]) / extent[axis]));
-      colors.push(...CAMERA_COLOR, 255);
-    }
-    this.drawing.outline(corners, colors);
+    const boxes = element('boxes').checked ? this.outlined() : [];
+    const lines = boxes.map(one => ({ corners: boxLines(one.box), color: one.color }));
+    const cameras = Boolean(this.live) && element('cameras').checked;
+    if (cameras) lines.push(this.live.pictures.lines());
+    if (this.live) this.live.pictures.show(cameras);
+    this.drawing.outline([...lines, this.ruler.lines(), this.crop.lines()]);
 
-    this.labels = [];
-    element('labels').replaceChildren();
-    for (const one of element('names').checked ? this.outlined() : []) {
+    const above = ({ box, name, color }) =>
+      ({ name, color, place: [box[0], box[1], box[2] + box[5] / 2] });
+    const names = element('names').checked ? this.outlined().map(above) : [];
+    const measured = this.ruler.label();
+    this.labels = [...names, ...(measured ? [measured] : [])].map(({ name, color, place }) => {
       const label = document.createElement('span');
-      label.textContent = one.name;
-      label.style.color = `rgb(${one.color})`;
-      element('labels').append(label);
-      this.labels.push([label, [one.box[0], one.box[1], one.box[2] + one.box[5] / 2]]);
-    }
+      label.textContent = name;
+      label.style.color = `rgb(${color})`;
+      return [label, place];
+    });
+    element('labels').replaceChildren(...this.labels.map(([label]) => label));
     this.redraw();
   }
 
   // what has a box and a name: the answers to a text, else all objects
   outlined() {
     if (element('color').value !== 'similarity') {
-      return this.scene.objects.filter(one => this.shown[one.label]);
+      return this.scene.objects.filter((one, row) => this.shown[one.label] !== false && this.objects.shows(row));
     }
     return this.foundMasks().map(mask => {
       const name = `${this.nameOf(mask)} ${mask.score.toFixed(2)}`;
-      return { box: mask.box, color: this.heat(mask.score), name };
+      return { box: mask.box, color: this.colors.heat(mask.score), name };
     });
   }
 
@@ -238,7 +190,7 @@ class Page {
     this.waiting = true;
     requestAnimationFrame(() => {
       this.waiting = false;
-      this.drawing.draw(this.camera, Number(element('point-size').value), this.cut());
+      this.drawing.draw(this.camera, Number(element('point-size').value), this.within());
       const { clientWidth: width, clientHeight: height } = element('canvas');
       const matrix = this.camera.matrix(width / height);
       for (const [label, place] of this.labels) put(label, matrix, place, width, height);
@@ -247,8 +199,11 @@ class Page {
     });
   }
 
-  cut() {
-    return element('cut').checked ? Number(element('height').value) : 2;
+  // lowest and highest place of what is drawn, as shares of the extent
+  within() {
+    const [low, high] = this.crop.within();
+    if (element('cut').checked) high[2] = Math.min(high[2], Number(element('height').value));
+    return [low, high];
   }
 
   // metres
@@ -257,11 +212,11 @@ class Page {
     return [0, 1, 2].map(axis => low[axis] + xyz[3 * point + axis] / 65535 * extent[axis]);
   }
 
-  // pixel of a point within the canvas, and its distance
-  project(point) {
+  // pixel of a place in metres within the canvas, and its distance
+  project(place) {
     const { clientWidth: width, clientHeight: height } = element('canvas');
     const matrix = this.camera.matrix(width / height);
-    const [x, y, , w] = transform(matrix, ...this.place(point));
+    const [x, y, , w] = transform(matrix, ...place);
     return [(x / w + 1) / 2 * width, (1 - y / w) / 2 * height, w];
   }
 
@@ -270,12 +225,13 @@ class Page {
     const { xyz } = this.scene;
     const { clientWidth: width, clientHeight: height } = element('canvas');
     const m = this.drawing.matrix(this.camera);
-    const cut = 65535 * this.cut();
+    const [low, high] = this.within();
     let [best, nearest] = [-1, Infinity];
     for (let point = 0; point < this.count; point++) {
       const [a, b, c] = [xyz[3 * point], xyz[3 * point + 1], xyz[3 * point + 2]];
-      if (c > cut || !this.colors[4 * point + 3]) continue;
       const [px, py, pz] = [a / 65535, b / 65535, c / 65535];
+      if (!this.painted[4 * point + 3] || px < low[0] || py < low[1] || pz < low[2] ||
+          px > high[0] || py > high[1] || pz > high[2]) continue;
       const w = m[3] * px + m[7] * py + m[11] * pz + m[15];
       if (w <= 0) continue;
       const u = ((m[0] * px + m[4] * py + m[8] * pz + m[12]) / w + 1) / 2 * width - x;
@@ -300,10 +256,27 @@ class Page {
       lines.push(`${object.count.toLocaleString()} points, ` +
         object.box.slice(3, 6).map(value => value.toFixed(2)).join(' × ') + ' m');
     }
+    if (scene.truth) {
+      const truth = scene.truth_classes[scene.truth[point]];
+      lines.push(truth ? `ground truth ${truth.name}` : 'no ground truth');
+    }
     scene.answers.forEach((answer, text) => {
       lines.push(`${answer.text}: ${this.scoreAt(point, text).toFixed(2)}`);
     });
     return lines.join('\n');
+  }
+
+  click(x, y) {
+    const point = this.pick(x, y);
+    const distance = point < 0 ? Infinity : this.project(this.place(point))[2];
+    if (this.ruler.on) {
+      if (point >= 0) this.ruler.add(this.place(point));
+      return;
+    }
+    if (this.live && this.live.click(x, y, distance)) return;
+    this.show(point);
+    this.objects.choose(point < 0 || !this.scene.objects[this.scene.instance[point]]
+      ? -1 : this.scene.instance[point]);
   }
 
   show(point) {
@@ -321,7 +294,12 @@ class Page {
     for (const id of ['color', 'threshold']) on(id, () => this.recolor());
     for (const id of ['boxes', 'names', 'cameras']) on(id, () => this.outline());
     for (const id of ['point-size', 'cut', 'height']) on(id, () => this.redraw());
-    on('reset', () => { this.camera.reset(); this.show(-1); }, 'click');
+    on('reset', () => {
+      this.camera.reset();
+      if (this.live) this.live.pictures.through = -1;
+      this.outline();
+      this.show(-1);
+    }, 'click');
     for (const [id, all] of [['all', true], ['none', false]]) {
       on(id, () => {
         this.shown = this.shown.map(() => all);
@@ -350,7 +328,7 @@ class Page {
       this.redraw();
     });
     canvas.addEventListener('pointerup', event => {
-      if (from && moved < 4) this.show(this.pick(event.offsetX, event.offsetY));
+      if (from && moved < 4) this.click(event.offsetX, event.offsetY);
       from = null;
     });
     canvas.addEventListener('wheel', event => {
@@ -359,18 +337,6 @@ class Page {
       this.redraw();
     }, { passive: false });
   }
-}
-
-// the twelve edges of a box as 24 corners
-function boxLines([x, y, z, length, width, height, yaw]) {
-  const [s, c] = [Math.sin(yaw), Math.cos(yaw)];
-  const corner = k => {
-    const [a, b] = [(k & 1 ? 0.5 : -0.5) * length, (k & 2 ? 0.5 : -0.5) * width];
-    return [x + c * a - s * b, y + s * a + c * b, z + (k & 4 ? 0.5 : -0.5) * height];
-  };
-  const edges = [0, 1, 2, 3, 4, 5, 6, 7].flatMap(k => [1, 2, 4].filter(bit => !(k & bit))
-    .map(bit => [k, k | bit]));
-  return edges.flat().map(corner);
 }
 
 function put(node, matrix, place, width, height) {

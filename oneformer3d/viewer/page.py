@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from oneformer3d.files.atomic import atomic_write_bytes
 from oneformer3d.visualization.features import similarity_colors
 
-from .scene import NONE, ViewedAnswer, ViewedScene
+from .scene import NONE, ViewedAnswer, ViewedClass, ViewedScene
 
 Json = None | bool | int | float | str | list['Json'] | dict[str, 'Json']
 PAGE = 'scene.html'
 _STEPS = 0xFFFF  # of an axis
 _ALONE = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
 _SERVED = f"{_ALONE}; img-src 'self'; connect-src 'self'"
-_CODE = ('drawing.js', 'page.js')
+_CODE = ('camera.js', 'drawing.js', 'tools.js', 'objects.js', 'colors.js', 'page.js')
+_LIVE_CODE = ('pictures.js', 'live.js')
 _HERE = Path(__file__).parent
 
 
@@ -48,7 +49,7 @@ def page_of(scene: ViewedScene, live: dict[str, Json] | None = None) -> str:
         '%POLICY%': policy,
         '%TITLE%': html.escape(scene.title),
         '%STYLE%': _read('page.css'),
-        '%SCRIPT%': ''.join(map(_read, _CODE if live is None else (*_CODE, 'live.js'))),
+        '%SCRIPT%': ''.join(map(_read, _CODE if live is None else (*_CODE, *_LIVE_CODE))),
         '%SCENE%': data.replace('<', '\\u003c'),
     }
     page = _read('page.html')
@@ -79,10 +80,11 @@ def scene_json(scene: ViewedScene) -> dict[str, Json]:
         'panoptic_colors': scene.panoptic_colors.tolist(),
         'mask': _packed_labels(scene.mask),
         'pieces': scene.pieces.tolist(),
-        'classes': [
-            {'name': one.name, 'color': list(one.color), 'count': one.num_points}
-            for one in scene.classes
-        ],
+        'features': scene.features.tolist(),
+        'truth': None if scene.truth is None else _packed_labels(scene.truth),
+        'truth_classes': _classes_json(scene.truth_classes),
+        'verdict': None if scene.verdict is None else _packed_labels(scene.verdict),
+        'classes': _classes_json(scene.classes),
         'objects': [
             {
                 'name': one.name,
@@ -96,6 +98,12 @@ def scene_json(scene: ViewedScene) -> dict[str, Json]:
         ],
         'answers': [answer_json(one) for one in scene.answers],
     }
+
+
+def _classes_json(classes: tuple[ViewedClass, ...]) -> list[Json]:
+    return [
+        {'name': one.name, 'color': list(one.color), 'count': one.num_points} for one in classes
+    ]
 
 
 def _focus(scene: ViewedScene) -> list[Json]:

@@ -5,7 +5,7 @@ but the points may be missing. Leaves: a ``ViewedScene`` of at most ``MAX_DRAWN`
 counts are those of the whole cloud.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,15 @@ from oneformer3d.open_vocabulary.answers import RankedMask, ranked_masks
 from oneformer3d.open_vocabulary.index import SceneIndex
 from oneformer3d.open_vocabulary.query import QueryResult
 from oneformer3d.structures import Segmentation
+from oneformer3d.visualization.features import PcaColors
 from oneformer3d.visualization.palette import instance_colors
 from oneformer3d.visualization.views import below_ceiling
 
 MAX_DRAWN = 300_000  # more points make a browser without a GPU stutter
 NONE = -1
+UNKNOWN, RIGHT, WRONG = 0, 1, 2  # verdicts on the class of a point
+_LEAST_ROWS = 3  # of features, for three components
+_DARKEST = 60.0  # of their colours: on black ground black says nothing
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,10 @@ class ViewedScene:
         answers: T of them.
         threshold: of a score to be found.
         pieces: (M, 3) uint8 colours of the masks.
+        features: (M, 3) uint8 principal components of what the masks look like, (0, 3) if unknown.
+        truth: (n,) row of ``truth_classes``, −1 for none; None without ground truth.
+        truth_classes: as the ground truth names them.
+        verdict: (n,) ``UNKNOWN``, ``RIGHT`` or ``WRONG``, None without truth or classes.
     """
 
     title: str
@@ -99,6 +107,19 @@ class ViewedScene:
     answers: tuple[ViewedAnswer, ...] = ()
     threshold: float = 0.5
     pieces: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 3), np.uint8))
+    features: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 3), np.uint8))
+    truth: NDArray[np.int64] | None = None
+    truth_classes: tuple[ViewedClass, ...] = ()
+    verdict: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class GroundTruth:
+    """True classes of the N points of a cloud: row (N,) of C names and colours, −1 for none."""
+
+    semantic: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    palette: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +151,8 @@ def view_scene(
     segmentation: Segmentation | None = None,
     asked: AskedTexts | None = None,
     mask_of_point: NDArray[np.int64] | None = None,
+    truth: GroundTruth | None = None,
+    directions: NDArray[np.float32] | None = None,
     max_drawn: int = MAX_DRAWN,
 ) -> ViewedScene:
     """What to show of a scene.
@@ -141,6 +164,8 @@ def view_scene(
         segmentation: of these points.
         asked: texts that were asked, and the index of these points that answered.
         mask_of_point: (N,) masks to ask later, −1 for none; None takes those of ``asked``.
+        truth: of these points.
+        directions: (M, D) what these masks look like; None takes those of ``asked``.
         max_drawn: an even selection of so many points is drawn.
 
     Raises:
@@ -154,7 +179,7 @@ def view_scene(
         expect_shape('segmentation.points', segmentation.points, 'N 6', N=num_points)
     mask = np.full(num_points, NONE) if mask_of_point is None else mask_of_point
     if asked is not None:
-        mask = asked.index.mask_of_point
+        mask, directions = asked.index.mask_of_point, asked.index.directions
     expect_shape('mask_of_point', mask, 'N', N=num_points)
 
     # drawn points are random ones: regular steps would draw lines of a scanner's pattern
@@ -164,7 +189,7 @@ def view_scene(
 
     labels = _no_labels(num_points) if segmentation is None else _labels_of(segmentation)
     low = below_ceiling(upright)
-    return ViewedScene(
+    scene = ViewedScene(
         title,
         num_points,
         rows,
@@ -181,7 +206,37 @@ def view_scene(
         () if asked is None else _answers_of(asked),
         0.5 if asked is None else asked.threshold,
         instance_colors(np.arange(mask.max() + 1)),
+        _component_colors(directions),
     )
+    return scene if truth is None else _with_truth(scene, truth)
+
+
+def _with_truth(scene: ViewedScene, truth: GroundTruth) -> ViewedScene:
+    """The scene beside the ground truth of all its points, judged where it has classes."""
+    expect_shape('truth.semantic', truth.semantic, 'N', N=scene.num_points)
+    known = truth.semantic >= 0
+    counts = np.bincount(truth.semantic[known], minlength=len(truth.class_names))
+    classes = tuple(
+        ViewedClass(name, _triple(color), int(count))
+        for name, color, count in zip(truth.class_names, truth.palette, counts)
+    )
+    drawn = truth.semantic[scene.rows]  # (n,)
+    if not scene.classes:
+        return replace(scene, truth=drawn, truth_classes=classes)
+
+    # tables may list the same names in another order: names are compared, '' is none
+    true_names = np.array([*truth.class_names, ''])[drawn]
+    names = np.array([*(one.name for one in scene.classes), ''])[scene.semantic]
+    verdict = np.where(true_names == '', UNKNOWN, np.where(names == true_names, RIGHT, WRONG))
+    return replace(scene, truth=drawn, truth_classes=classes, verdict=verdict)
+
+
+def _component_colors(directions: NDArray[np.float32] | None) -> NDArray[np.uint8]:
+    """Colours (M, 3) of masks by what they look like, (0, 3) where too few are seen."""
+    if directions is None or directions.any(1).sum() < _LEAST_ROWS:
+        return np.zeros((0, 3), np.uint8)
+    colors = PcaColors(directions)(directions)
+    return (_DARKEST + colors.astype(float) * (1 - _DARKEST / 255)).astype(np.uint8)
 
 
 def _no_labels(num_points: int) -> SceneLabels:

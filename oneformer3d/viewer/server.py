@@ -21,6 +21,7 @@ _POLICY = (
     "img-src 'self'; connect-src 'self'; frame-ancestors 'none'"
 )
 _NUMBER = re.compile(r'[0-9]{1,9}')
+_OBJECTS = re.compile(r'objects=[0-9]{1,5}(,[0-9]{1,5}){0,4095}')
 
 
 class SceneServer(ThreadingHTTPServer):
@@ -102,17 +103,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self) -> None:
         live = self.server.live
-        kind, _, what = self.path.removeprefix('/').partition('/')
-        if self.path == '/':
+        path, _, query = self.path.partition('?')
+        kind, _, what = path.removeprefix('/').partition('/')
+        if path == '/':
             self._send('text/html; charset=utf-8', live.page)
-        elif self.path == '/favicon.ico':
+        elif path == '/favicon.ico':
             self._send('image/x-icon', b'', status=HTTPStatus.NO_CONTENT)
         elif kind == 'image':
             self._send('image/jpeg', live.image(_number(what)))
         elif kind == 'views':
             self._send_json(live.views(_number(what)))
         elif kind == 'export':
-            name, content = live.export(what)
+            name, content = live.export(what, _rows(query))
             self._send('application/octet-stream', content, name)
         else:
             self._refuse(HTTPStatus.NOT_FOUND, 'there is nothing here')
@@ -157,6 +159,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: texts are nobody else's business."""
+
+
+def _rows(query: str) -> list[int] | None:
+    """Numbers of ``objects=0,3``, None without a query."""
+    if not query:
+        return None
+    if not _OBJECTS.fullmatch(query):
+        raise BadQuestionError('expected objects=NUMBER,NUMBER,...')
+    return [int(word) for word in query.removeprefix('objects=').split(',')]
 
 
 def _number(text: str) -> int | None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from oneformer3d.files.ply import read_ply
 from oneformer3d.viewer.page import write_page
-from oneformer3d.viewer.scene import view_scene
+from oneformer3d.viewer.scene import GroundTruth, view_scene
 from tests.viewer.scenes import HARMFUL, PALETTE, small_asked, small_segmentation
 from tests.viewer.test_live import live  # noqa: F401  (a fixture)
 from tests.viewer.test_server import server  # noqa: F401  (a fixture)
@@ -93,7 +94,7 @@ def test_a_click_says_what_was_hit(opened):
     tab, _, _ = opened
     # the highest point of the lamp: nothing can stand before it
     top = int(np.argmax(small_segmentation().upright[:, 2]))
-    x, y, _ = tab.evaluate(f'page.project({top})')
+    x, y, _ = tab.evaluate(f'page.project(page.place({top}))')
     box = tab.locator('#canvas').bounding_box()
     tab.mouse.click(box['x'] + x, box['y'] + y)
     said = tab.inner_text('#picked')
@@ -133,6 +134,103 @@ def test_ceiling_cut_turning_and_flying(opened):
     assert share_of_hue(picture(tab), lamp) == pytest.approx(whole, abs=0.01)
 
 
+def test_objects_are_hidden_and_shown_alone(opened):
+    tab, _, _ = opened
+    tab.select_option('#color', 'class')
+    floor, chair, lamp = (color.astype(float) for color in PALETTE)
+    tab.locator('#objects li', has_text='chair').locator('input').click()
+    pixels = picture(tab)
+    assert share_of_hue(pixels, chair) == 0
+    assert share_of_hue(pixels, lamp) > 0.01
+    tab.locator('#objects li', has_text='lamp').locator('.only').click()
+    pixels = picture(tab)
+    assert share_of_hue(pixels, lamp) > 0.97
+    assert 0 < len(pixels) < 20_000
+
+    tab.click('#objects-all')
+    pixels = picture(tab)
+    assert min(share_of_hue(pixels, color) for color in (floor, chair, lamp)) > 0.01
+
+
+def test_a_ruler_between_two_clicks(opened):
+    """The feet of the chair and of the lamp, whose distance the points themselves tell."""
+    tab, _, _ = opened
+    cloud = small_segmentation().upright
+    tab.click('#reset')
+    tab.check('#measure')
+    assert tab.inner_text('#length') == 'click one end'
+    tops = [int(np.argmax(np.where(rows, cloud[:, 2], -1))) for rows in (
+        np.arange(3000) // 100 == 20, np.arange(3000) >= 2600)]  # fmt: skip
+    box = tab.locator('#canvas').bounding_box()
+    hit = []
+    for top in tops:
+        x, y, _ = tab.evaluate(f'page.project(page.place({top}))')
+        hit.append(tab.evaluate(f'page.place(page.pick({x}, {y}))'))
+        tab.mouse.click(box['x'] + x, box['y'] + y)
+    length = np.linalg.norm(np.subtract(*hit))
+    assert length > 2
+    assert tab.inner_text('#length').startswith(f'{length:.3f} m')
+    assert f'{length:.2f} m' in tab.inner_text('#labels')
+    assert tab.locator('#picked').is_hidden()
+    tab.uncheck('#measure')
+    assert ' m' not in tab.inner_text('#labels').replace('lamp', '')
+
+
+def test_a_crop_box_cuts_what_is_outside(opened):
+    tab, _, _ = opened
+    tab.select_option('#color', 'class')
+    tab.evaluate("for (const id of ['boxes', 'names']) document.getElementById(id).checked = false")
+    _, chair, lamp = (color.astype(float) for color in PALETTE)
+    tab.check('#crop')
+    tab.fill('#crop-sides input >> nth=1', '0.5')  # x up to 2 m: the lamp stands beyond
+    pixels = picture(tab)
+    assert share_of_hue(pixels, lamp) == 0
+    assert share_of_hue(pixels, chair) > 0.01
+    # what is cut out cannot be clicked
+    top = int(np.argmax(small_segmentation().upright[:, 2]))
+    x, y, _ = tab.evaluate(f'page.project(page.place({top}))')
+    assert tab.evaluate(f'page.pick({x}, {y})') == -1
+
+    tab.locator('#objects .fly', has_text='lamp').click()
+    tab.click('#crop-object')
+    pixels = picture(tab)
+    assert share_of_hue(pixels, lamp) > 0.3
+    assert share_of_hue(pixels, chair) == 0
+    tab.uncheck('#crop')
+    tab.click('#reset')
+    tab.evaluate("for (const id of ['boxes', 'names']) document.getElementById(id).checked = true")
+
+
+def test_truth_errors_and_features_are_colours(browser, tmp_path):
+    """The truth calls the lamp a chair: right are floor and chair, wrong is the lamp."""
+    result, asked = small_segmentation(), small_asked()
+    names, palette = ('chair', 'floor'), np.array([[200, 0, 200], [0, 200, 200]], np.uint8)
+    truth = GroundTruth(np.repeat([1, 0, 0], [2000, 600, 400]), names, palette)
+    path = tmp_path / 'truth.html'
+    write_page(path, view_scene('room', result.upright, result.rgb, result, asked, truth=truth))
+    tab = browser.new_page(viewport=SIZE)
+    tab.goto(path.as_uri())
+    tab.wait_for_selector('body[data-ready]')
+    tab.evaluate("for (const id of ['boxes', 'names']) document.getElementById(id).click()")
+
+    tab.select_option('#color', 'ground truth')
+    pixels = picture(tab)
+    assert sum(share_of_hue(pixels, color.astype(float)) for color in palette) > 0.97
+    tab.select_option('#color', 'errors')
+    pixels = picture(tab)
+    assert share_of_hue(pixels, np.array([70.0, 170, 90])) > 0.5
+    assert 0.01 < share_of_hue(pixels, np.array([225.0, 60, 50])) < 0.3
+    tab.select_option('#color', 'features')
+    hues = {tuple(color) for color in tab.evaluate('page.scene.features')}
+    pixels = picture(tab)
+    assert len(hues) == 3
+    assert sum(share_of_hue(pixels, np.array(color, float)) for color in hues) > 0.97
+
+    tab.evaluate('page.show(2999)')
+    assert 'ground truth chair' in tab.inner_text('#picked')
+    tab.close()
+
+
 def test_no_request_but_the_page(opened):
     _, requests, faults = opened
     assert [url.partition(':')[0] for url in requests] == ['file']
@@ -166,12 +264,38 @@ def test_a_served_scene_is_asked_and_shows_its_images(browser, server, tmp_path)
     loaded = tab.locator('#seen img').first.evaluate(width)
     assert loaded == 64
 
+    # the pictures hang where they were taken, away from the cloud
+    place = np.array(tab.evaluate('page.live.pictures.corners(1)')).mean(0).tolist()
+    tab.evaluate(f'page.show(-1); page.camera.flyTo([...{place}, 0.3, 0.3, 0.3])')
+    tab.check('#cameras')
+    tab.wait_for_selector('#images[data-loaded]')
+    bright = np.abs(picture(tab) - 180).max(1) < 6  # as the second image is
+    assert bright.sum() > 3000
+    x, y, _ = tab.evaluate(f'page.project({place})')
+    box = tab.locator('#canvas').bounding_box()
+    tab.mouse.click(box['x'] + x, box['y'] + y)
+    assert tab.inner_text('#said') == 'second'
+    centre = tab.evaluate('page.live.cameras[1].centre')
+    np.testing.assert_allclose(tab.evaluate('page.camera.eye()'), centre, atol=1e-3)
+    tab.evaluate("document.getElementById('picked').hidden = true")
+    bright = np.abs(picture(tab) - 180).max(1) < 6
+    assert bright.sum() < 300  # it hides nothing from its own eye
+    tab.uncheck('#cameras')
     tab.locator('#images button').first.click()
     np.testing.assert_allclose(tab.evaluate('page.camera.eye()'), [9, 1, 3], atol=1e-3)
     with tab.expect_download() as download:
         tab.locator('#exports a', has_text='JSON').click()
     download.value.save_as(tmp_path / 'out.json')
     assert len(json.loads((tmp_path / 'out.json').read_text())['annotations']) == 2
+
+    tab.locator('#objects li', has_text='lamp').locator('.only').click()
+    assert 'of 1 object' in tab.inner_text('#exports')
+    with tab.expect_download() as download:
+        tab.locator('#exports a', has_text='PLY').click()
+    download.value.save_as(tmp_path / 'lamp.ply')
+    xyz, _, labels = read_ply(tmp_path / 'lamp.ply')
+    np.testing.assert_array_equal(xyz, small_segmentation().points[2600:, :3])
+    assert set(labels['semantic']) == {2}
 
     assert all(url.startswith(server.url) for url in requests)
     assert not faults

@@ -50,6 +50,8 @@ def test_the_page_and_its_parts(server):
     assert isinstance(json.loads(request(server, path='/views/5')[2]), list)
     status, headers, _ = request(server, path='/export/glb')
     assert headers['Content-Disposition'] == 'attachment; filename="scene.glb"'
+    whole, lamp = (request(server, path=f'/export/json{query}')[2] for query in ('', '?objects=1'))
+    assert [len(json.loads(content)['annotations']) for content in (whole, lamp)] == [2, 1]
 
 
 def test_texts_are_answered_as_data(server):
@@ -104,6 +106,10 @@ def test_what_cannot_be_is_refused(server):
         ('GET', '/image/1e3', None, {}),
         ('GET', '/views/' + '9' * 50, None, {}),
         ('GET', '/export/%2e%2e', None, {}),
+        ('GET', '/export/ply?objects=2', None, {}),
+        ('GET', '/export/ply?objects=', None, {}),
+        ('GET', '/export/ply?objects=0,-1', None, {}),
+        ('GET', '/export/ply?objects=' + '0,' * 5000 + '0', None, {}),
     ]
     for method, path, body, headers in cases:
         status, _, content = request(server, method, path, body, headers)
