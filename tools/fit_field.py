@@ -2,6 +2,7 @@
 
     python tools/fit_field.py data/synthetic/room0000_00 --out work_dirs/fields/room0000_00
     python tools/fit_field.py SCENE --out OUT --method feature_field --store outputs/clip_feat
+    python tools/fit_field.py SCENE --out OUT --method feature_field --store CLIP=A --store DINO=B
     python tools/fit_field.py SCENE --out OUT --method lerf --weights tiny_clip.pth
     python tools/fit_field.py SCENE --out OUT --start FIELD --method feature_field --store STORE
     python tools/fit_field.py SCENE --out OUT --config configs/fields/feature_field_gpu.yaml ...
@@ -27,7 +28,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--out', required=True, help='folder of the field')
 
     # what it learns from
-    parser.add_argument('--store', help='feature store with the frames')
+    parser.add_argument(
+        '--store',
+        action='append',
+        default=[],
+        metavar='[TYPE=]STORE',
+        help='feature store with the frames (CLIP unless named); again for each further type',
+    )
     parser.add_argument('--weights', help='CLIP whose crop embeddings "lerf" learns')
     parser.add_argument('--model', default='ViT-B-16', help='of the weights (%(default)s)')
     parser.add_argument('--labels', help='auto, none, a folder of label images, or labelled points')
@@ -61,7 +68,7 @@ import torch
 from oneformer3d.clip.encoder import ClipEncoder
 from oneformer3d.fields.asking.report import draw_report, report_lines, write_report
 from oneformer3d.fields.fitting.field_file import CHECKPOINT_NAME
-from oneformer3d.fields.fitting.job import FitJob, run_fit
+from oneformer3d.fields.fitting.job import FitJob, parse_stores, run_fit
 from oneformer3d.fields.fitting.settings import (
     FitSettings,
     make_fit_settings,
@@ -80,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
             args.scene,
             out,
             read_settings(args),
-            store=args.store,
+            stores=parse_stores(args.store),
             weights=args.weights,
             model=args.model,
             prior=args.prior,

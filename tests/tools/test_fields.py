@@ -144,7 +144,8 @@ def test_a_head_is_added_to_a_finished_field(fitted, room, tiny_rooms, tmp_path)
             feat = np.full((3, 2, 2), number, dtype=np.float32)
             writer.put(room.name, f'{number:05d}', {'feat': feat})
     options = [*QUICK, 'field_options.features={num_levels: 2, log2_hashmap_size: 8}']
-    arguments = [str(room), '--method', 'feature_field', '--store', str(tmp_path / 'store')]
+    store = tmp_path / 'store'
+    arguments = [str(room), '--method', 'feature_field', '--store', f'DINO={store}']
     load_tool('fit_field').main(
         [*arguments, '--start', str(out), '--out', str(tmp_path / 'new'), '--set', *options]
     )
@@ -153,7 +154,10 @@ def test_a_head_is_added_to_a_finished_field(fitted, room, tiny_rooms, tmp_path)
     with np.load(tmp_path / 'query' / 'features.npz') as found:
         assert found['features'].shape == (len(found['points']), 3)
         assert np.isfinite(found['features']).all()
-    before, after = load_field(out)[0].field, load_field(tmp_path / 'new')[0].field
+    new = load_field(tmp_path / 'new')[0]
+    assert new.stamps == {'DINO': STAMP}
+    assert new.language_stamp.mode == 'clip'  # texts are still answered by the head of language
+    before, after = load_field(out)[0].field, new.field
     assert set(after.head_nets) == {*before.head_nets, 'features'}
     for name, value in before.state_dict().items():
         assert torch.equal(value, after.state_dict()[name]), name
@@ -188,6 +192,8 @@ def test_what_does_not_fit_is_one_line(fitted, room, tmp_path):
         ([str(room), *new, '--set', 'stepz=3'], ValueError, 'unknown settings stepz'),
         ([str(room), *new, '--method', 'lerf'], ValueError, 'needs --weights'),
         ([str(room), *new, '--method', 'feature_field'], ValueError, 'needs features'),
+        ([str(room), *new, '--store', 'DINOCLIP=x'], ValueError, 'expected a type as CLIP='),
+        ([str(room), *new, '--store', 'x', '--store', 'CLIP=y'], ValueError, 'of CLIP already'),
         ([str(room), '--out', str(out), '--set', 'steps=4'], ValueError, 'other settings'),
     ):
         with pytest.raises(error, match=message):

@@ -50,9 +50,11 @@ def write_observed(out: Path, fitted: FittedField, points: Tensor) -> float:
 
 
 def write_features(out: Path, fitted: FittedField, points: Tensor) -> None:
-    """Write distilled features in half precision."""
-    result = query_features_at_points(fitted, points)
-    write_rows(out / 'features.npz', points, {**result, 'features': result['features'].half()})
+    """Write distilled features in half precision, a file for each of the field's heads of them."""
+    names = [name for name in fitted.field.head_nets if name.startswith('features')]
+    for name in names or ['features']:  # a field without any is refused there
+        result = query_features_at_points(fitted, points, name)
+        write_rows(out / f'{name}.npz', points, {**result, 'features': result['features'].half()})
 
 
 def write_relevancy(
@@ -113,7 +115,8 @@ def encode_phrases(
         ValueError: a field without text space, or no weights.
         StampMismatchError: the weights of another CLIP.
     """
-    stamp = fitted.language_stamp or fitted.stamp
+    read_text = [stamp for stamp in fitted.stamps.values() if stamp.mode == 'clip']
+    stamp = fitted.language_stamp or (read_text[0] if read_text else None)
     if stamp is None or stamp.mode != 'clip':
         raise ValueError(
             f'{source}: learnt no features of a text space; fit with --method lerf, or with '

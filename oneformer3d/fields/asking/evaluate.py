@@ -49,9 +49,11 @@ def evaluate_views(
         'psnr', and 'psnr_aligned' when each view's three colours may be multiplied by the gains
         that fit it best (its exposure cannot be known beforehand); with depth 'depth_error' (mean
         absolute) and 'depth_error_median' in metres; with classes 'miou' (of the classes that
-        occur) and 'accuracy' of pixels in percent; with features 'feature_cosine'.
+        occur) and 'accuracy' of pixels in percent; with features 'feature_cosine', or
+        'feature_cosine_<type>' of each where there are several.
     """
-    errors, aligned, depth_errors, cosines = [], [], [], []
+    errors, aligned, depth_errors = [], [], []
+    cosines: dict[str, list[Tensor]] = {}
     confusion = np.zeros((len(fitted.class_names),) * 2, dtype=np.int64)
     for view in views:
         content = scene.read(view)
@@ -69,8 +71,10 @@ def evaluate_views(
             predicted = shown['semantics'].argmax(-1).flatten().numpy()
             true = content.semantics.flatten().numpy().astype(np.int64)
             confusion += confusion_matrix(predicted, true, len(confusion))
-        if content.features is not None and 'features' in shown:
-            cosines.append(_feature_cosine(shown['features'], content.features))
+        for name, head in fitted.field.head_nets.items():
+            if name.startswith('features') and head.feature_type in content.features:
+                stored = content.features[head.feature_type]
+                cosines.setdefault(name, []).append(_feature_cosine(shown[name], stored))
         if on_view is not None:
             on_view()
     if not errors:
@@ -84,8 +88,9 @@ def evaluate_views(
         report |= depth_report(torch.cat(depth_errors))
     if confusion.sum():
         report |= _semantic_report(confusion)
-    if cosines:
-        report['feature_cosine'] = float(torch.cat(cosines).mean())
+    for name, of_views in cosines.items():
+        label = name.replace('features', 'feature_cosine')
+        report[label] = float(torch.cat(of_views).mean())
     return report
 
 

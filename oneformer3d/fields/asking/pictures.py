@@ -25,7 +25,7 @@ from oneformer3d.visualization.palette import class_colors, instance_colors
 from ..fitting.fitted import FittedField
 from ..fitting.surfaces import feature_colors_of
 from .evaluate import render_view
-from .query import TextQuery, relevancy
+from .query import TextQuery, relevancy, text_head
 
 _FRAME_MILLISECONDS = 80
 _RELEVANCY_RANGE = (0.4, 0.7)
@@ -69,13 +69,13 @@ def make_painters(fitted: FittedField, text: TextQuery | None = None) -> dict[st
     painters: dict[str, Painter] = {'rgb': _paint_rgb, 'depth': _paint_depth}
     if 'semantics' in heads and fitted.palette is not None:
         painters['semantics'] = lambda maps: _paint_classes(maps, fitted.palette)
-    for name in ('features', 'instances'):
-        if name in heads:
+    for name in heads:
+        if name.split('_')[0] in ('features', 'instances'):
             colors = fitted.colors.get(name) or feature_colors_of(fitted, name)
             painters[name] = _component_painter(name, colors)
 
     if text is not None:
-        source = 'language' if 'language' in heads else 'features'
+        source = text_head(fitted)
         for phrase, vector in zip(text.phrases, text.vectors):
             painter = _relevancy_painter(source, vector[None], text.negatives)
             painters[f'text-{slug(phrase)}'] = painter

@@ -113,7 +113,7 @@ def query_lerf_with_text(
     field of features in CLIP's text space is queried once.
 
     Args:
-        lerf_model: with a head 'language', or 'features' of mode 'clip'.
+        lerf_model: with a head of language, or of features of mode 'clip', see ``text_head``.
         point_cloud: (N, 3) world coordinates in metres.
         text_queries: P phrases, or their unit vectors (P, D).
         threshold: relevancy from which a point counts as found; 0.5 is neutral.
@@ -130,9 +130,7 @@ def query_lerf_with_text(
     field, observed = _field_and_observed(lerf_model, point_cloud, byte_budget)
     encode = encode_text or (field.encode_text if field.reads_text else None)
     positives, negatives = (_vectors(texts, encode) for texts in (text_queries, negatives))
-    name = 'language' if 'language' in field.head_nets else 'features'
-    if name not in field.head_nets:
-        raise ValueError('the field has neither language nor features to compare text with')
+    name = text_head(lerf_model)
 
     scores = None
     for size in sizes if name == 'language' else (None,):
@@ -150,6 +148,25 @@ def query_lerf_with_text(
         'valid_mask': (confidence > threshold) & observed,
         'relevancy_matrix': scores,
     }
+
+
+def text_head(model: FittedField | Field) -> str:
+    """The head that text is compared with: language, else features of a text space, else CLIP's.
+
+    Raises:
+        ValueError: the field has none of them.
+    """
+    stamps = model.stamps if isinstance(model, FittedField) else {}
+    heads = (model.field if isinstance(model, FittedField) else model).head_nets
+    if 'language' in heads:
+        return 'language'
+    types = {name: head.feature_type for name, head in heads.items() if name.startswith('features')}
+    read_text = [n for n, kind in types.items() if kind in stamps and stamps[kind].mode == 'clip']
+    of_clip = [name for name, kind in types.items() if kind == 'CLIP']
+    found = [*read_text, *of_clip]
+    if not found:
+        raise ValueError('the field has neither language nor features to compare text with')
+    return found[0]
 
 
 def relevancy(

@@ -52,7 +52,7 @@ def save_field(path: str | Path, fitted: FittedField, training: Mapping | None =
         'class_names': list(fitted.class_names),
         'palette': _unless_none(lambda p: torch.from_numpy(np.array(p)), fitted.palette),
         'things': list(fitted.things),
-        'stamp': _unless_none(StoreStamp.to_dict, fitted.stamp),
+        'stamps': {kind: stamp.to_dict() for kind, stamp in fitted.stamps.items()},
         'language_stamp': _unless_none(StoreStamp.to_dict, fitted.language_stamp),
         'language_scales': list(fitted.language_scales),
         'image_size': _unless_none(list, fitted.image_size),
@@ -85,8 +85,8 @@ def load_field(
     path = path / CHECKPOINT_NAME if path.is_dir() else path
     file = _read(path)
 
-    def stamp(name: str) -> StoreStamp | None:
-        return _unless_none(lambda values: stamp_from_dict(values, str(path)), file[name])
+    def stamp(values: dict[str, Any]) -> StoreStamp:
+        return stamp_from_dict(values, str(path))
 
     try:
         net = build_field(file['recipe'], SceneBox.identity())
@@ -103,8 +103,8 @@ def load_field(
             class_names=tuple(file['class_names']),
             palette=_unless_none(Tensor.numpy, file['palette']),
             things=tuple(file['things']),
-            stamp=stamp('stamp'),
-            language_stamp=stamp('language_stamp'),
+            stamps={kind: stamp(values) for kind, values in file['stamps'].items()},
+            language_stamp=_unless_none(stamp, file['language_stamp']),
             language_scales=tuple(file['language_scales']),
             # what was found out
             observations=_unless_none(Observations.from_state, file['observations']),
@@ -141,7 +141,20 @@ def _read(path: Path) -> dict[str, Any]:
     if checkpoint.get('format_version') != FORMAT_VERSION:
         version = checkpoint.get('format_version')
         raise ValueError(f'{path}: version {version}, this program reads {FORMAT_VERSION}')
-    return checkpoint
+    return _with_types(checkpoint)
+
+
+def _with_types(file: dict[str, Any]) -> dict[str, Any]:
+    """The file; in earlier ones features had no type and all were taken for CLIP's."""
+    if 'stamps' in file or 'recipe' not in file:
+        return file
+    width = file['recipe'].get('feature_dim')
+    stamp = file.get('stamp')
+    return {
+        **file,
+        'recipe': {**file['recipe'], 'features': {'CLIP': width} if width else {}},
+        'stamps': {} if stamp is None else {'CLIP': stamp},
+    }
 
 
 def _tensors(colors: PcaColors) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ its classes are called, whose features it learnt, and what its views observed.
 Letters: V views, C classes, D width of features or language.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,7 +39,7 @@ class FittedField:
         class_names: C names.
         palette: (C, 3) uint8.
         things: classes with instances.
-        stamp: of the features, None without.
+        stamps: of the features, by their type.
         language_stamp: of the language, None without.
         language_scales: crop sides it was fitted with.
         image_size: (H, W) of the images it learnt from, None where they were not kept.
@@ -63,7 +64,7 @@ class FittedField:
     class_names: tuple[str, ...] = ()
     palette: np.ndarray | None = None
     things: tuple[int, ...] = ()
-    stamp: StoreStamp | None = None
+    stamps: Mapping[str, StoreStamp] = field(default_factory=dict)
     language_stamp: StoreStamp | None = None
     language_scales: tuple[float, ...] = ()
     image_size: tuple[int, int] | None = None
@@ -88,7 +89,7 @@ def add_feature_head(
         name: of the head, 'features' or 'features_<type>'.
         feature_dim: D.
         stamp: of the features it will learn.
-        options: of ``FeatureField``.
+        options: of ``FeatureField``; its ``feature_type`` says which features teach it.
     """
     if name != 'features' and not name.startswith('features_'):
         raise ValueError(f"a head of features is called 'features' or 'features_<type>': {name!r}")
@@ -97,9 +98,10 @@ def add_feature_head(
     net.load_state_dict(fitted.field.state_dict())
     net.add_head(name, FeatureField(**added), freeze=True)
 
+    stamps = {} if stamp is None else {net.head_nets[name].feature_type: stamp}
     return replace(
         fitted,
         field=net.to(fitted.field.unit_from_world.device),
         recipe={**fitted.recipe, 'added': {**fitted.recipe['added'], name: added}},
-        stamp=stamp or fitted.stamp,
+        stamps={**fitted.stamps, **stamps},
     )

@@ -4,8 +4,8 @@ Enters: a ``FitJob``: folders, files and settings. Leaves: the scene and its ``F
 checkpoint lies in the job's folder.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -32,7 +32,7 @@ class FitJob:
         folder: posed RGB-D frames, or ``<data root>/<scene>``.
         out: folder of the field.
         settings: of the fit.
-        store: feature store with the frames, for 'feature_field'.
+        stores: feature stores with the frames, by the type of their features, for 'feature_field'.
         weights, model: of the CLIP whose embeddings of crops 'lerf' learns.
         prior: file with classes of points, see ``read_prior``.
         start: a fitted field that gets one more head of features and stays as it is.
@@ -44,7 +44,7 @@ class FitJob:
     folder: str | Path
     out: str | Path
     settings: FitSettings
-    store: str | Path | None = None
+    stores: Mapping[str, str | Path] = field(default_factory=dict)
     weights: str | Path | None = None
     model: str = 'ViT-B-16'
     prior: str | Path | None = None
@@ -65,7 +65,7 @@ def run_fit(job: FitJob) -> tuple[FieldScene, FittedField]:
     device = pick_device(job.device)
     scene = load_field_scene(
         job.folder,
-        store=job.store,
+        stores=job.stores,
         labels=settings.labels,
         class_table=settings.class_table,
         frame_step=job.frame_step,
@@ -110,11 +110,40 @@ def _embed_crops(scene: FieldScene, job: FitJob, device: torch.device) -> FieldS
 
 
 def _with_new_head(path: str | Path, scene: FieldScene, settings: FitSettings) -> FittedField:
-    """A fitted field with one more head for the store's features."""
-    if scene.stamp is None:
+    """A fitted field with one more head for each store's features."""
+    if not scene.stamps:
         raise ValueError('--start adds a head of features: give their --store')
     fitted, _ = load_field(path)
     if fitted.scene != scene.name:
         raise ValueError(f'{path}: is a field of {fitted.scene}, not of {scene.name}')
+
     options = settings.field_options.get('features', {})
-    return add_feature_head(fitted, 'features', scene.stamp.token_channels, scene.stamp, **options)
+    for kind, stamp in scene.stamps.items():
+        is_first = 'features' not in fitted.field.head_nets and len(scene.stamps) == 1
+        name = 'features' if is_first else f'features_{kind.lower()}'
+        more = {**options, 'feature_type': kind}
+        fitted = add_feature_head(fitted, name, stamp.token_channels, stamp, **more)
+    return fitted
+
+
+def parse_stores(words: Sequence[str]) -> dict[str, str]:
+    """Paths of stores by the type of their features; a path alone is CLIP's.
+
+    Raises:
+        ValueError: a type that is no word, or twice the same.
+
+    Example:
+        >>> parse_stores(['outputs/clip', 'DINO=outputs/dino'])
+        {'CLIP': 'outputs/clip', 'DINO': 'outputs/dino'}
+    """
+    stores: dict[str, str] = {}
+    for word in words:
+        kind, equals, path = word.partition('=')
+        if not equals or '/' in kind:  # a path with an equals sign
+            kind, path = 'CLIP', word
+        if not kind.isalnum() or kind == 'DINOCLIP':
+            raise ValueError(f'--store {word}: expected a type as CLIP= or DINO=, one of each')
+        if kind in stores:
+            raise ValueError(f'--store {word}: there is a store of {kind} already')
+        stores[kind] = path
+    return stores

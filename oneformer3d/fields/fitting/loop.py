@@ -28,7 +28,7 @@ from ..scene.extent import observe, occupancy_of, scene_box_of
 from ..scene.scene import FieldScene
 from .field_file import CHECKPOINT_NAME, load_field, save_field
 from .fitted import FittedField
-from .loss import heads_to_render
+from .loss import feature_types, heads_to_render
 from .prior import PointPrior
 from .recipe import build_field, build_proposals, make_recipe
 from .sampling import view_sampler
@@ -158,9 +158,9 @@ def _begin(
         class_names=scene.class_names or (start.class_names if start else ()),
         palette=scene.palette,
         things=scene.things,
-        stamp=scene.stamp,
-        language_stamp=scene.language_stamp,
-        language_scales=scene.language_scales,
+        stamps={**(start.stamps if start else {}), **scene.stamps},
+        language_stamp=scene.language_stamp or (start.language_stamp if start else None),
+        language_scales=scene.language_scales or (start.language_scales if start else ()),
         image_size=tuple(scene.camera.image_size),
         observations=observe(scene, train_views),
         occupancy=None if occupancy is None else occupancy.to(pool.device),
@@ -188,7 +188,7 @@ def _new_field(
     recipe = make_recipe(
         settings,
         num_classes=len(scene.class_names),
-        feature_dim=0 if first.features is None else first.features.shape[-1],
+        features={kind: maps.shape[-1] for kind, maps in first.features.items()},
         language_dim=0 if first.language is None else first.language[0].shape[-1],
     )
     box = scene_box_of(pool, settings.far)
@@ -227,9 +227,11 @@ def _resume(
     frames = tuple(scene.frames[view] for view in train_views)
     if fitted.scene != scene.name or fitted.frames != frames:
         differing.append(f'scene {fitted.scene} of {len(fitted.frames)} views, now {scene.name}')
-    if fitted.stamp != scene.stamp:
-        differing.append(f'stamp {fitted.stamp}, now {scene.stamp}')
-    if fitted.language_stamp != scene.language_stamp:
+    for kind in feature_types(fitted.field).values():
+        if fitted.stamps.get(kind) != scene.stamps.get(kind):
+            old_stamp, new_stamp = fitted.stamps.get(kind), scene.stamps.get(kind)
+            differing.append(f'{kind} features of {old_stamp}, now {new_stamp}')
+    if settings.method == 'lerf' and fitted.language_stamp != scene.language_stamp:
         differing.append(f'language_stamp {fitted.language_stamp}, now {scene.language_stamp}')
     if differing:
         raise ValueError(f'{path}: is a fit with other settings: {"; ".join(differing)}')

@@ -176,10 +176,11 @@ def prior_loss(
 def heads_to_render(field: Field) -> list[str] | None:
     """Only the heads that learn, where the field's shape is frozen; None for all."""
     trunk = (p for name, p in field.named_parameters() if not name.startswith('head_nets.'))
-    return None if any(p.requires_grad for p in trunk) else _learning_heads(field)
+    return None if any(p.requires_grad for p in trunk) else learning_heads(field)
 
 
-def _learning_heads(field: Field) -> list[str]:
+def learning_heads(field: Field) -> list[str]:
+    """Names of the heads that are trained."""
     return [
         name
         for name, head in field.head_nets.items()
@@ -188,12 +189,18 @@ def _learning_heads(field: Field) -> list[str]:
 
 
 def _targets(field: Field, batch: RayBatch) -> dict[str, Tensor]:
-    """A batch's targets; the store's one kind of features is for all heads that are trained."""
-    targets = dict(batch.targets)
-    if 'features' in targets:
-        names = [name for name in _learning_heads(field) if name.startswith('features')]
-        targets |= dict.fromkeys(names, targets['features'])
+    """A batch's targets by the names of the heads; those of features by the type of each head."""
+    targets = {k: v for k, v in batch.targets.items() if not k.startswith('features_')}
+    for name, kind in feature_types(field).items():
+        if f'features_{kind}' in batch.targets:
+            targets[name] = batch.targets[f'features_{kind}']
     return targets
+
+
+def feature_types(field: Field) -> dict[str, str]:
+    """Types of the features that are trained, by the names of their heads."""
+    heads = {name: field.head_nets[name] for name in learning_heads(field)}
+    return {name: head.feature_type for name, head in heads.items() if name.startswith('features')}
 
 
 def _exposed(fitted: FittedField, outputs: dict[str, Tensor], batch: RayBatch) -> dict[str, Tensor]:

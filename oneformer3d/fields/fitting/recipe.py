@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..networks.feature_field import FeatureField
+from ..networks.feature_field import FeatureField, feature_heads
 from ..networks.field import Field
 from ..networks.hash_field import HashGridField
 from ..networks.mlp_field import LERF, PanopticNeRF, SemanticNeRF
@@ -26,7 +26,7 @@ _PROPOSAL_RESOLUTIONS = (64, 128)
 def make_recipe(
     settings: FitSettings,
     num_classes: int = 0,
-    feature_dim: int = 0,
+    features: Mapping[str, int] | None = None,
     language_dim: int = 0,
 ) -> dict[str, Any]:
     """Collect what ``build_field`` needs, as plain values.
@@ -34,7 +34,7 @@ def make_recipe(
     Args:
         settings: say which field and which heads.
         num_classes: C, 0 without labels.
-        feature_dim: D of the features, 0 without.
+        features: D of the features by their type, none without.
         language_dim: D of the language, 0 without.
 
     Raises:
@@ -43,7 +43,7 @@ def make_recipe(
     method = settings.method
     if method == 'panoptic' and not num_classes:
         raise ValueError('method panoptic needs labels; the scene has none')
-    if method == 'feature_field' and not feature_dim:
+    if method == 'feature_field' and not features:
         raise ValueError('method feature_field needs features; give a feature store')
     if method == 'lerf' and not language_dim:
         raise ValueError('method lerf needs language; give the weights of a CLIP')
@@ -52,7 +52,7 @@ def make_recipe(
         'field': settings.field,
         'method': method,
         'num_classes': num_classes,
-        'feature_dim': feature_dim if method == 'feature_field' else 0,
+        'features': dict(features or {}) if method == 'feature_field' else {},
         'language_dim': language_dim if method == 'lerf' else 0,
         'options': dict(settings.field_options),
         'added': {},
@@ -90,7 +90,7 @@ def _hash_field(
     return HashGridField(
         recipe['num_classes'],
         instance_dim if recipe['method'] == 'panoptic' else 0,
-        {'CLIP': recipe['feature_dim']} if recipe['feature_dim'] else None,
+        recipe['features'],
         language_dim=recipe['language_dim'],
         scene_box=box,
         **options,
@@ -114,9 +114,9 @@ def _mlp_field(
     if method == 'lerf':
         return LERF(feature_dim=recipe['language_dim'], num_classes=classes, **options)
     net = SemanticNeRF(num_classes=classes, **options)
-    if recipe['feature_dim']:
-        head = FeatureField(recipe['feature_dim'], **feature_options)
-        net.add_head('features', head, freeze=False)
+    for name, (feature_type, width) in feature_heads(recipe['features']).items():
+        head = FeatureField(width, feature_type=feature_type, **feature_options)
+        net.add_head(name, head, freeze=False)
     return net
 
 

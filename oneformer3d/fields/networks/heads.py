@@ -31,10 +31,12 @@ class Head(nn.Module):
         gradient: how far its gradients reach, of ``GRADIENT_REACHES``.
         output_dim: K.
         needs_directions: whether it can only be queried together with directions.
+        feature_type: what is distilled, of heads of features.
     """
 
     output_dim: int
     needs_directions: bool = False
+    feature_type: str = 'CLIP'
 
     def __init__(self, gradient: str = 'density') -> None:
         super().__init__()

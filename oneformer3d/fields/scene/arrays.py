@@ -5,7 +5,8 @@ Enters: lists of tensors, one of each per view. Leaves: a ``FieldScene``.
 Letters: V views, H × W pixels of an image, h × w cells of a feature map, D its width, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ def scene_from_arrays(
     depth: Sequence[Tensor] | None = None,
     semantics: Sequence[Tensor] | None = None,
     instances: Sequence[Tensor] | None = None,
-    features: Sequence[Tensor] | None = None,
+    features: Sequence[Tensor] | Mapping[str, Sequence[Tensor]] | None = None,
     # what the labels mean
     class_names: Sequence[str] = (),
     things: Sequence[int] = (),
@@ -42,7 +43,7 @@ def scene_from_arrays(
         depth: V of (H, W) z-depth in metres.
         semantics: V of (H, W) classes, ``IGNORE`` for none.
         instances: V of (H, W) ids, -1 for none.
-        features: V of (h, w, D).
+        features: V of (h, w, D), of CLIP; or such lists by type, as {'CLIP': …, 'DINO': …}.
         class_names: C names of the classes; without them they are numbered.
         things: classes with instances.
         name: of the scene.
@@ -53,8 +54,13 @@ def scene_from_arrays(
     """
     if not images:
         raise ValueError('images: expected at least one')
-    maps = {'depth': depth, 'semantics': semantics, 'instances': instances, 'features': features}
-    for key, values in {'intrinsics': intrinsics, 'world_from_cam': world_from_cam, **maps}.items():
+    if features is None:
+        features = {}
+    elif not isinstance(features, Mapping):
+        features = {'CLIP': features}
+    maps = {'depth': depth, 'semantics': semantics, 'instances': instances}
+    cameras = {'intrinsics': intrinsics, 'world_from_cam': world_from_cam}
+    for key, values in {**cameras, **maps, **features}.items():
         if values is not None and len(values) != len(images):
             raise ValueError(f'{key}: expected one per image, {len(images)}, got {len(values)}')
 
@@ -63,7 +69,9 @@ def scene_from_arrays(
         if not is_valid_pose(torch.as_tensor(pose)):
             raise ValueError(f'view {view}: its pose is not a finite rigid motion')
         of_view = {key: values[view] for key, values in maps.items() if values is not None}
-        views.append(view_content(f'view {view}', torch.as_tensor(image), **of_view))
+        distilled = {kind: values[view] for kind, values in features.items()}
+        content = view_content(f'view {view}', torch.as_tensor(image), **of_view)
+        views.append(replace(content, features=distilled))
 
     if semantics is not None:
         class_names = class_names or _numbered_classes(views)
@@ -91,7 +99,6 @@ def view_content(
     depth: Tensor | None = None,
     semantics: Tensor | None = None,
     instances: Tensor | None = None,
-    features: Tensor | None = None,
 ) -> ViewContent:
     """One view's content in the types that fields are fitted to."""
     height, width, _ = expect_shape(f'{source}: image', image, 'H W 3')
@@ -111,7 +118,7 @@ def view_content(
         semantics = semantics.to(torch.uint8)
     if instances is not None:
         instances = instances.to(torch.int32)
-    return ViewContent(image, depth, semantics, instances, features)
+    return ViewContent(image, depth, semantics, instances)
 
 
 def _numbered_classes(views: Sequence[ViewContent]) -> tuple[str, ...]:

@@ -36,8 +36,8 @@ class RayBatch:
         row: (R,) int64, the view's index among those that are drawn from.
         uv: (R, 2) pixels.
         targets: 'rgb' (R, 3) 0–1; 'depth' (R,) z-depth in metres, 0 for missing; 'semantics'
-            (R,) int64 with ``IGNORE``; 'instances' (R,) int64 with -1; 'features' (R, D) float32;
-            'language' (R, D) of a crop of random size and 'crop_angle' (R,), its side in metres
+            (R,) int64 with ``IGNORE``; 'instances' (R,) int64 with -1; 'features_<type>' (R, D)
+            float32; 'language' (R, D) of a crop of random size and 'crop_angle' (R,), its side in metres
             for each metre of distance; each only where the scene has it.
     """
 
@@ -179,9 +179,11 @@ class FlatViews:
             maps = [getattr(content, name) for content in contents]
             if all(values is not None for values in maps):
                 self.columns[name] = torch.cat([values.flatten(0, 1) for values in maps])
-        self.features = None
-        if all(content.features is not None for content in contents):
-            self.features = FlatMaps([content.features for content in contents])
+        self.features = {
+            kind: FlatMaps([content.features[kind] for content in contents])
+            for kind in contents[0].features
+            if all(kind in content.features for content in contents)
+        }
         self.scales = torch.tensor(scales)
         self.language = [
             FlatMaps([content.language[k] for content in contents]) for k in range(len(scales))
@@ -212,8 +214,9 @@ class FlatViews:
         for name in ('semantics', 'instances'):
             if name in targets:
                 targets[name] = targets[name].long()
-        if self.features is not None and with_features:
-            targets['features'] = self.features.sample(row, uv, size)
+        if with_features:
+            for kind, maps in self.features.items():
+                targets[f'features_{kind}'] = maps.sample(row, uv, size)
         if self.language and with_features:
             targets['language'], scale = self._crop_embeddings(row, uv, generator)
             # metres per metre of distance: scale · H / f_y

@@ -24,7 +24,7 @@ from oneformer3d.files.images import read_image
 from oneformer3d.lifting import Camera
 from oneformer3d.lifting.pixel_shuffle import frozen_tokens
 from oneformer3d.lifting.visibility import nearest_pixel
-from oneformer3d.store import FeatureStore, StoreStamp
+from oneformer3d.store import FeatureStore
 
 from .label_maps import read_label_maps
 from .labelled_points import read_scan_points
@@ -34,8 +34,7 @@ from .scene import FieldScene, ViewContent
 def load_field_scene(
     folder: str | Path,
     *,
-    store: str | Path | None = None,
-    expected_stamp: StoreStamp | Mapping | None = None,
+    stores: Mapping[str, str | Path] | None = None,
     labels: str | Path = 'auto',
     class_table: str | None = None,
     frame_step: int = 1,
@@ -46,8 +45,8 @@ def load_field_scene(
     Args:
         folder: posed RGB-D frames, or ``<data root>/<scene>`` for ``posed_images/<scene>`` there.
             In a data root the scan's points and labels are found too.
-        store: feature store with the frames' features.
-        expected_stamp: refuse features of another encoder.
+        stores: feature stores with the frames, by the type of their features: 'CLIP', 'DINO' or
+            any other.
         labels: 'auto' takes the label images beside the colour images if there are any, 'none'
             nothing; else a folder of label images, or an ``.npz`` or ``.ply`` of labelled points;
             see ``label_maps.read_label_maps``.
@@ -58,14 +57,13 @@ def load_field_scene(
     Raises:
         FileNotFoundError: no such folder, store, labels or class table.
         ValueError: no usable frame, labels that do not fit.
-        StampMismatchError: features of another encoder.
     """
     folder = _find_folder(Path(folder))
     sequence = load_posed_rgbd(folder, frame_step)
     root = folder.parent.parent if folder.parent.name == 'posed_images' else None
     table = _class_table(root, folder.name, class_table)
     maps = read_label_maps(labels, sequence, table)
-    features = None if store is None else _open_features(store, expected_stamp, sequence)
+    opened = {kind: _open_features(path, sequence) for kind, path in (stores or {}).items()}
 
     common = common_camera(sequence.frames)
     camera = _cameras(sequence, common).resize(_fit_size(common.image_size, max_side))
@@ -76,14 +74,13 @@ def load_field_scene(
         rgb = torch.from_numpy(_read_color(frame, camera.image_size))
         depth = _depth_at_color(frame, view_camera)  # (H, W)
 
-        semantics = instances = feature_map = None
+        semantics = instances = None
         if maps is not None:
             semantics, instances = maps.read(frame.name, view_camera, depth)
-        if features is not None:
-            feature_map = torch.from_numpy(features.get(folder.name, frame.name)['feat'])
-            feature_map = frozen_tokens(feature_map, features.stamp.shuffle_factor)
-            feature_map = feature_map.movedim(0, -1).contiguous()  # (h, w, D)
-        return ViewContent(rgb, depth, semantics, instances, feature_map)
+        features = {
+            kind: _read_features(store, folder.name, frame.name) for kind, store in opened.items()
+        }
+        return ViewContent(rgb, depth, semantics, instances, features)
 
     return FieldScene(
         name=folder.name,
@@ -95,7 +92,7 @@ def load_field_scene(
         palette=None if maps is None else maps.palette,
         things=() if maps is None else maps.things,
         points=None if root is None else read_scan_points(root, folder.name, table),
-        stamp=None if features is None else features.stamp,
+        stamps={kind: store.stamp for kind, store in opened.items()},
     )
 
 
@@ -139,10 +136,8 @@ def _class_table(root: Path | None, scene: str, name: str | None) -> ClassTable 
     return get_class_table(scenes[scene].class_table)
 
 
-def _open_features(
-    path: str | Path, expected: StoreStamp | Mapping | None, sequence: PosedFolder
-) -> FeatureStore:
-    store = FeatureStore(path, expected)
+def _open_features(path: str | Path, sequence: PosedFolder) -> FeatureStore:
+    store = FeatureStore(path)
     scene = sequence.folder.name
     missing = [frame.name for frame in sequence.frames if not store.has(scene, frame.name)]
     if missing:
@@ -151,6 +146,12 @@ def _open_features(
             f'first of {missing[0]}'
         )
     return store
+
+
+def _read_features(store: FeatureStore, scene: str, frame: str) -> Tensor:
+    """A frame's map (h, w, D), the channels of each token together."""
+    feature_map = torch.from_numpy(store.get(scene, frame)['feat'])
+    return frozen_tokens(feature_map, store.stamp.shuffle_factor).movedim(0, -1).contiguous()
 
 
 def _cameras(sequence: PosedFolder, common: CommonCamera) -> Camera:

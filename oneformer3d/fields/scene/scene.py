@@ -9,8 +9,8 @@ Letters: V views, H × W pixels of a colour image, h × w cells of a feature map
 N points, C classes, S crop scales.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
@@ -30,7 +30,7 @@ class ViewContent:
         depth: (H, W) float32 z-depth in metres, 0 for missing, or None.
         semantics: (H, W) uint8 class, ``IGNORE`` for none, or None.
         instances: (H, W) int32 instance, -1 for none, or None.
-        features: (h, w, D) float16 or float32 over the whole image, or None.
+        features: by type, such as 'CLIP': (h, w, D) float16 or float32 over the whole image.
         language: S of (h, w, D), embeddings of crops at S scales (``language.py``), or None.
     """
 
@@ -38,14 +38,14 @@ class ViewContent:
     depth: Tensor | None = None
     semantics: Tensor | None = None
     instances: Tensor | None = None
-    features: Tensor | None = None
+    features: Mapping[str, Tensor] = field(default_factory=dict)
     language: tuple[Tensor, ...] | None = None
 
     @property
     def num_bytes(self) -> int:
         """Bytes in memory."""
-        tensors = [self.rgb, self.depth, self.semantics, self.instances, self.features]
-        tensors += self.language or ()
+        tensors = [self.rgb, self.depth, self.semantics, self.instances]
+        tensors += [*self.features.values(), *(self.language or ())]
         return sum(t.numel() * t.element_size() for t in tensors if t is not None)
 
 
@@ -63,7 +63,7 @@ class FieldScene:
         palette: (C, 3) uint8.
         things: classes that have instances.
         points: the scan's cloud, or None.
-        stamp: of the features, None without.
+        stamps: of the features, by their type.
         language_stamp: of the crop embeddings, None without.
         language_scales: S crop sides as a share of the height.
     """
@@ -81,7 +81,7 @@ class FieldScene:
     points: LabelledPoints | None = None
 
     # features
-    stamp: StoreStamp | None = None
+    stamps: Mapping[str, StoreStamp] = field(default_factory=dict)
     language_stamp: StoreStamp | None = None
     language_scales: tuple[float, ...] = ()
 

@@ -7,7 +7,11 @@ import torch
 
 from oneformer3d.fields.asking.baseline import nearest_view_baseline
 from oneformer3d.fields.asking.evaluate import evaluate_points, evaluate_views
-from oneformer3d.fields.asking.query import query_nerf_at_points
+from oneformer3d.fields.asking.query import (
+    query_features_at_points,
+    query_nerf_at_points,
+    text_head,
+)
 from oneformer3d.fields.fitting.field_file import load_field
 from oneformer3d.fields.fitting.fitted import add_feature_head
 from oneformer3d.fields.fitting.loop import fit_field
@@ -19,6 +23,7 @@ from oneformer3d.fields.networks.mlp_field import SemanticNeRF
 from oneformer3d.fields.scene.extent import observe
 from oneformer3d.fields.scene.labelled_points import LabelledPoints
 from oneformer3d.lifting import resize_intrinsics
+from tests.fields.scene.test_scene import STAMP
 from tests.helpers.small_scenes import (
     SIZE,
     SMALL_FEATURES,
@@ -191,6 +196,65 @@ def test_a_head_added_later_learns_and_leaves_the_rest_alone(fitted_box):
     assert 'features_more' not in fitted.field.head_nets
 
 
+def two_stores(num_views=12):
+    """The box room with features of two types: walls, and in five channels the sides of walls."""
+    views = box_views(num_views)
+    sides = [torch.nn.functional.one_hot(ids % 2, 5).float() for ids in views['instances']]
+    return box_scene(num_views, features={'CLIP': views['features'], 'DINO': sides})
+
+
+@pytest.mark.parametrize('kind', [{}, MLP_FEATURES], ids=['hash', 'mlp'])
+def test_several_types_of_features_learn_from_their_own_stores(kind, tmp_path):
+    scene, errors = two_stores(), []
+    settings = quick_settings(
+        steps=70, method='feature_field', loss_weights=dict(features=1.0), **kind
+    )
+    fitted = fit_field(
+        scene, settings, tmp_path, on_step=lambda step, values: errors.append(values)
+    )
+    heads = fitted.field.head_nets
+    assert (heads['features_clip'].output_dim, heads['features_dino'].output_dim) == (4, 5)
+    assert heads['features_dino'].feature_type == 'DINO'
+    assert 'features' not in errors[-1]
+    for name in ('features_clip', 'features_dino'):
+        assert errors[-1][name] < 0.5 * errors[0][name], name
+    report = evaluate_views(fitted, scene, scene.split(4)[1])
+    assert report['feature_cosine_clip'] > 0.8
+    assert report['feature_cosine_dino'] > 0.8
+
+    # what is read back has both, and each says what it is
+    again, _ = load_field(tmp_path)
+    points, wall = wall_points(400)
+    for name in ('features_clip', 'features_dino'):
+        mine, theirs = (query_features_at_points(f, points, name) for f in (fitted, again))
+        assert torch.equal(mine['features'], theirs['features'])
+    found = query_features_at_points(fitted, points, 'features_clip')
+    right = found['features'].argmax(-1) == wall
+    assert right[found['observed']].float().mean() > 0.9
+    assert text_head(fitted) == 'features_clip'
+
+
+def test_a_store_of_another_encoder_ends_a_fit_that_goes_on(tmp_path):
+    scene = replace(box_scene(4), stamps={'CLIP': STAMP})
+    settings = quick_settings(steps=2, method='feature_field')
+    fit_field(scene, settings, tmp_path)
+    other = replace(scene, stamps={'CLIP': replace(STAMP, weights_digest='d2')})
+    with pytest.raises(ValueError, match=r"CLIP features of .*'d1'.*, now .*'d2'"):
+        fit_field(other, settings, tmp_path)
+
+
+def test_files_of_features_without_a_type_are_read_as_clips(tmp_path):
+    scene = replace(box_scene(4), stamps={'CLIP': STAMP})
+    fitted = fit_field(scene, quick_settings(steps=1, method='feature_field'), tmp_path)
+    file = torch.load(tmp_path / 'field.pth')
+    file['stamp'] = file.pop('stamps')['CLIP']
+    file['recipe']['feature_dim'] = file['recipe'].pop('features')['CLIP']
+    torch.save(file, tmp_path / 'old.pth')
+    again, _ = load_field(tmp_path / 'old.pth')
+    assert again.stamps == fitted.stamps == {'CLIP': STAMP}
+    assert again.recipe['features'] == {'CLIP': 4}
+
+
 def test_classes_of_points_alone_teach_a_field(fitted_box):
     """A segmentor's opinion of some points, no label image: the field tells all walls apart."""
     scene = box_scene(8, semantics=None, features=None, instances=None)
@@ -343,6 +407,7 @@ def with_made_up_language(scene):
 
     def read(view):
         content = scene.read(view)
-        return replace(content, language=(content.features, content.features[::2, ::2]))
+        walls = content.features['CLIP']
+        return replace(content, language=(walls, walls[::2, ::2]))
 
     return replace(scene, read=read, language_scales=(0.2, 0.5))

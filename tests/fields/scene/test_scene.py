@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from oneformer3d.fields.scene.extent import Observations, small_depth
 from oneformer3d.fields.scene.folder import depth_at_color, load_field_scene
 from oneformer3d.fields.scene.labelled_points import IGNORE
 from oneformer3d.lifting import Camera, project, sample_map
-from oneformer3d.store import FeatureStoreWriter, StampMismatchError, StoreStamp
+from oneformer3d.store import FeatureStoreWriter, StoreStamp
 from tests.helpers.small_scenes import view_batch
 
 K = torch.tensor([[40.0, 0, 23.5], [0, 40.0, 15.5], [0, 0, 1]])
@@ -120,20 +122,25 @@ def test_labels_of_points_and_of_a_folder(room, tmp_path):
     assert load_field_scene(room, labels='none').class_names == ()
 
 
-def test_features_come_from_the_store_and_other_encoders_are_refused(tmp_path):
+def test_features_come_from_the_stores_by_type(tmp_path):
     folder = write_sequence(tmp_path / 'scene')
     maps = np.random.default_rng(0).random((2, 3, 4, 5), dtype=np.float32)
     with FeatureStoreWriter(tmp_path / 'store', STAMP) as writer:
         for index in range(2):
             writer.put('scene', f'{index:05d}', {'feat': maps[index]})
-    scene = load_field_scene(folder, store=tmp_path / 'store')
-    assert np.array_equal(scene.read(1).features.numpy(), maps[1].transpose(1, 2, 0))
-    assert scene.stamp == STAMP
-    with pytest.raises(StampMismatchError, match=r'd1.*d2'):
-        load_field_scene(folder, store=tmp_path / 'store', expected_stamp={'weights_digest': 'd2'})
+    other = replace(STAMP, encoder='dino', channels=2)
+    with FeatureStoreWriter(tmp_path / 'other', other) as writer:
+        for index in range(2):
+            writer.put('scene', f'{index:05d}', {'feat': maps[index, :2]})
+    stores = {'CLIP': tmp_path / 'store', 'DINO': tmp_path / 'other'}
+    scene = load_field_scene(folder, stores=stores)
+    features = scene.read(1).features
+    assert np.array_equal(features['CLIP'].numpy(), maps[1].transpose(1, 2, 0))
+    assert np.array_equal(features['DINO'].numpy(), maps[1, :2].transpose(1, 2, 0))
+    assert scene.stamps == {'CLIP': STAMP, 'DINO': other}
     write_sequence(folder, num_frames=3)
     with pytest.raises(ValueError, match='no features of 1 of 3 frames'):
-        load_field_scene(folder, store=tmp_path / 'store')
+        load_field_scene(folder, stores=stores)
 
 
 def test_batches_hold_what_their_pixels_show(room):
@@ -173,11 +180,11 @@ def test_features_can_be_left_unread():
     feature_maps = [torch.rand(2, 3, 4) for _ in range(3)]
     pool = RayPool(scene_from_arrays(**arrays(), features=feature_maps), [0, 1, 2], seed=1)
     whole, bare = pool.batch(3, 20), pool.batch(3, 20, with_features=False)
-    assert set(whole.targets) - set(bare.targets) == {'features'}
+    assert set(whole.targets) - set(bare.targets) == {'features_CLIP'}
     assert torch.equal(whole.uv, bare.uv)
     some = whole[torch.tensor([4, 7])]
     assert len(some) == 2
-    assert torch.equal(some.targets['features'], whole.targets['features'][[4, 7]])
+    assert torch.equal(some.targets['features_CLIP'], whole.targets['features_CLIP'][[4, 7]])
 
 
 def test_maps_of_any_size_are_read_as_lifting_reads_them():
