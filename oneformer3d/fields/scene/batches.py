@@ -37,8 +37,8 @@ class RayBatch:
         uv: (R, 2) pixels.
         targets: 'rgb' (R, 3) 0–1; 'depth' (R,) z-depth in metres, 0 for missing; 'semantics'
             (R,) int64 with ``IGNORE``; 'instances' (R,) int64 with -1; 'features_<type>' (R, D)
-            float32; 'language' (R, D) of a crop of random size and 'crop_angle' (R,), its side in metres
-            for each metre of distance; each only where the scene has it.
+            float32; 'language' (R, D) of a crop of random size and 'crop_angle' (R,), its side in
+            metres for each metre of distance; each only where the scene has it.
     """
 
     rays: Rays
