@@ -12,18 +12,24 @@ import argparse
 import json
 import sys
 
-from oneformer3d.engine.cli import ToolParser, run_tool
+from oneformer3d.engine.cli import (
+    ToolParser,
+    add_recording_arguments,
+    add_warnings_argument,
+    recording_options,
+    run_tool,
+    tell,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = ToolParser(description=__doc__)
     parser.add_argument('folder', help='frames with poses, depth and intrinsics')
     parser.add_argument('--fix', metavar='OUT', help='write a fixed copy to this new folder')
-    parser.add_argument(
-        '--intrinsics', help='"fx fy cx cy" of the colour images, where none lie in the folder'
-    )
     parser.add_argument('--max-frames', type=int, default=24, help='to compare (%(default)s)')
     parser.add_argument('--num-pixels', type=int, default=300, help='of each frame (%(default)s)')
+    add_recording_arguments(parser, max_lost=1.0)
+    add_warnings_argument(parser)
     parser.add_argument('--json', action='store_true', help='print JSON instead of text')
     return parser.parse_args(argv)
 
@@ -40,12 +46,14 @@ from oneformer3d.data.doctor.diagnose import (
     diagnose_recording,
 )
 from oneformer3d.data.doctor.fix import write_fixed
-from oneformer3d.data.doctor.frames import list_frames, recording_of
+from oneformer3d.data.doctor.frames import read_as_written, recording_of, source_frames
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    frames = list_frames(args.folder, args.intrinsics)
+    found = read_as_written(args.folder, **recording_options(args))
+    tell(found.warnings, args.warnings)
+    frames = source_frames(found)
     recording = recording_of(frames, args.folder, args.max_frames, args.num_pixels)
     diagnosis = diagnose_recording(recording)
     print(json.dumps(as_json(diagnosis), indent=1) if args.json else describe(diagnosis))

@@ -6,7 +6,6 @@ F frames.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,6 @@ from tqdm import tqdm
 from oneformer3d.files.left_out import LeftOut, LossRules
 
 from . import layouts
-from .layouts.cameras import check_intrinsics, read_matrix
-from .layouts.frame_files import SEVEN_SCENES_COLOR, SEVEN_SCENES_DEPTH
 from .layouts.pixels import read_color, read_depth
 from .layouts.records import Matrix, PosedFolder, PosedFrame
 
@@ -97,95 +94,6 @@ def read_images(frame: PosedFrame) -> tuple[NDArray[np.uint8], NDArray[np.float3
     except ValueError as error:
         _warn(f'frame {frame.name} left out: {error}')
         return None
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a kind of folder names its files, for the doctor, which reads them as they stand.
-
-    ``{}`` stands for the frame. Everything else reads folders by ``layouts.find_layout``.
-    """
-
-    depth: str
-    colors: tuple[str, ...]
-    pose: str
-    intrinsics: tuple[str, str]  # colour's and depth's; one of them may be missing
-
-    def list_depth(self, folder: Path) -> list[tuple[str, Path]]:
-        """Names and depth images of all frames, numbers in numeric order."""
-        before, after = self.depth.split('{}')
-        directory, _, prefix = before.rpartition('/')
-        named = []
-        for path in (folder / directory).glob(f'{prefix}*{after}'):
-            name = path.name[len(prefix) : len(path.name) - len(after)]
-            if name and '.' not in name:
-                named.append((name, path))
-        return sorted(named, key=lambda item: (len(item[0]) if item[0].isdigit() else 0, item[0]))
-
-    def find_color(self, folder: Path, name: str) -> Path | None:
-        """The colour image of a frame, or None."""
-        paths = (folder / color.format(name) for color in self.colors)
-        return next((path for path in paths if path.is_file()), None)
-
-    def pose_path(self, folder: Path, name: str) -> Path:
-        """The pose file of a frame."""
-        return folder / self.pose.format(name)
-
-    def read_intrinsics(self, folder: Path) -> tuple[NDArray, NDArray]:
-        """Intrinsics (3, 3) of colour and of depth."""
-        color_path, depth_path = (folder / name for name in self.intrinsics)
-        if not color_path.is_file() and not depth_path.is_file():
-            raise FileNotFoundError(f'{color_path}: no such file (nor {depth_path.name})')
-        depth = read_intrinsics(depth_path if depth_path.is_file() else color_path)
-        if color_path.is_file():
-            return read_intrinsics(color_path), depth
-        return (SEVEN_SCENES_COLOR if np.array_equal(depth, SEVEN_SCENES_DEPTH) else depth), depth
-
-
-LAYOUTS = (
-    Layout(
-        'frame-{}.depth.png',
-        ('frame-{}.color.jpg', 'frame-{}.color.png'),
-        'frame-{}.pose.txt',
-        ('color-intrinsics.txt', 'camera-intrinsics.txt'),
-    ),
-    Layout(
-        'depth/{}.png',
-        ('color/{}.jpg', 'color/{}.png'),
-        'pose/{}.txt',
-        ('intrinsic/intrinsic_color.txt', 'intrinsic/intrinsic_depth.txt'),
-    ),
-    Layout('{}.png', ('{}.jpg',), '{}.txt', ('intrinsic.txt', 'depth_intrinsic.txt')),
-)
-
-LAYOUTS_IN_WORDS = (
-    'frame-000000.color.jpg, .depth.png and .pose.txt with camera-intrinsics.txt, or folders '
-    'color, depth, pose and intrinsic, or 00000.jpg, .png and .txt with intrinsic.txt'
-)
-
-
-def find_layout(folder: Path) -> Layout | None:
-    """The layout a folder is in, by its depth images, or None."""
-    return next((layout for layout in LAYOUTS if layout.list_depth(folder)), None)
-
-
-def read_intrinsics(path: Path) -> NDArray[np.float64]:
-    """Intrinsics (3, 3); ScanNet's 4×4 is accepted.
-
-    Raises:
-        ValueError: not a pinhole matrix with positive focal lengths; names the file.
-    """
-    matrix = read_square_or_padded(path)
-    check_intrinsics(matrix, str(path))
-    return matrix
-
-
-def read_square_or_padded(path: Path) -> NDArray[np.float64]:
-    """A (3, 3) matrix of text, also where it is padded to 4×4; raises as ``read_matrix``."""
-    try:
-        return read_matrix(path, 3)
-    except ValueError:
-        return read_matrix(path, 4)[:3, :3]
 
 
 def _warn(message: str) -> None:

@@ -172,6 +172,11 @@ def add_scan_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--columns', nargs='+', metavar='NAME', help='of .bin and .npy files: x y z r g b ...'
     )
+    add_warnings_argument(parser)
+
+
+def add_warnings_argument(parser: ArgumentParser) -> None:
+    """What becomes of doubts."""
     parser.add_argument(
         '--warnings',
         choices=('show', 'error'),
@@ -188,8 +193,13 @@ def tell(warnings: Sequence[str], treatment: str) -> None:
         sys.stderr.write(f'warning: {warning}\n')
 
 
-def add_recording_arguments(parser: ArgumentParser) -> None:
-    """What a user may know better about a folder of posed frames than its files tell."""
+def add_recording_arguments(parser: ArgumentParser, max_lost: float = 0.2) -> None:
+    """What a user may know better about a folder of posed frames than its files tell.
+
+    Args:
+        parser: that gets them.
+        max_lost: default of the share of unusable frames that is an error.
+    """
     parser.add_argument(
         '--convention',
         choices=('opencv', 'opengl', 'opencv-w2c', 'opengl-w2c'),
@@ -212,7 +222,7 @@ def add_recording_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--max-lost',
         type=float,
-        default=0.2,
+        default=max_lost,
         help='share of unusable frames that is an error (default: %(default)s)',
     )
 

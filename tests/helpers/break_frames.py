@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from oneformer3d.data.doctor.frames import SourceFrame
+from oneformer3d.data.doctor.records import SourceFrame
 
 Frames = list[SourceFrame]
 Fault = Callable[[Frames], Frames]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from oneformer3d.data.layouts import find_layout
-from oneformer3d.data.posed_rgbd import read_matrix
+from oneformer3d.data.layouts.cameras import read_matrix
 from tests.helpers.load_tool import load_tool
 from tests.helpers.walk_scenes import write_walk
 

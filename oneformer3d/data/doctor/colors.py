@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from oneformer3d.files.images import open_image
 
 from .changes import Change
-from .frames import Recording, read
+from .records import Recording, read
 
 _MAX_FRAMES = 12
 _MAX_OUTLINE = 1500  # pixels of a frame

@@ -19,7 +19,8 @@ from .align import align_mount, motion_size
 from .changes import Change, factor_change, mount_change, pose_scale_change
 from .colors import ColorReading, read_colors
 from .fit import LEAST_AGREEMENT, LEAST_REACHED, Fit, assess, explained
-from .frames import Recording, load_recording, read
+from .frames import load_recording
+from .records import Recording, read
 from .search import search_changes, search_together
 
 SOUND, FIXABLE, UNFIT = 'sound', 'fixable', 'does not fit well'

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .align import align_pairs, motion_size
 from .changes import Change
 from .compare import Overlap, all_pairs, compare
-from .frames import Recording, read
+from .records import Recording, read
 
 LEAST_REACHED = 0.9  # of what alignment of pairs reaches; sound recordings have 0.91 to 1
 LEAST_AGREEMENT = 0.65  # below it neighbours contradict each other, whatever the sensor

@@ -16,7 +16,9 @@ from oneformer3d.files.images import MISSING_DEPTH, open_image
 
 from ..layouts.pixels import read_depth_values
 from .diagnose import FIXABLE, Diagnosis
-from .frames import SourceFrame, poses_at, track_of
+from .frames import poses_of
+from .records import SourceFrame
+from .tracks import poses_at, track_of
 
 _MILLIMETRES = 1000
 
@@ -57,7 +59,7 @@ def write_fixed(
 
 def fixed_poses(frames: Sequence[SourceFrame], diagnosis: Diagnosis) -> NDArray[np.float64]:
     """(N, 4, 4) poses after the changes, nan where a frame has none or is an outlier."""
-    poses = track_of(frames)[0]
+    poses = track_of(poses_of(frames))[0]
     positions = np.arange(len(frames), dtype=np.float64)
     for change in diagnosis.changes:
         poses = poses if change.poses is None else change.poses(poses)

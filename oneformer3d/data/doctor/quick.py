@@ -6,7 +6,8 @@ Enters: ``SourceFrame`` records of any reader. Leaves: a sentence to warn with, 
 from collections.abc import Sequence
 
 from .fit import assess, explained
-from .frames import SourceFrame, recording_of
+from .frames import recording_of
+from .records import SourceFrame
 
 _MAX_FRAMES = 6
 _NUM_PIXELS = 200

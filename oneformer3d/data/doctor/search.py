@@ -23,7 +23,7 @@ from .changes import (
 )
 from .compare import all_pairs, compare
 from .conventions import common_pose_changes, pose_changes
-from .frames import Recording, read
+from .records import Recording, read
 
 _LEAST_VALID = 0.7  # of the frames must still have a pose
 _NUM_POINTS = 1800  # that a reading is scored with

@@ -158,6 +158,13 @@ def read_intrinsics_file(path: Path) -> Matrix:
     Raises:
         ValueError: not intrinsics; names the file.
     """
+    K = read_intrinsics_numbers(path)
+    check_intrinsics(K, str(path), may_mirror=True)
+    return K
+
+
+def read_intrinsics_numbers(path: Path) -> Matrix:
+    """The (3, 3) of ``read_intrinsics_file`` as it is written, whether a pinhole has it or not."""
     numbers = read_numbers(path)
     if numbers.shape in ((3, 3), (4, 4), (3, 4)):
         K = numbers[:3, :3].copy()
@@ -165,7 +172,6 @@ def read_intrinsics_file(path: Path) -> Matrix:
         K = pinhole(*numbers.ravel()) if numbers.size == 4 else numbers.reshape(3, 3)
     else:
         raise ValueError(f'{path}: expected 3×3 numbers, got {numbers.shape}')
-    check_intrinsics(K, str(path), may_mirror=True)
     return K
 
 

@@ -24,7 +24,7 @@ from .listing import describe_contents
 from .nerfstudio import list_nerfstudio
 from .pixels import ImageHeader, color_header, depth_header
 from .records import ListedFrame, Listing, Matrix, PosedFolder, PosedFrame, Size
-from .settle import CameraNotes, settle_cameras
+from .settle import CameraNotes, fit_to_images, settle_cameras
 from .trajectories import list_trajectory
 
 LAYOUTS: dict[str, Callable[[Path], Listing | None]] = {
@@ -46,6 +46,7 @@ _TURNED = (
     'pose and intrinsics are of the pixels as they are stored'
 )
 _MAX_LOOKED_INTO = 100
+_NEARLY_RIGID = 1e-2  # rounded
 _NO_RULES = LossRules(max_lost=1.0)
 _RULES = LossRules()
 
@@ -58,7 +59,7 @@ def find_layout(
     intrinsics: str | Path | Matrix | None = None,
     rules: LossRules = _RULES,
     frame_step: int = 1,
-    check: bool = True,
+    as_written: bool = False,
 ) -> PosedFolder | None:
     """The frames of a folder, whatever layout it is in, or None.
 
@@ -70,7 +71,9 @@ def find_layout(
             folder's.
         rules: how many frames may be unusable.
         frame_step: take every so many-th frame.
-        check: compare some frames and warn where they do not agree as they are read.
+        as_written: for whoever judges it: poses that are no rigid motion and intrinsics that no
+            camera has are kept as they stand, and nothing is doubted. Otherwise some frames are
+            compared, with a warning where they do not agree as they are read.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -92,8 +95,9 @@ def find_layout(
     if convention is not None:
         listing = replace(listing, convention=convention)
     stated = None if intrinsics is None else parse_intrinsics(intrinsics)
-    found = _assemble(folder, listing, listing.frames[::frame_step], stated, depth_scale, rules)
-    if not check:
+    given = _Given(stated, depth_scale, rules, as_written)
+    found = _assemble(folder, listing, listing.frames[::frame_step], given)
+    if as_written:
         return found
     doubtful = doubts(found.frames, convention is not None, depth_scale is not None)
     return replace(found, warnings=found.warnings + doubtful)
@@ -159,20 +163,27 @@ def unknown_layout(folder: Path) -> str:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """What the caller wants: K of the colour images or None, depth units, rules, no judgement."""
+
+    intrinsics: Matrix | None
+    depth_scale: float | None
+    rules: LossRules
+    as_written: bool
+
+
 def _assemble(
-    folder: Path,
-    listing: Listing,
-    listed: tuple[ListedFrame, ...],
-    stated: Matrix | None,
-    depth_scale: float | None,
-    rules: LossRules,
+    folder: Path, listing: Listing, listed: tuple[ListedFrame, ...], given: _Given
 ) -> PosedFolder:
     """The usable frames with their cameras."""
-    left_out, lost = LeftOut(str(folder), rules), LeftOut(str(folder), _NO_RULES)
+    if listing.intrinsics_fault is not None and given.intrinsics is None and not given.as_written:
+        raise ValueError(listing.intrinsics_fault)
+    left_out, lost = LeftOut(str(folder), given.rules), LeftOut(str(folder), _NO_RULES)
     usable: list[_Usable] = []
     for frame in listed:
         try:
-            usable.append(_usable(folder, frame, listing))
+            usable.append(_usable(folder, frame, listing, given.as_written))
         except _LostTrackingError as error:
             lost.add(frame.name, str(error))
         except _UnusableError as error:
@@ -183,11 +194,11 @@ def _assemble(
     notes, frames = CameraNotes(), []
     for found in usable:
         try:
-            cameras = _cameras(folder, listing, found, sizes, stated, notes)
+            cameras = _cameras(folder, listing, found, sizes, given, notes)
         except _UnusableError as error:
             left_out.add(found.frame.name, str(error))
             continue
-        frames.append(_posed_frame(listing, found, cameras, depth_scale))
+        frames.append(_posed_frame(listing, found, cameras, given.depth_scale))
 
     if not frames:
         reasons = '; '.join(x.describe() for x in (left_out, lost) if len(x))
@@ -228,14 +239,15 @@ class _Usable:
     depth: ImageHeader | None
 
 
-def _usable(folder: Path, frame: ListedFrame, listing: Listing) -> _Usable:
+def _usable(folder: Path, frame: ListedFrame, listing: Listing, as_written: bool) -> _Usable:
     if frame.image_path is None or not frame.image_path.is_file():
         raise _UnusableError(_NO_COLOR)
     if frame.pose is None:
         raise _UnusableError(_NO_POSE if frame.fault is None else frame.fault)
-    if not np.isfinite(frame.pose).all():
-        raise _LostTrackingError(_LOST_TRACKING)
-    if not is_valid_pose(torch.from_numpy(frame.pose)):
+    rigid = is_valid_pose(torch.from_numpy(frame.pose))
+    if not rigid and not as_written:
+        if not np.isfinite(frame.pose).all():
+            raise _LostTrackingError(_LOST_TRACKING)
         raise _UnusableError(_NOT_RIGID)
 
     try:
@@ -245,7 +257,9 @@ def _usable(folder: Path, frame: ListedFrame, listing: Listing) -> _Usable:
         raise _UnusableError(str(error).replace(f'{folder}/', '')) from error
     if color.orientation not in (0, 1):  # whether poses and K are of the turned image, none tells
         raise _UnusableError(_TURNED)
-    pose = as_world_from_cam(frame.pose, listing.convention)
+    # one that is far from a rigid motion has no convention either
+    nearly = rigid or is_valid_pose(torch.from_numpy(frame.pose), _NEARLY_RIGID)
+    pose = as_world_from_cam(frame.pose, listing.convention if nearly else 'opencv')
     pose[:3, 3] *= listing.pose_unit
     return _Usable(frame, pose, color, depth)
 
@@ -262,16 +276,23 @@ def _cameras(
     listing: Listing,
     found: _Usable,
     sizes: tuple[Size, Size | None],
-    stated: Matrix | None,
+    given: _Given,
     notes: CameraNotes,
 ) -> tuple[Matrix, Matrix | None]:
     """K of a frame's colour and depth images."""
     color_size, depth_size = found.color.size, found.depth.size if found.depth else None
-    if found.frame.K is not None and stated is None:
-        return settle_cameras(listing, found.frame, color_size, depth_size, None, notes, folder)
+    own, stated = found.frame.K is not None, given.intrinsics
+    if own and stated is None:
+        of_sizes = (color_size, depth_size)
+    else:
+        of_sizes = (sizes[0], None if depth_size is None else sizes[1])
+    cameras = settle_cameras(listing, found.frame, *of_sizes, stated, notes, folder)
+    if stated is None and not given.as_written:
+        cameras = fit_to_images(cameras, *of_sizes, notes, folder)
+    if own and stated is None:
+        return cameras
 
-    common_depth = None if depth_size is None else sizes[1]
-    K, depth_K = settle_cameras(listing, found.frame, sizes[0], common_depth, stated, notes, folder)
+    (K, depth_K), common_depth = cameras, of_sizes[1]
     pairs = ((color_size, sizes[0]), (depth_size, common_depth))
     if any(size is not None and not same_shape(size, common) for size, common in pairs):
         raise _UnusableError(

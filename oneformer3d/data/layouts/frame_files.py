@@ -9,9 +9,16 @@ Poses are 4×4 ``world_from_cam`` in OpenCV axes and metres, depth is in millime
 - this package's ``posed_images/<scene>``: ``00000.jpg .png .txt``, ``intrinsic.txt``
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from .cameras import pinhole, read_intrinsics_file, read_matrix
+from .cameras import (
+    check_intrinsics,
+    pinhole,
+    read_intrinsics_file,
+    read_intrinsics_numbers,
+    read_matrix,
+)
 from .listing import FilesByFrame, files_by_frame, in_order, subfolders
 from .records import ListedFrame, Listing, Matrix
 
@@ -37,13 +44,14 @@ def list_frame_files(folder: Path) -> Listing | None:
     # a sequence is its depth images; posed RGB without depth its colour images
     names = in_order(files.depth or files.color)
     frames = tuple(_listed_frame(files, name) for name in names)
-    color_intrinsics, depth_intrinsics, where = find_intrinsics(folder)
+    intrinsics = find_intrinsics(folder)
     usual = (SEVEN_SCENES_DEPTH, (480, 640), '7-Scenes')
     return Listing(
-        source=f'{_layout_name(files)} ({files.where}, one pose file per frame{where})',
+        source=f'{_layout_name(files)} ({files.where}, one pose file per frame{intrinsics.where})',
         frames=frames,
-        color_intrinsics=color_intrinsics,
-        depth_intrinsics=depth_intrinsics,
+        color_intrinsics=intrinsics.color,
+        depth_intrinsics=intrinsics.depth,
+        intrinsics_fault=intrinsics.fault,
         usual_intrinsics=usual if _is_seven_scenes(files) else None,
         usual_color_intrinsics=SEVEN_SCENES_COLOR if _is_seven_scenes(files) else None,
     )
@@ -67,10 +75,27 @@ def _listed_frame(files: FilesByFrame, name: str) -> ListedFrame:
     )
 
 
-def find_intrinsics(folder: Path) -> tuple[Matrix | None, Matrix | None, str]:
-    """(3, 3) of colour and of depth, and in words where they lie.
+@dataclass(frozen=True, eq=False)
+class FoundIntrinsics:
+    """Intrinsics as they are written in files.
 
-    They are looked for in the folder, in its folder ``intrinsic``, and one folder up.
+    Attributes:
+        color, depth: (3, 3), None where there is none.
+        where: their files, in words.
+        fault: why no pinhole camera has them, None if one has.
+    """
+
+    color: Matrix | None = None
+    depth: Matrix | None = None
+    where: str = ''
+    fault: str | None = None
+
+
+def find_intrinsics(folder: Path) -> FoundIntrinsics:
+    """Intrinsics that lie in the folder, in its folder ``intrinsic``, or one folder up.
+
+    Raises:
+        ValueError: a file is no matrix of that size; names it.
     """
     places = [folder, *subfolders(folder, ('intrinsic', 'intrinsics', 'calibration'))]
     for place in (*places, folder.parent):
@@ -81,12 +106,23 @@ def find_intrinsics(folder: Path) -> tuple[Matrix | None, Matrix | None, str]:
             continue
         names = ' '.join(path.name for path in (color, depth) if path is not None)
         above = ' one folder up' if place == folder.parent else ''
-        return (
-            None if color is None else read_intrinsics_file(color),
-            None if depth is None else read_intrinsics_file(depth),
-            f', {names}{above}',
+        K, depth_K = (None if p is None else read_intrinsics_numbers(p) for p in (color, depth))
+        faults = [_fault(matrix, path) for matrix, path in ((K, color), (depth_K, depth))]
+        return FoundIntrinsics(
+            K, depth_K, f', {names}{above}', next((f for f in faults if f is not None), None)
         )
-    return None, None, ''
+    return FoundIntrinsics()
+
+
+def _fault(K: Matrix | None, path: Path | None) -> str | None:
+    """Why a matrix that was found is not that of a pinhole camera."""
+    if K is None:
+        return None
+    try:
+        check_intrinsics(K, str(path), may_mirror=True)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _first_file(folder: Path, stems: tuple[str, ...]) -> Path | None:

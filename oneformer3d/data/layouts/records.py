@@ -145,6 +145,7 @@ class Listing:
         depth_scale: units per metre of integer depth images.
         float_scale: of floating point depth images.
         color_intrinsics, depth_intrinsics: (3, 3) of the folder's files, None without.
+        intrinsics_fault: why no pinhole camera has these, None if one has.
         usual_intrinsics: what such recordings usually have: matrix, image size (H, W), whose it
             is. Taken with a warning where the folder has none.
         usual_color_intrinsics: what colour has where depth has the usual ones.
@@ -160,6 +161,7 @@ class Listing:
     float_scale: float = 1.0
     color_intrinsics: Matrix | None = None
     depth_intrinsics: Matrix | None = None
+    intrinsics_fault: str | None = None
     usual_intrinsics: tuple[Matrix, Size, str] | None = None
     usual_color_intrinsics: Matrix | None = None
     warnings: tuple[str, ...] = ()

@@ -41,7 +41,7 @@ def settle_cameras(
     notes: CameraNotes,
     folder: Path,
 ) -> tuple[Matrix, Matrix | None]:
-    """(3, 3) of a frame's colour and depth images; depth's is None without depth.
+    """(3, 3) of a frame's colour and depth images as written; depth's is None without depth.
 
     Args:
         listing: of the folder.
@@ -77,14 +77,29 @@ def settle_cameras(
         color_K = _color_of_depth(depth_K, depth_size, color_size, listing, known_color)
     if depth_K is None and depth_size is not None:
         depth_K = of_size(color_K, color_size, depth_size)
-    if stated is None:
-        color_K = _of_its_image(color_K, color_size, 'colour', notes)
-        if depth_K is not None and depth_size is not None:
-            depth_K = _of_its_image(depth_K, depth_size, 'depth', notes)
+    return color_K, None if depth_size is None else depth_K
+
+
+def fit_to_images(
+    cameras: tuple[Matrix, Matrix | None],
+    color_size: Size,
+    depth_size: Size | None,
+    notes: CameraNotes,
+    folder: Path,
+) -> tuple[Matrix, Matrix | None]:
+    """The K of ``settle_cameras``, rescaled where one is of its image at another size.
+
+    Raises:
+        ValueError: one is not that of a pinhole camera.
+    """
+    color_K, depth_K = cameras
+    color_K = _of_its_image(color_K, color_size, 'colour', notes)
+    if depth_K is not None and depth_size is not None:
+        depth_K = _of_its_image(depth_K, depth_size, 'depth', notes)
     for K, name in ((color_K, 'colour'), (depth_K, 'depth')):
         if K is not None:
             check_intrinsics(K, f'{folder}: {name}', may_mirror=True)
-    return color_K, None if depth_size is None else depth_K
+    return color_K, depth_K
 
 
 def _owner(

@@ -74,19 +74,21 @@ def list_trajectory(folder: Path) -> Listing | None:
     if poses.kind != 'TUM RGB-D' or not frames:
         frames, warnings = _frames_by_order(files, poses)
     kind = 'Replica of NICE-SLAM' if results and poses.kind == _MATRICES else poses.kind
-    color_intrinsics, depth_intrinsics, where = find_intrinsics(folder)
+    intrinsics = find_intrinsics(folder)
     scale = {'TUM RGB-D': 5000.0, 'Replica of NICE-SLAM': 6553.5}.get(kind, 1000.0)
 
     json_K, json_scale = _camera_json(folder)
-    if color_intrinsics is None and depth_intrinsics is None:
-        color_intrinsics = poses.K if poses.K is not None else json_K
+    color_K = intrinsics.color
+    if intrinsics.color is None and intrinsics.depth is None:
+        color_K = poses.K if poses.K is not None else json_K
     return Listing(
-        source=f'{kind} ({files.where}, {poses.path.name}{where})',
+        source=f'{kind} ({files.where}, {poses.path.name}{intrinsics.where})',
         frames=frames,
         convention=poses.convention,
         depth_scale=scale if json_scale is None else json_scale,
-        color_intrinsics=color_intrinsics,
-        depth_intrinsics=depth_intrinsics,
+        color_intrinsics=color_K,
+        depth_intrinsics=intrinsics.depth,
+        intrinsics_fault=intrinsics.fault,
         usual_intrinsics=_usual(kind, folder),
         warnings=warnings,
     )

@@ -6,7 +6,8 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from oneformer3d.data.doctor.align import motion_size, rigid
 from oneformer3d.data.doctor.conventions import pose_changes, quaternion_of, rotation_of
-from oneformer3d.data.doctor.frames import choose_frames, poses_at
+from oneformer3d.data.doctor.frames import choose_frames
+from oneformer3d.data.doctor.tracks import poses_at
 
 
 def test_groups_of_neighbours_in_long_sequences():
