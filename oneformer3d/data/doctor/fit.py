@@ -17,6 +17,7 @@ from .records import Recording, read
 
 LEAST_REACHED = 0.9  # of what alignment of pairs reaches; sound recordings have 0.91 to 1
 LEAST_AGREEMENT = 0.65  # below it neighbours contradict each other, whatever the sensor
+_MAX_PAIRS = 240  # that are aligned; the more frames see the same, the more pairs there are
 _LEAST_OVERLAP = 0.15  # of its pixels a frame shares with another to be compared
 
 
@@ -28,7 +29,7 @@ class Fit:
         changes: that were made.
         everything: counts of all pairs, also of those that hardly overlap.
         kept: (F,) bool, frames that were looked at.
-        pairs: (P, 2) of frames that overlap.
+        pairs: (P, 2) of frames that overlap, at most 240 of them.
         agreement: share of the testable pixels of these pairs whose depth agrees.
         reachable: the same after every pair has been aligned by itself.
         correlation: of brightness, −1…1.
@@ -85,6 +86,9 @@ def assess(
 
     # pairs that overlap, as they are and each aligned by itself
     pairs = everything.pairs[everything.testable > _LEAST_OVERLAP * everything.num_pixels]
+    if len(pairs) > _MAX_PAIRS:
+        taken = np.random.default_rng(0).choice(len(pairs), _MAX_PAIRS, replace=False)
+        pairs = pairs[np.sort(taken)]
     before = compare(arrays, reading, pairs, num_pixels)
     motions = align_pairs(arrays, reading, pairs, num_pixels)
     after = compare(arrays, reading, pairs, num_pixels, motions)

@@ -28,6 +28,7 @@ from .records import Recording, SourceFrame
 from .tracks import track_of
 
 _OFFSETS = (0, 1, 3, 8, 20)  # neighbours that are looked at together, in a long sequence
+_MAX_SIDE = 800  # pixels: larger depth images are thinned out
 _RULES = LossRules(max_lost=1.0)
 
 
@@ -132,7 +133,7 @@ def recording_of(
             f'with a bad pose, {num_unreadable} unreadable or without depth)'
         )
 
-    height, width = images_of[0][0].shape
+    height, width = _at_most(images_of[0][0].shape)
     intrinsics = [
         resized(frames[i].depth_intrinsics, image.shape, (height, width))
         for i, (image, *_) in zip(chosen, images_of)
@@ -159,6 +160,12 @@ def recording_of(
         num_unreadable=num_unreadable,
         clipped_at=clipped_at,
     )
+
+
+def _at_most(size: tuple[int, int]) -> tuple[int, int]:
+    """A size (H, W) divided by the whole number that brings it down to what is looked at."""
+    step = -(-max(size) // _MAX_SIDE)
+    return max(1, size[0] // step), max(1, size[1] // step)
 
 
 def choose_frames(num_frames: int, max_frames: int) -> list[int]:

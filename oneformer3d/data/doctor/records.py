@@ -5,7 +5,7 @@ after some changes. N frames of the sequence, F of them looked at, H×W the dept
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +103,18 @@ def read(recording: Recording, changes: Sequence[Change] = ()) -> Reading:
     valid = np.isfinite(world_from_cam).all(axis=(1, 2)) & solvable
     world_from_cam = np.where(valid[:, None, None], world_from_cam, np.eye(4))
     return Reading(world_from_cam, intrinsics, metres, valid, depth)
+
+
+def with_depth_changed(
+    recording: Recording, changes: Sequence[Change]
+) -> tuple[Recording, tuple[Change, ...]]:
+    """A recording whose depth has been changed, and what is left of the changes.
+
+    ``read`` makes the same of both, but does not go over all pixels of all images again for every
+    further change that a search tries.
+    """
+    depth = read(recording, changes).depth
+    if depth is None:
+        return recording, tuple(changes)
+    changed = replace(recording, arrays=replace(recording.arrays, depth=depth))
+    return changed, tuple(replace(change, depth=None) for change in changes)

@@ -23,7 +23,7 @@ from .changes import (
 )
 from .compare import all_pairs, compare
 from .conventions import common_pose_changes, pose_changes
-from .records import Recording, read
+from .records import Recording, read, with_depth_changed
 
 _LEAST_VALID = 0.7  # of the frames must still have a pose
 _NUM_POINTS = 1800  # that a reading is scored with
@@ -74,6 +74,7 @@ def search_changes(
         poses: whether conventions of poses are tried; there are hundreds.
     """
     num_pixels = max(8, 5 * _NUM_POINTS // 2 // len(recording.chosen) ** 2)
+    given, (recording, made) = made, with_depth_changed(recording, made)
     found = [_best_of_family(recording, made, family, num_pixels) for family in FAMILIES]
     found.append(_best_of_family(recording, made, _offsets(recording), num_pixels))
     single = [*depth_changes(), *intrinsics_changes(), *order_changes(range(len(recording.frames)))]
@@ -84,6 +85,7 @@ def search_changes(
         ]
         best = sorted(tried, key=lambda f: -f.score)[:8]
         found += [Found(f.changes, score(recording, f.changes, num_pixels, made)) for f in best]
+    found = [Found((*given, *f.changes[len(given) :]), f.score) for f in found]
     return sorted(found, key=lambda f: (-round(f.score, 3), len(f.changes[-1].text)))
 
 

@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from oneformer3d.data.doctor import align, compare, fit, records, search
+from oneformer3d.data.doctor import diagnose as diagnose_module
+from oneformer3d.data.doctor.compare import project
 from oneformer3d.data.doctor.diagnose import (
     FIXABLE,
     SOUND,
@@ -19,8 +22,10 @@ from oneformer3d.data.doctor.fit import assess
 from oneformer3d.data.doctor.fix import fixed_poses
 from oneformer3d.data.doctor.frames import list_frames, recording_of
 from oneformer3d.data.doctor.quick import quick_check
+from oneformer3d.data.doctor.records import read
 from tests.helpers import break_frames as broken
 from tests.helpers.break_frames import Fault, Frames, depth_agreement
+from tests.helpers.walk_scenes import write_walk
 
 FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 
@@ -52,13 +57,13 @@ def test_sound_folders_are_called_sound(name, request):
 
 def test_agreement_is_that_of_the_slow_twin(frames):
     recording = recording_of(frames, 'the test')
-    fit = assess(recording)
-    assert fit.agreement > 0.98
+    found = assess(recording)
+    assert found.agreement > 0.98
     assert depth_agreement(frames) > 0.98
     noisy = broken.noisy_poses(5, 2)(frames)
-    fit = assess(recording_of(noisy, 'the test'))
-    near = np.abs(np.diff(fit.pairs, axis=1))[:, 0] == 1
-    ours = (fit.of_pairs * fit.weights)[near].sum() / fit.weights[near].sum()
+    found = assess(recording_of(noisy, 'the test'))
+    near = np.abs(np.diff(found.pairs, axis=1))[:, 0] == 1
+    ours = (found.of_pairs * found.weights)[near].sum() / found.weights[near].sum()
     assert abs(ours - depth_agreement(noisy)) < 0.1
 
 
@@ -124,8 +129,8 @@ def test_what_nothing_puts_right_is_refused(name, frames):
 
 
 def test_outliers_are_those_that_were_put_there(frames):
-    fit = assess(recording_of(broken.foreign_poses(5)(frames), 'the test'))
-    assert np.flatnonzero(find_outliers(fit)).tolist() == [2, 7]
+    found = assess(recording_of(broken.foreign_poses(5)(frames), 'the test'))
+    assert np.flatnonzero(find_outliers(found)).tolist() == [2, 7]
 
 
 def test_images(frames, tmp_path):
@@ -152,6 +157,40 @@ def test_bad_poses_and_images_are_counted(frames, tmp_path):
 def test_quick_check_warns(frames):
     assert 'contradict' in str(quick_check(FIXED_POSES['inverted OpenGL'](frames), 'it'))
     assert 'contradict' in str(quick_check(broken.scale_depth(2)(frames), 'it'))
+
+
+# of 24 frames: about 20 seconds of one processor at 640×480
+MOST_PROJECTED = 60_000_000  # pixels taken from one frame into another
+MOST_CHANGED = 250  # times that all depth images are gone over
+
+
+@pytest.mark.parametrize('name', ['identity', 'bytes swapped'])
+def test_work_is_bounded_whatever_lies_there(name, tmp_path, monkeypatch):
+    """Where all frames see the same every pair overlaps, and one change leads to the next."""
+    fault = {
+        'identity': broken.change_poses(lambda poses: np.tile(np.eye(4), (len(poses), 1, 1))),
+        'bytes swapped': broken.change_depth(tmp_path / 'swapped', lambda d: d.byteswap()),
+    }[name]
+    frames = fault(list_frames(write_walk(tmp_path / 'walk', 24)))
+    recording = recording_of(frames, 'the test')
+    assert len(recording.chosen) == 24
+    work = {'projected': 0, 'changed': 0}
+
+    def counted_project(arrays, reading, pairs, num_pixels=None, corrections=None):
+        work['projected'] += len(pairs) * (num_pixels or arrays.pixels.shape[1])
+        return project(arrays, reading, pairs, num_pixels, corrections)
+
+    def counted_read(recording, changes=()):
+        work['changed'] += sum(change.depth is not None for change in changes)
+        return read(recording, changes)
+
+    for module in (compare, align):
+        monkeypatch.setattr(module, 'project', counted_project)
+    for module in (fit, search, records, diagnose_module):
+        monkeypatch.setattr(module, 'read', counted_read)
+    assert diagnose_recording(recording).verdict != SOUND
+    assert work['projected'] < MOST_PROJECTED
+    assert work['changed'] < MOST_CHANGED
 
 
 def test_a_folder_that_is_none(tmp_path: Path):
