@@ -44,10 +44,11 @@ def prepare(args: Namespace) -> Config:
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config and merge ``--cfg-options`` into it; ``configs/…`` is found from any folder.
 
-    Two things differ from mmengine's own merging. A step of a list is addressed by its type:
-    ``test_dataloader.dataset.pipeline.LoadPosedViews.hide``. And ``data_root`` and ``clip_store``
-    are set wherever the config has them (datasets, pipelines, evaluators, model); options of
-    single places come after and win.
+    Three things differ from mmengine's own merging. A step of a list is addressed by its type:
+    ``test_dataloader.dataset.pipeline.LoadPosedViews.hide``. A step that the list has not is put
+    before one by ``….pipeline.NormalizeColor.before.type`` and the same with its settings. And
+    ``data_root`` and ``clip_store`` are set wherever the config has them (datasets, pipelines,
+    evaluators, model); options of single places come after and win.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -68,6 +69,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     unknown = sorted({key.split('.')[0] for key in single} - known)
     if unknown:
         raise ValueError(f'{path}: --cfg-options names unknown keys {unknown}')
+    single = _insert_steps(cfg, single)
     cfg.merge_from_dict({step_address(cfg, key): value for key, value in single.items()})
     return cfg
 
@@ -120,6 +122,34 @@ def _replace(node: Any, name: str, value: str) -> int:
     if isinstance(node, list | tuple):
         return sum(_replace(child, name, value) for child in node)
     return 0
+
+
+def _insert_steps(cfg: Config, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the steps of ``LIST.STEP.before.SETTING`` into a config; returns the other options.
+
+    Raises:
+        ValueError: there is no such place, or the new step has no type.
+    """
+    rest: dict[str, Any] = {}
+    steps: dict[str, dict[str, Any]] = {}
+    for key, value in options.items():
+        place, mark, setting = key.partition('.before.')
+        if mark:
+            steps.setdefault(place, {})[setting] = value
+        else:
+            rest[key] = value
+
+    for place, step in steps.items():
+        if 'type' not in step:
+            raise ValueError(f'{place}.before: a new step needs a type, e.g. {place}.before.type=')
+        *parents, position = step_address(cfg, place).split('.')
+        node: Any = cfg
+        for part in parents:
+            node = node[int(part)] if isinstance(node, list) else node[part]
+        if not isinstance(node, list):
+            raise ValueError(f'{place}.before: only lists have a place before a step')
+        node.insert(int(position), step)
+    return rest
 
 
 def step_address(cfg: Config, key: str) -> str:

@@ -92,6 +92,27 @@ def test_steps_are_named_by_their_type(tmp_path):
             load_config(path, {f'{pipeline}.{name}.hide': 'pixels'})
 
 
+def test_steps_are_put_before_one(tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(CONFIG)
+    pipeline = 'test_dataloader.dataset.pipeline'
+    new = {f'{pipeline}.LoadPosedViews.before.{key}': x for key, x in dict(type='New', a=2).items()}
+    cfg = load_config(path, {**new, f'{pipeline}.LoadPosedViews.hide': 'pixels'})
+    steps = cfg.test_dataloader.dataset.pipeline
+    assert [step.type for step in steps] == ['Other', 'New', 'LoadPosedViews', 'Other']
+    assert (steps[1].a, steps[2].hide) == (2, 'pixels')
+    training = cfg.train_dataloader.dataset.datasets[0].pipeline
+    assert [step.type for step in training] == ['Other', 'LoadPosedViews', 'Other']
+
+    for key, fault in {
+        f'{pipeline}.LoadPosedViews.before.a': 'a new step needs a type',
+        f'{pipeline}.Absent.before.type': 'expected one step Absent',
+        'model.encoder.before.type': 'only lists have a place',
+    }.items():
+        with pytest.raises(ValueError, match=fault):
+            load_config(path, {key: 'x'})
+
+
 @pytest.mark.parametrize(
     ('argument', 'in_config', 'expected'),
     [('cli', 'config', 'cli'), (None, 'config', 'config'), (None, None, 'work_dirs/leaf')],

@@ -3,6 +3,7 @@
 Enters and leaves: ``results`` with points (N, 6) and their masks (N,), rgb 0–255. Points may get
 fewer; superpoints and instances stay dense. They belong before ``NormalizeColor`` and are for
 points alone: scenes with loaded views are refused where points would leave their pixels.
+``AddStrayPoint`` is none of them: it asks at test time what one wrong measurement does.
 Random numbers come from numpy's global generator, which the runner seeds in every worker.
 
 N points, S superpoints.
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from oneformer3d.data.class_tables import get_class_table
 from oneformer3d.registry import TRANSFORMS
 
 from .loading import densify
@@ -182,6 +184,52 @@ class SurfaceColorGain:
         shades = self.surface * np.random.standard_normal((int(patch.max()) + 1, 3))  # (S, 3)
         points[:, 3:6] = np.clip(color * np.exp(shades)[patch], 0, 255)
         return {**results, 'points': points}
+
+
+@TRANSFORMS.register_module()
+class AddStrayPoint:
+    """One black point below the middle of a scene, as sensors return it from a shiny floor.
+
+    It is a superpoint of its own without a label. A network that knows the floor as the lowest
+    cell of its grid loses the floor by it.
+
+    Args:
+        below: its distance to the lowest point, metres.
+    """
+
+    def __init__(self, below: float = 0.1) -> None:
+        if below <= 0:
+            raise ValueError(f'below must be positive, got {below}')
+        self.below = below
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Return ``results`` with one more point, the last.
+
+        Raises:
+            ValueError: the scene has views; they are loaded after the points are complete.
+        """
+        if 'views' in results:
+            raise ValueError('AddStrayPoint must come before the views are loaded')
+        points = results['points']
+        stray = np.zeros((1, points.shape[1]), points.dtype)
+        stray[0, :2] = np.median(points[:, :2], axis=0)
+        stray[0, 2] = points[:, 2].min() - self.below
+
+        unlabeled = get_class_table(results['class_table']).ignore_index
+        longer = {**results, **_with_unlabeled(results, unlabeled)}
+        longer['points'] = np.concatenate([points, stray])  # (N + 1, 6)
+        if 'eval_ann_info' in results:
+            truth = results['eval_ann_info']
+            longer['eval_ann_info'] = {**truth, **_with_unlabeled(truth, unlabeled)}
+        return longer
+
+
+def _with_unlabeled(masks: dict[str, Any], unlabeled: int) -> dict[str, np.ndarray]:
+    """The masks (N,) of a scene → (N + 1,), the last a superpoint of its own without labels."""
+    last = {'pts_semantic_mask': unlabeled, 'pts_instance_mask': -1}
+    if 'sp_pts_mask' in masks:
+        last['sp_pts_mask'] = masks['sp_pts_mask'].max() + 1
+    return {key: np.append(masks[key], label) for key, label in last.items() if key in masks}
 
 
 def keep_points(results: dict[str, Any], keep: np.ndarray) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from oneformer3d.data.samples.scan_transforms import (
+    AddStrayPoint,
     CropScene,
     CutAbove,
     DriftPoints,
@@ -83,3 +84,28 @@ def test_scenes_with_views_are_refused(scene) -> None:
     for transform in (CropScene(10), DriftPoints()):
         with pytest.raises(ValueError, match=r'views|points alone'):
             transform(scene)
+
+
+def test_a_stray_point_is_last_below_and_unlabeled(scene) -> None:
+    truth = {key: mask for key, mask in scene.items() if key != 'points'}
+    given = {**scene, 'class_table': 'synthetic', 'eval_ann_info': truth}
+    result = AddStrayPoint(below=0.4)(given)
+    np.testing.assert_array_equal(result['points'][:-1], scene['points'])
+    lowest = scene['points'][:, 2].min()
+    assert result['points'][-1, 2] == pytest.approx(lowest - 0.4, abs=1e-6)
+    for masks in (result, result['eval_ann_info']):
+        assert {key: masks[key][-1] for key in truth} == {
+            'sp_pts_mask': 100,
+            'pts_semantic_mask': 16,
+            'pts_instance_mask': -1,
+        }
+        for key in truth:
+            np.testing.assert_array_equal(masks[key][:-1], scene[key])
+    assert len(truth['sp_pts_mask']) == len(scene['points']) == 2000
+
+
+def test_a_stray_point_comes_before_the_views(scene) -> None:
+    with pytest.raises(ValueError, match='before the views'):
+        AddStrayPoint()({**scene, 'class_table': 'synthetic', 'views': []})
+    with pytest.raises(ValueError, match='below must be positive'):
+        AddStrayPoint(below=0)
