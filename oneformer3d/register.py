@@ -37,5 +37,5 @@ from oneformer3d.segmentor import (
     query_decoder,
     voxel_encoder,
 )
-from oneformer3d.stm import image_pyramids, pyramids
+from oneformer3d.stm import image_pyramids, object_decoder, pyramids
 from oneformer3d.stm import query_decoder as stm_query_decoder

@@ -42,4 +42,5 @@ def views_of_points(views: PosedViews | None, chosen: Tensor) -> PosedViews | No
     if views is None:
         return None
     pairs = select_points(views.pairs, chosen, views.num_points)
-    return replace(views, pairs=pairs, num_points=len(chosen))
+    # objects belong to pairs; MVPNet reads none
+    return replace(views, pairs=pairs, num_points=len(chosen), pair_objects=None)

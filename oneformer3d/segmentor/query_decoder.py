@@ -143,18 +143,29 @@ class QueryDecoder(MaskDecoder):
                 queries.
             keep_aux: return the outputs of all layers. Their masks are (Q, S) each, so prediction
                 does without.
-            scenes: not read here.
+            scenes: points, superpoints and views of each sample, for decoders that read views;
+                None for no views.
 
         Raises:
-            ValueError: queries given to a decoder that learns them, or missing, or features that
-                are not as wide as this decoder reads.
+            ValueError: queries given to a decoder that learns them, or missing, features that
+                are not as wide as this decoder reads, or scenes of another batch.
         """
         self._check_input(features, queries)
+        if scenes is not None and len(scenes) != len(features):
+            raise ValueError(f'{len(features)} samples but {len(scenes)} scenes')
+
+        readers = self._view_readers(features, scenes or [None] * len(features))
         samples = [
-            self._decode_sample(x, None if queries is None else queries[i], keep_aux)
+            self._decode_sample(x, None if queries is None else queries[i], keep_aux, readers[i])
             for i, x in enumerate(features)
         ]
-        return collate_samples(samples)
+        return _collate_samples(samples)
+
+    def _view_readers(
+        self, features: Sequence[Tensor], scenes: Sequence[DecoderScene | None]
+    ) -> list[ReadViews | None]:
+        """What the layers do with the views of each sample: nothing, in this decoder."""
+        return [None] * len(features)
 
     def _check_input(self, features: Sequence[Tensor], queries: Sequence[Tensor] | None) -> None:
         if self.learned_queries == (queries is not None):
@@ -172,7 +183,7 @@ class QueryDecoder(MaskDecoder):
         features: Tensor,
         queries: Tensor | None,
         keep_aux: bool,
-        read_views: ReadViews | None = None,
+        read_views: ReadViews | None,
     ) -> list[dict]:
         """Predictions of one sample after 0, 1, … num_layers layers (or the last alone)."""
         keys = self.input_proj(features)  # (S, D)
@@ -320,7 +331,7 @@ def _semantic_head(d_model: int, num_classes: int | None, num_linears: int) -> n
     return _mlp(d_model, d_model, num_classes + 1)
 
 
-def collate_samples(samples: Sequence[Sequence[dict]]) -> QueryOutput:
+def _collate_samples(samples: Sequence[Sequence[dict]]) -> QueryOutput:
     """Predictions by sample, then layer, as those of a batch."""
     layers = [_collate(list(layer)) for layer in zip(*samples)]
     return QueryOutput(**layers[-1], aux_outputs=layers[:-1] or None)

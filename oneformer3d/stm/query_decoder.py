@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oneformer3d.registry import MODELS
-from oneformer3d.segmentor.query_decoder import QueryDecoder, ReadViews, collate_samples
-from oneformer3d.structures import DecoderScene, QueryOutput
+from oneformer3d.segmentor.query_decoder import QueryDecoder, ReadViews
+from oneformer3d.structures import DecoderScene
 
 from .pyramids import ViewPyramid
 from .view_boxes import MODES, SuperpointViews, encode_boxes, query_boxes, superpoint_views
@@ -95,38 +95,18 @@ class STMQueryDecoder(QueryDecoder):
             nn.Parameter(torch.zeros(d_model)) for _ in range(num_layers)
         )
 
-    def forward(
-        self,
-        features: Sequence[Tensor],
-        queries: Sequence[Tensor] | None = None,
-        keep_aux: bool = True,
-        scenes: Sequence[DecoderScene] | None = None,
-    ) -> QueryOutput:
-        """Decode every sample.
-
-        Args:
-            features: per sample (S, C_in).
-            queries: per sample (Q, C_in), or None for learned queries.
-            keep_aux: return the outputs of all layers.
-            scenes: points, superpoints and views of each sample; None for no views.
-
-        Raises:
-            ValueError: queries or scenes that do not fit.
-        """
-        self._check_input(features, queries)
-        if scenes is not None and len(scenes) != len(features):
-            raise ValueError(f'{len(features)} samples but {len(scenes)} scenes')
-
-        views = [None] * len(features) if scenes is None else [scene.views for scene in scenes]
+    def _view_readers(
+        self, features: Sequence[Tensor], scenes: Sequence[DecoderScene | None]
+    ) -> list[ReadViews | None]:
+        """Sampling and mixing of the views of each sample."""
+        views = [None if scene is None else scene.views for scene in scenes]
         pyramid = self.view_pyramid(views, features[0].device)
 
-        samples = []
+        readers: list[ReadViews | None] = []
         for i, x in enumerate(features):
             scene = None if views[i] is None or not views[i].num_views else scenes[i]
-            sample_queries = None if queries is None else queries[i]
-            read_views = self._view_reader(scene, len(x), pyramid, pyramid.first_image[i])
-            samples.append(self._decode_sample(x, sample_queries, keep_aux, read_views))
-        return collate_samples(samples)
+            readers.append(self._view_reader(scene, len(x), pyramid, pyramid.first_image[i]))
+        return readers
 
     def _view_reader(
         self,

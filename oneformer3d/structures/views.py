@@ -38,6 +38,8 @@ class PosedViews:
         augmented_from_original: (4, 4), what augmentation did to the points.
         pixels_masked: the network sees zeros in place of the features; poses and visibility
             stay, and so do the maps as targets of a loss.
+        pair_objects: (P,) int64, the 2D object that each pair shows, different ids in different
+            views, −1 for none; None without masks.
     """
 
     pairs: PixelPairs
@@ -52,6 +54,7 @@ class PosedViews:
     intrinsics: Tensor | None = None
     augmented_from_original: Tensor | None = None
     pixels_masked: bool = False
+    pair_objects: Tensor | None = None
 
     @property
     def num_views(self) -> int:

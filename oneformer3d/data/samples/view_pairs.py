@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oneformer3d.files.images import read_depth, read_ids
+from oneformer3d.files.images import read_depth
+from oneformer3d.files.instance_maps import read_instance_map
 from oneformer3d.lifting.camera import Camera
 from oneformer3d.lifting.depth_render import zbuffer_views
 from oneformer3d.lifting.map_cache import MapCache
 from oneformer3d.lifting.pairs import PixelPairs, project_pairs
-from oneformer3d.lifting.visibility import Visibility
+from oneformer3d.lifting.visibility import Visibility, nearest_pixel
 
 from ..scenes import Frame
 
@@ -32,8 +33,8 @@ class ViewPairs:
         occlusion: 'depth' tests against the depth maps, 'zbuffer' against the points themselves,
             'none' tests the frustum alone; 'auto' takes the depth maps where a scene has them
             and the points elsewhere.
-        instance_suffix: ending of 2D instance images beside the colour images (mask-aware
-            projection, needs superpoints), e.g. '.instance.png'.
+        instance_suffix: ending of 2D instance maps beside the colour images (mask-aware
+            projection, needs superpoints), e.g. '.instance.png', see ``read_instance_map``.
         cache_bytes: pairs kept, about 80 KB per view of 4000 visible points.
     """
 
@@ -143,6 +144,31 @@ def join_views(views: Sequence[PixelPairs]) -> PixelPairs:
     return PixelPairs(point[order], view[order], uv[order], depth_z[order])
 
 
+def pair_objects(frames: Sequence[Frame], pairs: PixelPairs, suffix: str) -> Tensor:
+    """The 2D object that each pair of V frames shows: (P,) int64, −1 for none.
+
+    Ids differ between views: nobody knows which masks of two views are one object.
+
+    Args:
+        frames: V of one scene.
+        pairs: P of these views.
+        suffix: ending of the instance maps, see ``read_instance_map``.
+
+    Raises:
+        FileNotFoundError, ValueError: a map that is missing or cannot be read.
+    """
+    objects = torch.full_like(pairs.view, -1)
+    first_id = 0
+    for view, frame in enumerate(frames):
+        ids = torch.from_numpy(read_instance_map(frame.label_path(suffix)))  # (h, w)
+        of_view = pairs.view == view
+        u, v = pairs.uv[of_view].unbind(-1)
+        shown = nearest_pixel(ids, u, v, frame.scene.image_size)  # (P of the view,)
+        objects[of_view] = torch.where(shown > 0, shown + first_id, -1)
+        first_id += int(ids.max())
+    return objects
+
+
 def _instance_masks(
     frames: Sequence[Frame], suffix: str, superpoints: np.ndarray | None
 ) -> dict[str, Tensor]:
@@ -151,7 +177,7 @@ def _instance_masks(
         raise ValueError(f'{frames[0].scene.name}: mask-aware views need superpoints')
     maps = []
     for frame in frames:
-        maps.append(read_ids(frame.label_path(suffix)).astype(np.int64))
+        maps.append(read_instance_map(frame.label_path(suffix)))
     return {
         'instance_maps': torch.from_numpy(np.stack(maps)),
         'segments': torch.from_numpy(superpoints),

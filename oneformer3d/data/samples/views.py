@@ -26,7 +26,7 @@ from oneformer3d.store import FeatureStore, read_views
 from oneformer3d.structures import PosedViews
 
 from ..scenes import Frame, Scene
-from .view_pairs import ViewPairs, join_views
+from .view_pairs import ViewPairs, join_views, pair_objects
 from .view_selection import evenly_spread, greedy_coverage
 
 SELECTIONS = ('random', 'even', 'first', 'coverage')
@@ -54,8 +54,9 @@ class LoadPosedViews:
             'none' tests the frustum alone; 'auto' takes the depth maps where a scene has them
             and the points elsewhere.
         near, abs_tol, rel_tol, edge_reject: of the visibility test.
-        instance_suffix: ending of 2D instance images beside the colour images (mask-aware
-            projection, needs superpoints), e.g. '.instance.png'.
+        instance_suffix: ending of 2D instance maps beside the colour images (mask-aware
+            projection, needs superpoints), e.g. '.instance.png', see ``read_instance_map``.
+        object_suffix: the same of the maps whose masks become ``pair_objects`` of the views.
         image_size: (H, W) that loaded images are squashed to; None keeps their size.
         allow_missing: a scene without any stored frame has no views, instead of being an error.
         max_lost: share of the data's frames that the store may lack; ``check_stored`` counts them.
@@ -84,6 +85,7 @@ class LoadPosedViews:
         rel_tol: float = Visibility.rel_tol,
         edge_reject: bool = False,
         instance_suffix: str | None = None,
+        object_suffix: str | None = None,
         # content and memory
         image_size: Sequence[int] | None = None,
         allow_missing: bool = False,
@@ -108,6 +110,7 @@ class LoadPosedViews:
         self.view_dropout = view_dropout
         self.image_dropout = image_dropout
         self.hide = hide
+        self.object_suffix = object_suffix
 
         self.view_pairs = ViewPairs(
             Visibility(near, abs_tol, rel_tol, edge_reject),
@@ -137,8 +140,13 @@ class LoadPosedViews:
         if self.hide == 'pixels':
             content = {name: torch.zeros_like(value) for name, value in content.items()}
         camera = scene.cameras(frames)
+        pairs = join_views(self.view_pairs(frames, points, superpoints))
+        objects = None
+        if self.object_suffix is not None:
+            objects = pair_objects(frames, pairs, self.object_suffix)
         views = PosedViews(
-            pairs=join_views(self.view_pairs(frames, points, superpoints)),
+            pairs=pairs,
+            pair_objects=objects,
             world_from_cam=camera.world_from_cam,
             image_size=scene.image_size,
             num_points=len(points),

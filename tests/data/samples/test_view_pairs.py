@@ -1,9 +1,14 @@
 """Which points a view sees: how it is tested, and what is remembered."""
 
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
+from PIL import Image
 
 from oneformer3d.data.samples.views import LoadPosedViews
-from tests.helpers.view_samples import dataset, pair_set, views_of
+from tests.helpers.view_samples import dataset, infos_of, pair_set, views_of
 
 
 def test_occlusion(tiny_rooms, store):
@@ -17,6 +22,29 @@ def test_occlusion(tiny_rooms, store):
     assert len(depth & zbuffer) > 0.75 * len(depth)
     assert pairs(edge_reject=True) < depth
     assert pairs(instance_suffix='.instance.png') < depth
+
+
+def test_objects_of_pairs_are_those_of_the_masks(tiny_rooms, store):
+    views = views_of(tiny_rooms, LoadPosedViews(str(store), object_suffix='.instance.png'))
+    assert views_of(tiny_rooms, LoadPosedViews(str(store))).pair_objects is None
+    seen_in = {}
+    scene = infos_of(tiny_rooms)[0]
+    for view, frame in enumerate(views.frames):
+        (image,) = (image for image in scene['images'] if image['frame'] == frame)
+        name = Path(image['img_path']).with_suffix('.instance.png')
+        ids = np.asarray(Image.open(tiny_rooms / 'posed_images' / name))
+        rows = views.pairs.view == view
+        u, v = (views.pairs.uv[rows] + 0.5).floor().long().unbind(-1)
+        truth = ids[v.clamp(0, ids.shape[0] - 1), u.clamp(0, ids.shape[1] - 1)]
+        objects = views.pair_objects[rows].numpy()
+        np.testing.assert_array_equal(objects >= 0, truth > 0)
+        assert len(set(zip(truth, objects))) == len(set(truth[truth > 0])) + (0 in truth)
+        for key in set(objects[objects >= 0].tolist()):
+            assert seen_in.setdefault(key, view) == view
+    assert len(seen_in) > views.num_views
+
+    with pytest.raises(FileNotFoundError, match='no such instance map'):
+        views_of(tiny_rooms, LoadPosedViews(str(store), object_suffix='.absent.npz'))
 
 
 def test_pairs_are_cached_for_the_same_points_only(tiny_rooms, store):
