@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from oneformer3d.files.checkpoints import load_checkpoint_file
 from oneformer3d.files.devices import multiplies_bfloat16
 from oneformer3d.lifting.lift import extract_multiscale_features
-from oneformer3d.lifting.shapes import expect_shape
+from oneformer3d.lifting.shapes import expect_shape, size_of
 from oneformer3d.registry import MODELS
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -59,19 +59,19 @@ def build_fpn_backbone(
         raise FileNotFoundError(f'{weights}: no such file of backbone weights')
 
     # weights are a file, or a name that torchvision or timm knows
-    from_file = weights is not None and Path(weights).is_file()
-    named = None if from_file else weights
+    file = weights if weights is not None and Path(weights).is_file() else None
+    named = weights if file is None else None
     if kind == 'torchvision':
-        network = _torchvision(settings, named, weights if from_file else None)
+        network = _torchvision(settings, named, file)
     elif kind == 'timm':
-        network = _timm(settings, named, weights if from_file else None)
+        network = _timm(settings, named, file)
     else:
         if named is not None:
             raise ValueError(f'{kind}: weights by name are of torchvision and timm, got {named!r}')
 
         network = MODELS.build(settings)
-        if from_file:
-            network.load_state_dict(_read_state(weights))
+        if file is not None:
+            network.load_state_dict(_read_state(file))
     return MultiScaleBackbone(network)
 
 
@@ -137,6 +137,12 @@ class ImageMaps:
         return sum(x.shape[1] for x in self.maps)
 
 
+def padded_size(images: Tensor) -> tuple[int, int]:
+    """(H', W'): the sides of images (..., H, W) grown to multiples of the coarsest stride."""
+    height, width = size_of(images)
+    return height + -height % 32, width + -width % 32
+
+
 class FeaturePyramid(nn.Module):
     """Backbone, projectors and, for training on pictures, a classifier of pixels.
 
@@ -150,6 +156,9 @@ class FeaturePyramid(nn.Module):
         use_amp: bfloat16 up to the summed map, which is float32, where the device multiplies it;
             about three times faster then, on a CPU too.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -183,7 +192,8 @@ class FeaturePyramid(nn.Module):
 
         self.register_buffer('mean', torch.tensor(IMAGE_MEAN)[:, None, None], persistent=False)
         self.register_buffer('std', torch.tensor(IMAGE_STD)[:, None, None], persistent=False)
-        self.to(memory_format=torch.channels_last)
+        # torch's declarations of Module.to leave memory_format out
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         if frozen:
             self.requires_grad_(False)
             self.eval()
@@ -199,7 +209,7 @@ class FeaturePyramid(nn.Module):
             ValueError: not images, or pixels that are not finite.
         """
         pixels = self.prepare(images)
-        covered = tuple(pixels.shape[-2:])
+        covered = size_of(pixels)
         if len(images) == 0:
             return self._no_maps(covered)
 
@@ -219,6 +229,8 @@ class FeaturePyramid(nn.Module):
 
     def merge(self, maps: Sequence[Tensor]) -> Tensor:
         """Four maps → their sum (V, channels, h, w) at the finest stride."""
+        if self.projectors is None or self.norm is None:
+            raise RuntimeError("maps are only added up with fuse='sum'")
         maps = [projector(x) for projector, x in zip(self.projectors, maps)]
         merged = maps[-1]
         for finer in reversed(maps[:-1]):
@@ -277,12 +289,16 @@ def _torchvision(settings: dict, weights: str | None, file: str | None) -> nn.Mo
 
 def _timm(settings: dict, weights: str | None, file: str | None) -> nn.Module:
     import timm
+    from timm.models import FeatureInfo
 
     name = settings.get('name')
     _check_keys(settings, {'type', 'name'})
-    if not timm.is_model(name):
+    if name is None or not timm.is_model(name):
         raise ValueError(f'timm has no model {name!r}')
-    reductions = timm.create_model(name, features_only=True).feature_info.reduction()
+    stages = timm.create_model(name, features_only=True).feature_info
+    if not isinstance(stages, FeatureInfo):
+        raise ValueError(f'{name}: timm does not tell the strides of its stages')
+    reductions = stages.reduction()
     if not {4, 8, 16, 32} <= set(reductions):
         raise ValueError(f'{name}: expected strides 4 to 32, got {reductions}')
     return timm.create_model(

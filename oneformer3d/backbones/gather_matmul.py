@@ -41,10 +41,19 @@ def gather_matmul(
     return _GatherMatmul.apply(features, kernel, rulebook, inverse)
 
 
+class _Context(FunctionCtx):
+    """What the backward pass is given."""
+
+    rulebook: Rulebook
+    inverse: bool
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+
+
 class _GatherMatmul(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, features: Tensor, kernel: Tensor, rulebook: Rulebook, inverse: bool
+        ctx: _Context, features: Tensor, kernel: Tensor, rulebook: Rulebook, inverse: bool
     ) -> Tensor:
         ctx.save_for_backward(features, kernel)
         ctx.rulebook, ctx.inverse = rulebook, inverse
@@ -62,7 +71,7 @@ class _GatherMatmul(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         features, kernel = ctx.saved_tensors
         grad_out = grad_out.to(features.dtype)
         wants_features, wants_kernel = ctx.needs_input_grad[:2]

@@ -179,12 +179,11 @@ class _Grid:
 
     @staticmethod
     def of(xyz: Tensor, sample: Tensor, cell_size: float) -> '_Grid':
-        extent = _cell_of(xyz, cell_size).amax(0) + 3
-        shape = tuple(int(n) for n in extent)
+        width, depth, height = (_cell_of(xyz, cell_size).amax(0) + 3).tolist()
         num_samples = int(sample[-1]) + 1
-        if num_samples * shape[0] * shape[1] * shape[2] > 2**62:
-            raise ValueError(f'a grid of {shape} cells is too large: check units')
-        return _Grid(cell_size, shape)
+        if num_samples * width * depth * height > 2**62:
+            raise ValueError(f'a grid of {(width, depth, height)} cells is too large: check units')
+        return _Grid(cell_size, (width, depth, height))
 
     @property
     def cells_per_sample(self) -> int:

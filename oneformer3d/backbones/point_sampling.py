@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from .neighbourhoods import ball_query
@@ -138,8 +138,12 @@ def nearest_three(
 def _nearest(fine: Tensor, coarse: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Distances and rows (N, k) of the nearest coarse points."""
     if not fine.is_cuda:
-        found = cKDTree(coarse.numpy()).query(fine.numpy(), k=[*range(1, k + 1)])
-        return torch.from_numpy(found[0]).float(), torch.from_numpy(found[1]).long()
+        distances, rows = KDTree(coarse.numpy()).query(fine.numpy(), k)
+        shape = (len(fine), k)  # the tree drops a k of 1
+        return (
+            torch.from_numpy(distances).float().reshape(shape),
+            torch.from_numpy(rows).long().reshape(shape),
+        )
     size = max(1, _BYTE_BUDGET // (8 * len(coarse)))
     chunks = [
         torch.cdist(chunk, coarse, compute_mode='donot_use_mm_for_euclid_dist').topk(

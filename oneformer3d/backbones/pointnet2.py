@@ -12,8 +12,9 @@ centimetres have a handful of points in a ball of 10 cm, so most of a table woul
 The maximum is the same. Qi et al., NeurIPS 2017.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -229,7 +230,8 @@ class PointMLP(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """(R, in_channels) → (R, channels[-1])."""
-        for linear, norm in zip(self.linears, self.norms):
+        norms = cast(Iterable[nn.BatchNorm1d], self.norms)  # a ModuleList forgets of what
+        for linear, norm in zip(self.linears, norms):
             rows = linear(rows)
             if norm.training and len(rows) < 2:
                 rows = F.batch_norm(

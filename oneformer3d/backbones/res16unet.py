@@ -160,7 +160,8 @@ class Convolution(SparseModule):
         if self.kernel_size == 1:
             return pointwise_convolution(tensor, self.kernel, self.bias)
         weight = weight_from_minkowski_kernel(self.kernel)
-        return submanifold_convolution(tensor, weight, self.bias, (self.dilation,) * 3)
+        dilation = (self.dilation, self.dilation, self.dilation)
+        return submanifold_convolution(tensor, weight, self.bias, dilation)
 
 
 class SideConvolution(Convolution):

@@ -104,10 +104,11 @@ def strided_rulebook(
         ValueError: a coordinate outside the grid, or a voxel given twice.
     """
     _sorted_keys(coords, spatial_shape, spatial_shape)
-    out_shape = tuple(
+    width, depth, height = (
         max(0, (s + 2 * p - d * (k - 1) - 1) // t + 1)
         for s, k, t, p, d in zip(spatial_shape, kernel_size, stride, padding, dilation)
     )
+    out_shape = (width, depth, height)
 
     # per axis and kernel index: which output coordinate each input voxel reaches
     columns = coords.long().unbind(1)
@@ -292,7 +293,9 @@ def _small_block(table: Tensor, block_rows: slice) -> Block:
 
 def _rows_by_offsets(group: Tensor, missing: int) -> Iterator[tuple[list[int], Tensor]]:
     """For each non-empty set of offsets of a (G, rows) table, the rows that have just these."""
-    pattern = sum((row != missing).to(torch.uint8) << g for g, row in enumerate(group))
+    pattern = torch.zeros(group.shape[1], dtype=torch.uint8, device=group.device)
+    for g, row in enumerate(group):
+        pattern |= (row != missing).to(torch.uint8) << g
     for value in range(1, 1 << len(group)):
         rows = (pattern == value).nonzero().squeeze(1)
         if len(rows):

@@ -227,7 +227,7 @@ def submanifold_convolution(
     if tensor.uses_spconv:
         return spconv_backend.submanifold(tensor, weight, bias, dilation)
 
-    kernel_size = tuple(weight.shape[1:4])
+    kernel_size = _kernel_size(weight)
     # The rulebook in the cache holds on to these very coordinates, so their id stays theirs.
     rulebook = _cached(
         tensor,
@@ -254,7 +254,7 @@ def strided_convolution(
     if tensor.uses_spconv:
         return spconv_backend.strided(tensor, weight, bias, stride, padding, dilation, indice_key)
 
-    geometry = (tuple(weight.shape[1:4]), stride, padding, dilation)
+    geometry = (_kernel_size(weight), stride, padding, dilation)
     rulebook = _cached(
         tensor,
         ('strided', id(tensor.coords), tensor.spatial_shape, *geometry),
@@ -351,4 +351,10 @@ def _plus_bias(features: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _triple(value: int | Triple) -> Triple:
-    return (value,) * 3 if isinstance(value, int) else tuple(value)
+    x, y, z = (value, value, value) if isinstance(value, int) else value
+    return x, y, z
+
+
+def _kernel_size(weight: Tensor) -> Triple:
+    _, x, y, z, _ = weight.shape  # (out, kD, kH, kW, in)
+    return x, y, z

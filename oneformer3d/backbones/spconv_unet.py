@@ -9,7 +9,8 @@ level ``u``, up again by ``deconv``, and merges with its own features in ``block
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import nn
 
@@ -25,6 +26,8 @@ from .sparse_conv import (
     concatenate,
 )
 from .sparse_tensor import SparseTensor
+
+Norm = Callable[[int], BatchNorm1d]
 
 
 @MODELS.register_module()
@@ -57,7 +60,7 @@ class SpConvUNet(SparseModule):
         self.return_blocks = return_blocks
         self.total_stride = 2 ** (len(num_planes) - 1)  # of the coarsest level
 
-        norm = {'eps': norm_eps, 'momentum': norm_momentum}
+        norm = partial(BatchNorm1d, eps=norm_eps, momentum=norm_momentum)
         planes = num_planes[0]
         self.blocks = _residual_blocks(planes, planes, block_reps, norm)
         self.has_next = len(num_planes) > 1
@@ -67,7 +70,7 @@ class SpConvUNet(SparseModule):
         # down, through all coarser levels, and up again
         next_planes, indice_key = num_planes[1], f'down{level}'
         self.conv = SparseSequential(
-            BatchNorm1d(planes, **norm),
+            norm(planes),
             nn.ReLU(),
             SparseConv3d(planes, next_planes, kernel_size=2, stride=2, indice_key=indice_key),
         )
@@ -75,7 +78,7 @@ class SpConvUNet(SparseModule):
             num_planes[1:], return_blocks, block_reps, norm_eps, norm_momentum, level + 1
         )
         self.deconv = SparseSequential(
-            BatchNorm1d(next_planes, **norm),
+            norm(next_planes),
             nn.ReLU(),
             SparseInverseConv3d(next_planes, planes, kernel_size=2, indice_key=indice_key),
         )
@@ -101,20 +104,20 @@ class ResidualBlock(SparseModule):
 
     Args:
         in_planes, out_planes: channels; where they differ the identity is a 1×1×1 convolution.
-        norm: arguments of the batch normalisations.
+        norm: makes the normalisation of so many channels.
     """
 
-    def __init__(self, in_planes: int, out_planes: int, norm: dict[str, float]) -> None:
+    def __init__(self, in_planes: int, out_planes: int, norm: Norm) -> None:
         super().__init__()
         if in_planes == out_planes:
             self.i_branch = SparseSequential(nn.Identity())
         else:
             self.i_branch = SparseSequential(SubMConv3d(in_planes, out_planes, kernel_size=1))
         self.conv_branch = SparseSequential(
-            BatchNorm1d(in_planes, **norm),
+            norm(in_planes),
             nn.ReLU(),
             SubMConv3d(in_planes, out_planes, kernel_size=3),
-            BatchNorm1d(out_planes, **norm),
+            norm(out_planes),
             nn.ReLU(),
             SubMConv3d(out_planes, out_planes, kernel_size=3),
         )
@@ -125,7 +128,7 @@ class ResidualBlock(SparseModule):
 
 
 def _residual_blocks(
-    in_planes: int, out_planes: int, num_blocks: int, norm: dict[str, float]
+    in_planes: int, out_planes: int, num_blocks: int, norm: Norm
 ) -> SparseSequential:
     blocks = OrderedDict()
     for i in range(num_blocks):

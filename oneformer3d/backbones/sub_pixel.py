@@ -43,6 +43,7 @@ class SubPixelConv(nn.Module):
             )
         self.in_channels, self.out_channels, self.factor = in_channels, out_channels, factor
         first = nn.Conv2d(in_channels, out_channels, kernel_size=1)
+        assert first.bias is not None
         self.weight = nn.Parameter(first.weight.detach().repeat_interleave(factor**2, dim=0))
         self.bias = nn.Parameter(first.bias.detach().repeat_interleave(factor**2, dim=0))
         self.register_load_state_dict_pre_hook(widen_shared_weight)

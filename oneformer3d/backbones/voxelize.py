@@ -72,12 +72,13 @@ def voxelize(
     coords = torch.cat(coords)  # (sum N, 3)
     extent = coords.amax(0) + 1
     voxel_keys, voxel_of_point = _unique_keys(batch_index, coords, extent)  # (M,), (sum N,)
+    x, y, z = (max(n, min_spatial_shape) for n in extent.tolist())
 
     return VoxelGrid(
         features=scatter_mean(torch.cat(list(features)), voxel_of_point, len(voxel_keys)),
         coords=_coords_from_keys(voxel_keys, extent),
         voxel_of_point=voxel_of_point,
-        spatial_shape=tuple(max(int(n), min_spatial_shape) for n in extent.tolist()),
+        spatial_shape=(x, y, z),
         num_points=num_points,
     )
 

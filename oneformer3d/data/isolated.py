@@ -6,7 +6,7 @@ enough to move the grids, the centre and the extent of a scan, so they go before
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 # A surface has some eighty points within five times its spacing: π 5² neighbours of unit density.
 NUM_NEIGHBOURS = 3
@@ -36,7 +36,7 @@ def find_isolated(points: NDArray[np.floating]) -> NDArray[np.bool_]:
         return np.zeros(len(xyz), bool)
 
     # the first neighbour of a point is itself
-    distance, _ = cKDTree(xyz).query(xyz, k=NUM_NEIGHBOURS + 1)  # (N, 4)
+    distance, _ = KDTree(xyz).query(xyz, k=NUM_NEIGHBOURS + 1)  # (N, 4)
     spacing = np.median(distance[:, 1])
     isolated = distance[:, -1] > NUM_SPACINGS * spacing
     return isolated & ~isolated.all()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 _CHUNK = 65536  # points whose neighbourhoods are held in memory at a time
 _TINY = 1e-12
@@ -81,7 +81,7 @@ def mesh_vertex_normals(vertices: NDArray, faces: NDArray) -> NDArray[np.float64
 def nearest_neighbors(points: NDArray, num_neighbors: int) -> tuple[NDArray, NDArray]:
     """Distances and indices (M, k) of the nearest other points."""
     count = min(num_neighbors, len(points) - 1)
-    distances, indices = cKDTree(points).query(points, k=count + 1, workers=-1)
+    distances, indices = KDTree(points).query(points, k=count + 1, workers=-1)
     return distances[:, 1:], indices[:, 1:]
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from .local_surfaces import (
     Surfaces,
@@ -197,7 +197,7 @@ def _segment(
 
     small = size[parent] < min(min_points, size[parent].max())
     if small.any():  # islands without any edge to the rest
-        _, nearest = cKDTree(points[~small]).query(points[small], workers=-1)
+        _, nearest = KDTree(points[~small]).query(points[small], workers=-1)
         parent[small] = parent[~small][nearest]
     return parent
 

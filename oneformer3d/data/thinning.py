@@ -8,7 +8,7 @@ scanned rooms for training thin alike, here.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from .isolated import find_isolated
 
@@ -53,7 +53,7 @@ def thin_scan(points: np.ndarray, voxel_size: float) -> ThinnedCloud:
     thinned = thin(points[~isolated])
     cell_of_point = np.empty(len(points), np.int64)
     cell_of_point[~isolated] = thinned.cell_of_point
-    cell_of_point[isolated] = cKDTree(thinned.points[:, :3]).query(points[isolated, :3])[1]
+    cell_of_point[isolated] = KDTree(thinned.points[:, :3]).query(points[isolated, :3])[1]
     return ThinnedCloud(thinned.points, cell_of_point, int(isolated.sum()))
 
 

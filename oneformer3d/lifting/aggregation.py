@@ -287,6 +287,8 @@ class PositionalEncoding3D(nn.Module):
         channels: of the encoding; where 6 does not divide it, the last ones are zero.
     """
 
+    frequencies: Tensor
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         if channels < 6:
@@ -309,6 +311,8 @@ class ViewEmbedding(nn.Module):
         channels: of the embedding.
         num_views: the longest wavelength covers so many numbers.
     """
+
+    frequencies: Tensor
 
     def __init__(self, channels: int, num_views: int = 32, num_waves: int = 8) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ from .chunks import DEFAULT_BYTE_BUDGET
 from .depth_render import zbuffer_views
 from .inputs import camera_views, check_points, depth_views, feature_views
 from .sampling import sample_map
-from .shapes import expect_shape
+from .shapes import expect_shape, size_of
 from .visibility import Visibility, drop_depth_edges, nearest_pixel
 
 REDUCE = ('mean', 'max', 'sum')
@@ -146,7 +146,7 @@ class BEVFeatureLifting:
             depth = drop_depth_edges(depth, visibility)
 
         # every cell that has a depth falls into the column below it
-        positions, present = lift_cells(camera, depth, tuple(maps.shape[-2:]))
+        positions, present = lift_cells(camera, depth, size_of(maps))
         if self.height_range is not None:
             low, high = self.height_range
             present = present & (positions[..., 2] >= low) & (positions[..., 2] <= high)

@@ -102,7 +102,9 @@ def compute_feature_confidence(
     normals = None
     if 'angle' in terms:
         normals = _normals(points, point_normals, normal_voxel, finite)
-    edge_trust = _edge_trust(views.depth, visibility) if 'edge' in terms else None
+    edge_trust = None
+    if 'edge' in terms and views.depth is not None:
+        edge_trust = _edge_trust(views.depth, visibility)
 
     def chunk(begin: int, end: int) -> Tensor:
         # c − p
@@ -309,9 +311,9 @@ def _normals(
     points: Tensor, normals: Tensor | None, voxel_size: float | None, finite: Tensor
 ) -> Tensor | None:
     """Normals (N, 3), zero where nothing is known; None where nothing is known anywhere."""
-    if normals is None and voxel_size is None:
-        return None
     if normals is None:
+        if voxel_size is None:
+            return None
         estimated = points.new_zeros(points.shape)
         rows = finite.nonzero()[:, 0]
         return estimated.index_copy(0, rows, estimate_normals(points[rows].detach(), voxel_size))

@@ -67,7 +67,8 @@ def render_depth_from_pointcloud(
             raise KeyError(f"the point cloud has no 'pos', only {sorted(points)}")
         points = points['pos']
     points = check_points(points)
-    camera, single = camera_views(intrinsics, extrinsics, resolution[::-1], convention)
+    width, height = resolution
+    camera, single = camera_views(intrinsics, extrinsics, (height, width), convention)
     _warn_if_swapped(camera)
     depth = zbuffer_views(points, camera, visibility, byte_budget)
     if visibility.edge_reject:

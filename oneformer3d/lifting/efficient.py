@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ from .normals import estimate_normals
 from .pair_aggregation import best_pairs, lift_pairs
 from .pairs import visible_pairs
 from .sampling import read_pairs
+from .shapes import size_of
 from .view_aggregator import ViewAggregator
 from .visibility import Visibility
 
@@ -55,9 +56,11 @@ class LiftingModel(Protocol):
 
     def extract_maps(self, images: Tensor) -> Mapping[str, Tensor]:
         """Images (B, 3, H, W) → name → (B, C, h, w)."""
+        ...
 
     def classify_points(self, points: Tensor, features: Tensor) -> Tensor:
         """Points (N, ≥ 3) and aggregated features (N, C) → class scores (N, K)."""
+        ...
 
 
 class EfficientFeatureLifting:
@@ -153,7 +156,7 @@ class EfficientFeatureLifting:
             )
         intrinsics, extrinsics = (torch.stack(list(x)) for x in zip(*camera_params))
         images = [x[0] if x.ndim == 4 and len(x) == 1 else x for x in images]
-        image_shape = tuple(images[0].shape[-2:])
+        image_shape = size_of(images[0])
         xyz, voxel = points[:, :3], model.normal_voxel
 
         maps = self.image_features(model.extract_maps, images, keys, owner=model)
@@ -213,9 +216,10 @@ class EfficientFeatureLifting:
             owner = extract.__self__ if inspect.ismethod(extract) else extract
         self.feature_cache.bind(owner)
 
-        found = {name: self._kept(name) for name in names}
+        kept = {name: self._kept(name) for name in names}
+        found = {name: maps for name, maps in kept.items() if maps is not None}
         missing = {
-            name: image for name, image in zip(names, images) if found[name] is None
+            name: image for name, image in zip(names, images) if name not in found
         }  # an image that comes twice is computed once
         for begin, end in ranges(len(missing), self.image_batch):
             batch = list(missing)[begin:end]
@@ -285,7 +289,7 @@ class EfficientFeatureLifting:
         most = max(1, self.byte_budget // 2 // row_bytes)
         read = partial(read_pairs, maps, image_size=camera.image_size)
 
-        def chunks(advance: Callable[[int], None]) -> Iterator[Tensor]:
+        def chunks(advance: Callable[[int], object]) -> Iterator[Tensor]:
             for begin, end in ranges(max(1, len(points)), self.chunk_size):
                 xyz = points[begin:end]
                 pairs = visible_pairs(
@@ -318,36 +322,39 @@ class EfficientFeatureLifting:
         with self._bar(len(points)) as advance:
             return join(chunks(advance), len(points))
 
-    def _kept(self, name: Any) -> Maps | None:
-        """Maps of an image from memory or the store, or None."""
+    def _kept(self, name: Key | str) -> Maps | None:
+        """Maps of an image from memory or the store, or None; a digest is in no store."""
         maps = self.feature_cache.get(name)
-        if maps is not None or self.store is None or not self.store.has(*name):
+        if maps is not None or self.store is None or isinstance(name, str):
             return maps
+        if not self.store.has(*name):
+            return None
         maps = from_arrays(self.store.get(*name), self.store.stamp.shuffle_factor)
         self.feature_cache.put(name, maps)
         return maps
 
-    def _keep(self, name: Any, maps: Mapping[str, Tensor]) -> Maps:
+    def _keep(self, name: Key | str, maps: Mapping[str, Tensor]) -> Maps:
         """Keep maps in memory and in the store; returned as they are kept."""
         stored = self.feature_cache.stored(maps)
         self.feature_cache.put(name, stored)
-        if self.store is not None:
+        if self.store is not None and not isinstance(name, str):
             self.store.put(*name, to_arrays(stored, self.store.stamp.shuffle_factor))
         return stored
 
     @contextmanager
-    def _bar(self, total: int) -> Iterator[Callable[[int], None]]:
+    def _bar(self, total: int) -> Iterator[Callable[[int], object]]:
         """Gives a function to call with the number of points that are done."""
-        if callable(self._progress):
+        progress = self._progress
+        if callable(progress):
             done = 0
 
             def advance(count: int) -> None:
                 nonlocal done
                 done += count
-                self._progress(done, total)
+                progress(done, total)
 
             yield advance
-        elif self._progress:
+        elif progress:
             from tqdm import tqdm  # only for those who want to look at it
 
             with tqdm(total=total, desc='lifting', unit='point', unit_scale=True) as bar:

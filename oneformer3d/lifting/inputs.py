@@ -7,12 +7,13 @@ names the fault.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from .camera import Camera
-from .shapes import expect_shape
+from .shapes import expect_shape, size_of
 
 # A 3x3 block whose determinant is this small beside its entries has no usable inverse.
 _SINGULAR = 1e-6
@@ -70,8 +71,7 @@ def checked_views(
         return Views(camera, depth, None, single)
     if depth is None:
         raise ValueError('depth_intrinsics are given without depth')
-    size = tuple(depth.shape[-2:])
-    depth_camera, _ = camera_views(depth_intrinsics.detach(), extrinsics.detach(), size)
+    depth_camera, _ = camera_views(depth_intrinsics.detach(), extrinsics.detach(), size_of(depth))
     return Views(camera, depth, depth_camera, single)
 
 
@@ -113,7 +113,8 @@ def camera_views(
     _check_poses(extrinsics.detach())
     if convention == 'opengl':
         extrinsics = opencv_from_opengl(extrinsics)
-    return Camera(intrinsics, extrinsics, tuple(image_shape)), single
+    height, width = image_shape
+    return Camera(intrinsics, extrinsics, (height, width)), single
 
 
 def opencv_from_opengl(pose: Tensor) -> Tensor:
@@ -155,6 +156,10 @@ def feature_views(
     return views
 
 
+@overload
+def depth_views(depth: Tensor, num_views: int, single: bool) -> Tensor: ...
+@overload
+def depth_views(depth: None, num_views: int, single: bool) -> None: ...
 def depth_views(depth: Tensor | None, num_views: int, single: bool) -> Tensor | None:
     """Depth maps (V, h, w), or None as given.
 

@@ -21,7 +21,7 @@ from .chunks import DEFAULT_BYTE_BUDGET, check_byte_budget, num_rows, ranges
 from .inputs import check_points, checked_views, feature_views
 from .pairs import PixelPairs, visible_pairs
 from .sampling import gather_pairs, sample_map
-from .shapes import expect_shape
+from .shapes import expect_shape, size_of
 from .visibility import Visibility
 
 MODES = ('bilinear', 'nearest', 'bicubic')
@@ -105,7 +105,7 @@ def lift_features_to_points(
     if mode == 'bilinear':
         weights = None
         if padding_mode == 'zeros':
-            weights = [_fade(pairs.uv, x.shape[-2:], size) for x in maps]
+            weights = [_fade(pairs.uv, size_of(x), size) for x in maps]
         slotted = replace(pairs, point=slots)
         rows, _ = gather_scales(
             maps, slotted, size, weights, num_slots, 'sum', combine, byte_budget
@@ -223,16 +223,15 @@ def gather_scales(
 ) -> tuple[Tensor, Tensor]:
     """``gather_pairs`` of every map, side by side or added up: (num_bags, C) and weight sums."""
     check_byte_budget(byte_budget)
-    weights = weights or [None] * len(maps)
-    differentiable = torch.is_grad_enabled() and _any_gradient(*maps, *weights, pairs.uv)
+    given = weights or []
+    by_map: list[Tensor | None] = [*given] or [None] * len(maps)
+    differentiable = torch.is_grad_enabled() and _any_gradient(*maps, *given, pairs.uv)
     if len(maps) == 1 or differentiable:
-        scales, weight_sum = [], None
-        for scale, weight in zip(maps, weights):
-            rows, weight_sum = gather_pairs(
-                scale, pairs, image_size, weight, num_bags, reduce, byte_budget
-            )
-            scales.append(rows)
-        return _combined(scales, combine), weight_sum
+        scales = [
+            gather_pairs(scale, pairs, image_size, weight, num_bags, reduce, byte_budget)
+            for scale, weight in zip(maps, by_map)
+        ]
+        return _combined([rows for rows, _ in scales], combine), scales[-1][1]
 
     # A chunk of rows at a time, so that no whole scale stands beside the result; one scale after
     # the other, so that only one is copied to channels-last.
@@ -244,7 +243,7 @@ def gather_scales(
     limits = torch.arange(0, num_bags + size, size, device=pairs.point.device)
     firsts = torch.searchsorted(pairs.point, limits.clamp(max=num_bags)).tolist()
 
-    for scale, weight, column in zip(maps, weights, columns):
+    for scale, weight, column in zip(maps, by_map, columns):
         scale = scale.contiguous(memory_format=torch.channels_last)
         for (begin, end), first, last in zip(ranges(num_bags, size), firsts, firsts[1:]):
             chunk = pairs.select(slice(first, last))

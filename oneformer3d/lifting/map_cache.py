@@ -25,6 +25,7 @@ class MapStamp(Protocol):
     @property
     def shuffle_factor(self) -> int:
         """Of ``pixel_shuffle`` that ``feat`` went through, 1 for none."""
+        ...
 
 
 class MapStore(Protocol):
@@ -33,12 +34,15 @@ class MapStore(Protocol):
     @property
     def stamp(self) -> MapStamp:
         """Of its maps."""
+        ...
 
     def has(self, scene: str, frame: str) -> bool:
         """Whether the frame is there."""
+        ...
 
     def get(self, scene: str, frame: str) -> Mapping[str, Any]:
         """Arrays of a frame by name."""
+        ...
 
     def put(self, scene: str, frame: str, arrays: Mapping[str, Any]) -> object:
         """Keep arrays of a frame."""

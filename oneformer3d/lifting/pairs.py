@@ -130,7 +130,7 @@ def project_pairs(
     point, view, u, v, depth_z = (_join(column) for column in columns)
 
     pairs = PixelPairs(point, view, torch.stack((u, v), dim=-1), depth_z)
-    if instance_maps is None:
+    if instance_maps is None or segments is None:
         return pairs
     ids = nearest_pixel(instance_maps, u, v, camera.image_size, view)
     return pairs.select(majority_instance(view, segments[point], ids))
@@ -216,7 +216,7 @@ def project_visible(
     if depth is not None:
         depth = depth.expand(*lead, *depth.shape[-2:])
 
-    columns: tuple[list[Tensor], ...] = ([], [], [])
+    pixels, depths, sights = [], [], []
     num_points = points.shape[-2]
     size = num_rows(lead.numel() * BYTES_PER_TEST, byte_budget, points.device)
     for begin, end in ranges(max(1, num_points), size):  # one empty chunk gives empty results
@@ -226,9 +226,10 @@ def project_visible(
         if depth is not None:
             measured = nearest_pixel(depth, u, v, camera.image_size)
             visible &= depth_agrees(measured, z, visibility)
-        for column, values in zip(columns, (uv, z, visible)):
-            column.append(values)
-    return tuple(_join(column, dim) for column, dim in zip(columns, (-2, -1, -1)))
+        pixels.append(uv)
+        depths.append(z)
+        sights.append(visible)
+    return _join(pixels, -2), _join(depths, -1), _join(sights, -1)
 
 
 def reproject_pairs(points: Tensor, camera: Camera, pairs: PixelPairs) -> PixelPairs:

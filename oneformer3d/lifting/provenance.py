@@ -8,7 +8,7 @@ reads.
 """
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
@@ -164,13 +164,11 @@ def trace_sources(
     expect_shape('weights', weight, 'V N', V=len(views), N=len(points))
 
     # every fault that holds, the one that is named last
-    inside = in_frustum(*uv.unbind(-1), z, camera.image_size, visibility.near)
+    inside = in_frustum(uv[..., 0], uv[..., 1], z, camera.image_size, visibility.near)
     faults = [(Reason.NO_WEIGHT, ~(weight > 0))]
     measured = torch.zeros_like(z)
     if depth is not None:
-        measured, depth_faults = _test_depth(
-            points, uv, z, inside, replace(views, depth=depth), visibility
-        )
+        measured, depth_faults = _test_depth(points, uv, z, inside, views, depth, visibility)
         faults += depth_faults
     faults += [
         (Reason.OUTSIDE, ~inside),
@@ -187,16 +185,22 @@ def trace_sources(
 
 
 def _test_depth(
-    points: Tensor, uv: Tensor, z: Tensor, inside: Tensor, views: Views, visibility: Visibility
+    points: Tensor,
+    uv: Tensor,
+    z: Tensor,
+    inside: Tensor,
+    views: Views,
+    depth: Tensor,
+    visibility: Visibility,
 ) -> tuple[Tensor, list[tuple[Reason, Tensor]]]:
-    """Depth measured at each pixel (V, N), and what speaks against it."""
-    pixel, size, beside = uv.unbind(-1), views.camera.image_size, ~inside
+    """Measured depth at each pixel (V, N) of the maps (V, h, w), and what speaks against it."""
+    (u, v), size, beside = uv.unbind(-1), views.camera.image_size, ~inside
     if views.depth_camera is not None:
         depth_camera = views.depth_camera.to(points.device, points.dtype)
-        pixel, size = depth_camera.project(points)[0].unbind(-1), depth_camera.image_size
-        beside = ~in_frustum(*pixel, z, size, visibility.near)
+        (u, v), size = depth_camera.project(points)[0].unbind(-1), depth_camera.image_size
+        beside = ~in_frustum(u, v, z, size, visibility.near)
 
-    found = nearest_pixel(views.depth, *pixel, size).to(z.dtype)
+    found = nearest_pixel(depth, u, v, size).to(z.dtype)
     present = (found > 0) & (found < torch.inf) & ~beside
     disagrees = ~depth_agrees(found, z, visibility)
     faults = [
@@ -204,7 +208,7 @@ def _test_depth(
         (Reason.OCCLUDED, disagrees & (z > found)),
     ]
     if visibility.edge_reject:
-        smooth = drop_depth_edges(views.depth, visibility)
-        faults.append((Reason.DEPTH_EDGE, nearest_pixel(smooth, *pixel, size) <= 0))
+        smooth = drop_depth_edges(depth, visibility)
+        faults.append((Reason.DEPTH_EDGE, nearest_pixel(smooth, u, v, size) <= 0))
     faults.append((Reason.NO_DEPTH, ~present))
     return torch.where(inside & present, found, 0.0), faults

@@ -82,8 +82,6 @@ def gather_pairs(
         raise ValueError(f'feature_maps must be floating point, got {feature_maps.dtype}')
     if reduce not in REDUCE:
         raise ValueError(f'reduce must be one of {REDUCE}, got {reduce!r}')
-    if reduce is not None and num_points is None:
-        raise ValueError('num_points is needed to reduce over the views of each point')
     if weights is not None:
         expect_shape('weights', weights, 'P', P=len(pairs))
     _check_pairs(pairs, num_views, num_points if reduce else None)
@@ -95,6 +93,8 @@ def gather_pairs(
         samples = _weighted_sums(feature_maps, pairs, image_size, None, starts, byte_budget)
         return samples, samples.new_ones(len(pairs)) if weights is None else weights
 
+    if num_points is None:
+        raise ValueError('num_points is needed to reduce over the views of each point')
     starts = bag_starts(pairs.point, num_points)
     summed = _weighted_sums(feature_maps, pairs, image_size, weights, starts, byte_budget)
     if weights is None:

@@ -13,6 +13,18 @@ class HasShape(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
 
+def size_of(maps: HasShape) -> tuple[int, int]:
+    """(H, W): the last two sizes of maps (..., H, W).
+
+    Example:
+        >>> import torch
+        >>> size_of(torch.zeros(2, 192, 28, 36))
+        (28, 36)
+    """
+    height, width = maps.shape[-2:]
+    return height, width
+
+
 def expect_shape(name: str, array: HasShape, shape: str, **sizes: int) -> tuple[int, ...]:
     """Check the shape of an array against its letters.
 

@@ -50,7 +50,7 @@ def build_uv_index(
         tensor([[31.5000, 23.5000],
                 [41.5000, 23.5000]])
     """
-    _check_given(image_size)
+    image_size = _given(image_size)
     expect_shape('points', points, 'N 3')
     expect_shape('intrinsics', intrinsics, '3 3')
     return build_uv_index_batch(
@@ -107,8 +107,7 @@ def build_uv_index_batch(
         >>> valid.tolist()
         [[True], [False]]
     """
-    _check_given(image_size)
-    camera = Camera(intrinsics, extrinsics, image_size)
+    camera = Camera(intrinsics, extrinsics, _given(image_size))
     num_lead = len(camera.batch_shape)
     if num_lead == points.ndim - 1:
         points = points.unsqueeze(-3)  # (..., 1, N, 3)
@@ -148,7 +147,7 @@ def sample_img_feat(
         tensor([[0.0000],
                 [1.5000]])
     """
-    _check_given(image_size)
+    image_size = _given(image_size)
     if feat_map.ndim == 4 and uv.ndim == 2:
         if feat_map.shape[0] != 1:
             raise ValueError(
@@ -158,9 +157,10 @@ def sample_img_feat(
     return sample_map(feat_map, uv, image_size, byte_budget=byte_budget)
 
 
-def _check_given(image_size: tuple[int, int] | None) -> None:
+def _given(image_size: tuple[int, int] | None) -> tuple[int, int]:
     if image_size is None:
         raise ValueError(
             'give image_size=(H, W) of the image that the intrinsics and pixels belong to; '
             'a feature map has a size of its own'
         )
+    return image_size

@@ -118,7 +118,7 @@ def visible_mask(
 
     if (instance_map is None) != (segments is None):
         raise ValueError('instance_map and segments are given together or not at all')
-    if instance_map is not None:
+    if instance_map is not None and segments is not None:
         _check_map('instance_map', instance_map, z)
         ids = nearest_pixel(instance_map, u, v, image_size)[visible]
         views = torch.arange(z[..., 0].numel(), device=z.device).reshape(*z.shape[:-1], 1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from .instance import InstanceMatches, instance_scores, match_instances
 
@@ -117,7 +117,7 @@ class CausalEvaluator:
         self.min_region_size = min_region_size
 
         self.seen = np.zeros(len(points), bool)
-        self._tree = cKDTree(points)
+        self._tree = KDTree(points)
         self._moments: list[Moment] = []
         self._matched = np.full(len(labels), -1, np.int64)  # the track that matched last
         self._switches = np.zeros(len(labels), np.int64)
@@ -130,7 +130,7 @@ class CausalEvaluator:
         missing = np.flatnonzero(~self.seen)
         if len(points) == 0 or len(missing) == 0:
             return
-        distance, _ = cKDTree(points).query(
+        distance, _ = KDTree(points).query(
             self.points[missing], distance_upper_bound=self.max_distance
         )
         self.seen[missing[np.isfinite(distance)]] = True
@@ -199,7 +199,7 @@ class CausalEvaluator:
         """Track of each true point, -1 none, and whether the map reaches it."""
         if len(found.positions) == 0:
             return np.full(len(self.points), -1), np.zeros(len(self.points), bool)
-        distance, row = cKDTree(found.positions).query(self.points, distance_upper_bound=limit)
+        distance, row = KDTree(found.positions).query(self.points, distance_upper_bound=limit)
         near = np.isfinite(distance)
         track = found.tracks[np.where(near, row, 0)]
         return np.where(near, track, -1), near

@@ -135,7 +135,7 @@ class UnifiedSegMetric(BaseMetric):
         for task in self.tasks:
             overall, columns = evaluate[task](results)
             if task == 'instance' and np.isnan(overall['AP']):
-                reason = why_no_ap([scene.instance for scene in results], self.min_region_size)
+                reason = why_no_ap(_instances(results), self.min_region_size)
                 print_log(reason, logger='current', level=logging.WARNING)
             print_log(_format_table(task, overall, columns), logger='current')
             metrics |= {f'{task}/{name}': value for name, value in overall.items()}
@@ -199,8 +199,7 @@ class UnifiedSegMetric(BaseMetric):
     def _semantic(self, results: list[SceneSummary]) -> tuple[dict, dict]:
         names = self.class_table.classes
         confusion = np.zeros(len(names) ** 2, dtype=np.int64)
-        for scene in results:
-            cells, counts = scene.confusion
+        for cells, counts in (x.confusion for x in results if x.confusion is not None):
             confusion[cells] += counts
         scores = semantic_scores(confusion.reshape(len(names), len(names)))
         overall = {'mIoU': scores.miou, 'acc': scores.acc, 'mAcc': scores.macc}
@@ -209,21 +208,29 @@ class UnifiedSegMetric(BaseMetric):
     def _instance(self, results: list[SceneSummary]) -> tuple[dict, dict]:
         table = self.class_table
         names = [table.classes[k] for k in table.instance_classes]
-        scores = instance_scores([x.instance for x in results], len(names), self.min_region_size)
+        scores = instance_scores(_instances(results), len(names), self.min_region_size)
         overall = {'AP': scores.mean_ap, 'AP50': scores.mean_ap50, 'AP25': scores.mean_ap25}
         columns = {'AP': scores.ap, 'AP50': scores.ap50, 'AP25': scores.ap25}
         return overall, {key: _by_name(names, column) for key, column in columns.items()}
 
     def _panoptic(self, results: list[SceneSummary]) -> tuple[dict, dict]:
         table = self.class_table
-        scores = panoptic_scores([x.panoptic for x in results], table.things, table.stuff)
+        scores = panoptic_scores(_segments(results), table.things, table.stuff)
         columns = {'PQ': scores.pq, 'SQ': scores.sq, 'RQ': scores.rq}
         return scores.means, {k: _by_name(table.classes, v) for k, v in columns.items()}
 
     def _panoptic_mmdet3d(self, results: list[SceneSummary]) -> dict[str, float]:
         table = self.class_table
-        scores = panoptic_scores([x.panoptic for x in results], table.things, table.stuff)
+        scores = panoptic_scores(_segments(results), table.things, table.stuff)
         return {f'panoptic_mmdet3d/{k}': value for k, value in scores.means_mmdet3d.items()}
+
+
+def _instances(results: Sequence[SceneSummary]) -> list[InstanceMatches]:
+    return [x.instance for x in results if x.instance is not None]
+
+
+def _segments(results: Sequence[SceneSummary]) -> list[PanopticCounts]:
+    return [x.panoptic for x in results if x.panoptic is not None]
 
 
 def why_no_ap(scenes: Sequence[InstanceMatches], min_region_size: int) -> str:

@@ -80,7 +80,9 @@ class LiftingEncoder(PointEncoder):
         )
         self.aggregator = build_aggregator(aggregator, channels)
         self.points_3d = MODELS.build(encoder_3d)
-        self.out = nn.Linear(channels, lifted_channels if mode == 'concat' else point_channels)
+        self.out = nn.Linear(
+            channels, lifted_channels if point_channels is None else point_channels
+        )
         if mode == 'add':
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)

@@ -11,7 +11,7 @@ import torch
 from mmengine.dist import get_rank
 from torch import Tensor
 
-from oneformer3d.backbones.fpn import FeaturePyramid, ImageMaps
+from oneformer3d.backbones.fpn import FeaturePyramid, ImageMaps, padded_size
 from oneformer3d.clip.weights import weights_digest
 from oneformer3d.lifting.map_cache import Key, MapCache, weights_version
 from oneformer3d.store import FeatureStore, FeatureStoreWriter, StoreStamp
@@ -57,18 +57,19 @@ class FrozenMaps:
             ValueError: views without images.
         """
         images = images_of(views)
-        covered = tuple(side + -side % 32 for side in images.shape[-2:])
+        covered = padded_size(images)
         if not (views.scene_id and views.frames):
             return ImageMaps((self._compute(images),), covered)
 
         # what has been computed before, with the weights of now
         self.memory.bind(self.pyramid)
         keys = [(views.scene_id, frame) for frame in views.frames]
-        store = None if self.store is None else self._to_read(covered)
-        found = {key: self._get(key, covered, store) for key in keys}
+        store = None if self.store is None else self._to_read(self.store, covered)
+        kept = {key: self._get(key, covered, store) for key in keys}
+        found = {key: cells for key, cells in kept.items() if cells is not None}
 
         # the rest is computed, and stored
-        missing = [i for i, key in enumerate(keys) if found[key] is None]
+        missing = [i for i, key in enumerate(keys) if key not in found]
         if missing:
             computed = self._compute(images[missing]).permute(0, 2, 3, 1)  # (n, h, w, C)
             for i, cells in zip(missing, computed):
@@ -107,12 +108,14 @@ class FrozenMaps:
             self.memory.put((*key, covered), record)
         else:
             feat = record['cells'].permute(2, 0, 1).contiguous().numpy()
-            self._to_write(covered).put(*key, {'feat': feat})
+            self._to_write(self.store, covered).put(*key, {'feat': feat})
         return record['cells']
 
-    def _to_read(self, covered: tuple[int, int]) -> FeatureStore | FeatureStoreWriter | None:
+    def _to_read(
+        self, store: str | os.PathLike, covered: tuple[int, int]
+    ) -> FeatureStore | FeatureStoreWriter | None:
         """The store of these weights, if there is one. Any number of processes may read it."""
-        folder, stamp = self._location(covered)
+        folder, stamp = self._location(store, covered)
         if self._writer is not None:
             return self._writer
         if self._reader is None:
@@ -122,14 +125,16 @@ class FrozenMaps:
                 return None
         return self._reader
 
-    def _to_write(self, covered: tuple[int, int]) -> FeatureStoreWriter:
+    def _to_write(self, store: str | os.PathLike, covered: tuple[int, int]) -> FeatureStoreWriter:
         """The store of these weights, made where there is none. One process may write it."""
-        folder, stamp = self._location(covered)
+        folder, stamp = self._location(store, covered)
         if self._writer is None:
             self._writer = FeatureStoreWriter(folder, stamp, rank=get_rank())
         return self._writer
 
-    def _location(self, covered: tuple[int, int]) -> tuple[Path, StoreStamp]:
+    def _location(
+        self, store: str | os.PathLike, covered: tuple[int, int]
+    ) -> tuple[Path, StoreStamp]:
         """Folder and stamp of the store; what is open of other weights is closed."""
         version = weights_version(self.pyramid)
         if version != self._version:
@@ -148,7 +153,7 @@ class FrozenMaps:
             channels=self.pyramid.out_channels,
             grid=(covered[0] // 4, covered[1] // 4),
         )
-        return Path(self.store) / self._digest[:16], stamp
+        return Path(store) / self._digest[:16], stamp
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, '_reader': None, '_writer': None}

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from mmdet3d.structures import Det3DDataSample
 from mmengine.model import BaseModel
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
-from oneformer3d.backbones.fpn import FeaturePyramid, ImageMaps
+from oneformer3d.backbones.fpn import FeaturePyramid, ImageMaps, padded_size
 from oneformer3d.data.samples.preprocessor import SceneDataPreprocessor
 from oneformer3d.lifting.sampling import gather_pairs
 from oneformer3d.lifting.shapes import expect_shape
@@ -129,7 +129,7 @@ class ViewSegmentation(BaseModel):
         images = images_of(views)  # (V, 3, H, W)
         maps = torch.cat([self._probabilities(chunk) for chunk in images.split(_BATCH)])
         maps = maps.contiguous(memory_format=torch.channels_last)  # (V, C, h, w)
-        covered = tuple(side + -side % 32 for side in images.shape[-2:])
+        covered = padded_size(images)
 
         # Σ over the views of a point, then over the nearest point that has any
         pairs = image_pixels(views.pairs, views)
@@ -203,7 +203,7 @@ def fill_from_nearest(values: Tensor, visible: Tensor, xyz: Tensor) -> Tensor:
     if len(targets) == 0 or len(sources) == 0:
         return values
 
-    tree = cKDTree(xyz[sources].cpu().numpy())
+    tree = KDTree(xyz[sources].cpu().numpy())
     nearest = tree.query(xyz[targets].cpu().numpy())[1]
     rows = sources[torch.as_tensor(nearest, device=xyz.device)]
     return values.index_copy(0, targets, values[rows])

@@ -23,6 +23,7 @@ from oneformer3d.lifting.normals import estimate_normals
 from oneformer3d.lifting.pair_aggregation import best_pairs, lift_pairs, original_coordinates
 from oneformer3d.lifting.pairs import PixelPairs
 from oneformer3d.lifting.sampling import read_pairs
+from oneformer3d.lifting.shapes import size_of
 from oneformer3d.lifting.view_aggregator import ViewAggregator
 from oneformer3d.structures import PosedViews
 
@@ -139,7 +140,7 @@ def image_pixels(pairs: PixelPairs, views: PosedViews) -> PixelPairs:
     """The pairs with pixels of the images as they were loaded."""
     if views.images is None:
         return pairs
-    size = tuple(views.images.shape[-2:])
+    size = size_of(views.images)
     if size == tuple(views.image_size):
         return pairs
     return replace(pairs, uv=resize_pixels(pairs.uv, views.image_size, size))
@@ -174,7 +175,7 @@ def stored_maps(views: PosedViews) -> ImageMaps:
     """
     if views.feat is None:
         raise ValueError(f'{views.scene_id}: its views have no stored feature maps')
-    return ImageMaps((views.feat.float(),), tuple(views.image_size))
+    return ImageMaps((views.feat.float(),), views.image_size)
 
 
 def images_of(views: PosedViews) -> Tensor:

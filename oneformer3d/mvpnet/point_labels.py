@@ -4,6 +4,8 @@ Enters: logits or probabilities (N, C) and labels (N,) in 0…C, where C means u
 loss, or a data sample as the metrics of all segmentors read it.
 """
 
+from typing import cast
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -38,7 +40,7 @@ def with_semantic_prediction(
     )  # (N,) both
     num_points = len(semantic)
 
-    predicted = sample.new()
+    predicted = cast(Det3DDataSample, sample.new())  # of its own type, declared as its base
     predicted.pred_pts_seg = PointData(
         pts_semantic_mask=[semantic, semantic],
         pts_instance_mask=[np.zeros((0, num_points), dtype=bool), semantic],

@@ -16,6 +16,7 @@ from oneformer3d.lifting.depth_render import zbuffer_views
 from oneformer3d.lifting.inputs import camera_views, check_points, depth_views
 from oneformer3d.lifting.pairs import project_pairs
 from oneformer3d.lifting.provenance import Provenance, trace_sources
+from oneformer3d.lifting.shapes import size_of
 from oneformer3d.lifting.visibility import Visibility
 from oneformer3d.structures import PosedViews
 
@@ -79,12 +80,13 @@ def segment_scan(
     camera, stacked = _camera(images, camera_params, convention, device)
 
     # which view sees which point
-    if camera is not None:
+    views = None
+    if camera is not None and stacked is not None:
         depth = depth_views(depth, len(stacked), single=False)
         if depth is None and occlusion == 'zbuffer':
             depth = zbuffer_views(xyz, camera, Visibility(point_size=point_size))
         depth = None if depth is None else depth.to(xyz)
-    views = None if camera is None else _views(xyz, stacked, camera, depth)
+        views = _views(xyz, stacked, camera, depth)
     if trace is not None:
         _check_trace(trace, len(xyz), views)
 
@@ -105,7 +107,7 @@ def segment_scan(
         'label_confidence': confidence,
         'view_agreement': xyz.new_zeros(len(xyz)) if agreement is None else agreement[0],
     }
-    if trace is not None:
+    if trace is not None and views is not None and camera is not None:
         result['sources'] = _sources(xyz, trace.to(device), views, camera, depth, model)
     return result
 
@@ -139,7 +141,7 @@ def _camera(
         torch.stack([matrix.to(device, torch.float32) for matrix in matrices])
         for matrices in zip(*camera_params)
     )
-    return camera_views(intrinsics, poses, tuple(stacked.shape[-2:]), convention)[0], stacked
+    return camera_views(intrinsics, poses, size_of(stacked), convention)[0], stacked
 
 
 def _views(xyz: Tensor, images: Tensor, camera: Camera, depth: Tensor | None) -> PosedViews:

@@ -170,6 +170,8 @@ class FeatureLiftingSegmentation(BaseModel):
     ) -> dict | list[Det3DDataSample] | list[Tensor]:
         """``loss``, ``predict`` or, with mode 'tensor', the logits (N, C) of each sample."""
         if mode == 'loss':
+            if data_samples is None:
+                raise ValueError("mode 'loss' needs data samples with the ground truth")
             return self.loss(inputs, data_samples)
         if mode == 'predict':
             return self.predict(inputs, data_samples)
@@ -237,7 +239,7 @@ class FeatureLiftingSegmentation(BaseModel):
         points, views = list(inputs['points']), views_of(inputs)
         features, lifted = self.features(points, views, with_agreement=True)
         logits = self._of_samples(features, points)
-        if lifted is None:
+        if lifted is None or lifted.agreement is None:
             return logits, None
         return logits, list(lifted.agreement.split([len(sample) for sample in points]))
 
@@ -254,7 +256,7 @@ class FeatureLiftingSegmentation(BaseModel):
     ) -> tuple[Tensor, LiftedPoints | None]:
         """What enters the point network, (sum N, F), and the lifted part of it if there is one."""
         columns = [torch.cat([point_features(sample, self.point_inputs) for sample in points])]
-        if self.aggregator is None:
+        if self.aggregator is None or self._maps_of is None:
             return columns[0], None
 
         lifted = lift_views(

@@ -9,7 +9,7 @@ trains, how fast and for how long stands in the configs: ``configs/mvpnet_2d_syn
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from oneformer3d.engine.launch import build_runner
 from oneformer3d.lifting.depth_render import zbuffer_views
 from oneformer3d.lifting.inputs import camera_views, depth_views
 from oneformer3d.lifting.pairs import project_pairs
+from oneformer3d.lifting.shapes import size_of
 from oneformer3d.lifting.visibility import Visibility
 from oneformer3d.structures import PosedViews
 
@@ -31,7 +32,7 @@ BACKBONE_LR, LR = 1e-4, 1e-3
 _POINT_SIZE = 3  # pixels of a point in the z-buffer of scans without depth
 
 
-class LiftingBatch(TypedDict, total=False):
+class LiftingBatch(TypedDict):
     """One scan of a loader.
 
     ``points`` (N, ≥ 3), ``images`` (V, 3, H, W) uint8 or 0–1, ``labels`` (N,) int64 (the number
@@ -43,7 +44,7 @@ class LiftingBatch(TypedDict, total=False):
     images: Tensor
     labels: Tensor
     camera_params: list[tuple[Tensor, Tensor]]
-    depth: Tensor
+    depth: NotRequired[Tensor]
 
 
 def train_feature_lifting_model(
@@ -111,7 +112,7 @@ def _scan_loss(model: FeatureLiftingSegmentation, batch: LiftingBatch) -> Tensor
 
     # which view sees which point
     intrinsics, poses = (torch.stack(list(x)).to(device, torch.float32) for x in zip(*cameras))
-    camera, _ = camera_views(intrinsics, poses, tuple(images.shape[-2:]))
+    camera, _ = camera_views(intrinsics, poses, size_of(images))
     xyz = points[:, :3]
     depth = depth_views(batch.get('depth'), len(images), single=False)
     if depth is None:
@@ -162,7 +163,7 @@ def train_two_stages(
 
 
 def _train(config: str | os.PathLike, work_dir: Path, options: dict[str, Any]) -> Path:
-    cfg = load_config(config, options)
+    cfg = load_config(Path(config), options)
     cfg.work_dir = str(work_dir)
     cfg.setdefault('launcher', 'none')
     build_runner(cfg).train()

@@ -98,6 +98,8 @@ class ScanNetSemanticCriterion(nn.Module):
 
     def forward(self, outputs: QueryOutput, targets: Sequence[SceneTargets]) -> dict[str, Tensor]:
         """``seg_loss``, mean over samples of the mean over labeled queries."""
+        if outputs['sem_preds'] is None:
+            raise ValueError('the decoder predicts no semantics: give it num_semantic_classes')
         losses = []
         for logits, target in zip(outputs['sem_preds'], targets):
             masks = target.sp_masks if target.query_masks is None else target.query_masks
@@ -184,7 +186,7 @@ class InstanceCriterion(nn.Module):
         self.fix_mean_loss = fix_mean_loss
         self.dice_scales = dice_scales
 
-    def forward(self, outputs: LayerOutput, targets: Sequence[SceneTargets]) -> dict[str, Tensor]:
+    def forward(self, outputs: QueryOutput, targets: Sequence[SceneTargets]) -> dict[str, Tensor]:
         """``inst_loss``, summed over layers."""
         last, *auxiliary = _layers(outputs)
         pairs = self._match(last, targets)
@@ -232,7 +234,8 @@ class InstanceCriterion(nn.Module):
             _mean(dice_terms, num_terms, layer['masks']) * self._dice_scale(batch_size, is_last),
             _mean(score_terms, batch_size, layer['scores'] or layer['masks']),
         )
-        return sum(weight * term for weight, term in zip(self.loss_weight, terms))
+        weighted = (weight * term for weight, term in zip(self.loss_weight, terms))
+        return sum(weighted, start=torch.zeros_like(terms[0]))
 
     def _dice_scale(self, batch_size: int, is_last: bool) -> float:
         if self.fix_dice_loss_weight is None:
@@ -303,5 +306,5 @@ def _rows(target: SceneTargets, rows: slice) -> SceneTargets:
 def _mean(terms: Sequence[Tensor], count: int, predictions: Iterable[Tensor]) -> Tensor:
     """Sum of terms over ``count``; without terms a zero that still depends on predictions."""
     if not terms:
-        return sum(0.0 * x.sum() for x in predictions)
+        return torch.stack([0.0 * x.sum() for x in predictions]).sum()
     return torch.stack(list(terms)).sum() / count

@@ -6,6 +6,7 @@ masks (I, S). Leaves: two (P,) int64 tensors, the query and the instance of each
 A matcher adds up weighted costs, each a (Q, I) matrix, in float32 whatever the predictions are.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -27,6 +28,7 @@ class Cost(Protocol):
         self, cls_logits: Tensor, mask_logits: Tensor, labels: Tensor, gt_masks: Tensor
     ) -> Tensor:
         """Weighted (Q, I) costs."""
+        ...
 
 
 @TASK_UTILS.register_module()
@@ -77,7 +79,7 @@ class MaskDiceCost:
         return self.weight * (1 - overlap / total)
 
 
-class Matcher:
+class Matcher(ABC):
     """Base of the matchers: builds the costs and adds them up.
 
     Args:
@@ -97,6 +99,17 @@ class Matcher:
             gt_masks = gt_masks.float()
             arguments = cls_logits.float(), mask_logits.float(), labels, gt_masks
             return torch.stack([cost(*arguments) for cost in self.costs]).sum(0)
+
+    @abstractmethod
+    def __call__(
+        self,
+        cls_logits: Tensor,
+        mask_logits: Tensor,
+        labels: Tensor,
+        gt_masks: Tensor,
+        query_masks: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Matched (query ids, instance ids), two (P,) int64."""
 
 
 @TASK_UTILS.register_module()

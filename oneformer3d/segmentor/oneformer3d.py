@@ -9,6 +9,7 @@ published type names are factories that preset them (``published``).
 """
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from mmdet3d.structures import Det3DDataSample, PointData
@@ -135,6 +136,8 @@ class OneFormer3D(BaseModel):
     ) -> dict | list[Det3DDataSample] | QueryOutput:
         """``loss``, ``predict`` or, with mode 'tensor', the decoder's output."""
         if mode == 'loss':
+            if data_samples is None:
+                raise ValueError("mode 'loss' needs data samples with the ground truth")
             return self.loss(inputs, data_samples)
         if mode == 'predict':
             return self.predict(inputs, data_samples)
@@ -315,7 +318,7 @@ def _views_of(inputs: Mapping, points: PointFeatures) -> list[PosedViews | None]
 
 
 def _with_prediction(sample: Det3DDataSample, prediction: ScenePrediction) -> Det3DDataSample:
-    predicted = sample.new()
+    predicted = cast(Det3DDataSample, sample.new())  # of its own type, declared as its base
     predicted.pred_pts_seg = PointData(
         pts_semantic_mask=[prediction.semantic, prediction.panoptic_semantic],
         pts_instance_mask=[prediction.instance_masks, prediction.panoptic_ids],

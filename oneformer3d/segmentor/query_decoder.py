@@ -15,7 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oneformer3d.registry import MODELS
-from oneformer3d.structures import DecoderScene, LayerOutput, MaskDecoder, QueryOutput
+from oneformer3d.structures import (
+    DecoderScene,
+    LayerOutput,
+    MaskDecoder,
+    QueryOutput,
+    SampleOutput,
+)
 
 # layer, queries (Q, D), mask logits (Q, S) → queries (Q, D): what a decoder that reads views does
 # between self-attention and FFN
@@ -184,7 +190,7 @@ class QueryDecoder(MaskDecoder):
         queries: Tensor | None,
         keep_aux: bool,
         read_views: ReadViews | None,
-    ) -> list[dict]:
+    ) -> list[SampleOutput]:
         """Predictions of one sample after 0, 1, … num_layers layers (or the last alone)."""
         keys = self.input_proj(features)  # (S, D)
         mask_features = self.x_mask(features)  # (S, D)
@@ -210,14 +216,14 @@ class QueryDecoder(MaskDecoder):
                 x = self.ffn_layers[layer](x)
         return outputs
 
-    def _predict(self, queries: Tensor, mask_features: Tensor, is_last: bool) -> dict:
+    def _predict(self, queries: Tensor, mask_features: Tensor, is_last: bool) -> SampleOutput:
         normed = self.out_norm(queries)  # (Q, D)
-        return {
-            'cls_preds': self.out_cls(normed),
-            'sem_preds': self.out_sem(normed) if is_last and self.out_sem is not None else None,
-            'masks': normed @ mask_features.T,
-            'scores': self.out_score(normed) if self.out_score is not None else None,
-        }
+        return SampleOutput(
+            cls_preds=self.out_cls(normed),
+            sem_preds=self.out_sem(normed) if is_last and self.out_sem is not None else None,
+            masks=normed @ mask_features.T,
+            scores=self.out_score(normed) if self.out_score is not None else None,
+        )
 
 
 def blocked_positions(mask_logits: Tensor) -> Tensor:
@@ -331,15 +337,22 @@ def _semantic_head(d_model: int, num_classes: int | None, num_linears: int) -> n
     return _mlp(d_model, d_model, num_classes + 1)
 
 
-def _collate_samples(samples: Sequence[Sequence[dict]]) -> QueryOutput:
+def _collate_samples(samples: Sequence[Sequence[SampleOutput]]) -> QueryOutput:
     """Predictions by sample, then layer, as those of a batch."""
     layers = [_collate(list(layer)) for layer in zip(*samples)]
     return QueryOutput(**layers[-1], aux_outputs=layers[:-1] or None)
 
 
-def _collate(layer: list[dict]) -> LayerOutput:
+def _collate(layer: list[SampleOutput]) -> LayerOutput:
     """Per-sample predictions of one layer as lists; None where a head is absent."""
-    return {
-        key: None if layer[0][key] is None else [sample[key] for sample in layer]
-        for key in ('cls_preds', 'sem_preds', 'masks', 'scores')
-    }
+    return LayerOutput(
+        cls_preds=[sample['cls_preds'] for sample in layer],
+        sem_preds=_present([sample['sem_preds'] for sample in layer]),
+        masks=[sample['masks'] for sample in layer],
+        scores=_present([sample['scores'] for sample in layer]),
+    )
+
+
+def _present(tensors: list[Tensor | None]) -> list[Tensor] | None:
+    present = [x for x in tensors if x is not None]
+    return present or None

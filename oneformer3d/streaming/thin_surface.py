@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 
 class Standing(NamedTuple):
@@ -42,7 +42,7 @@ def thin_surface(xyz: NDArray, counts: NDArray[np.int64], spacing: float) -> Sta
     num = len(xyz)
     if num == 0:
         return Standing(np.zeros(0, np.int64), np.zeros(0, np.int64))
-    tree = cKDTree(xyz)
+    tree = KDTree(xyz)
     pairs = tree.query_pairs(spacing, output_type='ndarray')  # (P, 2)
     rank = np.empty(num, np.int64)
     rank[np.lexsort((np.arange(num), -counts))] = np.arange(num)
@@ -61,4 +61,4 @@ def thin_surface(xyz: NDArray, counts: NDArray[np.int64], spacing: float) -> Sta
         open_[second[now[first]]] = False
 
     rows = np.flatnonzero(keep)
-    return Standing(rows, cKDTree(xyz[rows]).query(xyz)[1].astype(np.int64))
+    return Standing(rows, KDTree(xyz[rows]).query(xyz)[1].astype(np.int64))

@@ -25,7 +25,7 @@ from .boxes import UprightBox, fit_upright_box
 from .contracts import MaskDecoder, PointEncoder, expect_contract
 from .instances import Instance
 from .labels import find_point_labels, point_labels
-from .queries import LayerOutput, QueryOutput, map_outputs, split_queries
+from .queries import LayerOutput, QueryOutput, SampleOutput, map_outputs, split_queries
 from .records import DecoderScene, PointFeatures, SceneTargets, VoxelGrid
 from .segmentation import ModelInfo, Segmentation, SegmentationInfo
 from .state_names import hide_prefix
@@ -41,6 +41,7 @@ __all__ = [
     'PointFeatures',
     'PosedViews',
     'QueryOutput',
+    'SampleOutput',
     'SceneTargets',
     'Segmentation',
     'SegmentationInfo',

@@ -68,10 +68,10 @@ def fit_upright_box(points: np.ndarray) -> UprightBox:
     # the least area; of points in a line the least perimeter
     best = np.lexsort([extent.sum(1), extent.prod(1).round(12)])[0]
     middle = np.array([_middle(along[best]), _middle(across[best])])
-    centre = _turn(angles[best]) @ middle
+    yaw = float(angles[best])
+    centre = _turn(yaw) @ middle
 
     length, width = extent[best]
-    yaw = float(angles[best])
     if width > length:
         length, width, yaw = width, length, yaw - np.pi / 2
     low, high = float(xyz[:, 2].min()), float(xyz[:, 2].max())

@@ -9,6 +9,15 @@ from typing import TypedDict
 from torch import Tensor
 
 
+class SampleOutput(TypedDict):
+    """Predictions of one decoder layer for one sample, as in ``LayerOutput``."""
+
+    cls_preds: Tensor
+    sem_preds: Tensor | None
+    masks: Tensor
+    scores: Tensor | None
+
+
 class LayerOutput(TypedDict):
     """Predictions of one decoder layer, one list entry per sample.
 
@@ -45,12 +54,20 @@ def split_queries(
 
 def map_outputs(outputs: QueryOutput, function: Callable[[Tensor], Tensor]) -> QueryOutput:
     """The outputs with ``function`` applied to every tensor of every layer."""
-    mapped = {}
-    for key, value in outputs.items():
-        if value is None:
-            mapped[key] = None
-        elif key == 'aux_outputs':
-            mapped[key] = [map_outputs(layer, function) for layer in value]
-        else:
-            mapped[key] = [function(x) for x in value]
-    return mapped
+    auxiliary = outputs['aux_outputs']
+    return QueryOutput(
+        **_map_layer(outputs, function),
+        aux_outputs=None if auxiliary is None else [_map_layer(x, function) for x in auxiliary],
+    )
+
+
+def _map_layer(layer: LayerOutput, function: Callable[[Tensor], Tensor]) -> LayerOutput:
+    def mapped(tensors: list[Tensor] | None) -> list[Tensor] | None:
+        return None if tensors is None else [function(x) for x in tensors]
+
+    return LayerOutput(
+        cls_preds=[function(x) for x in layer['cls_preds']],
+        sem_preds=mapped(layer['sem_preds']),
+        masks=[function(x) for x in layer['masks']],
+        scores=mapped(layer['scores']),
+    )

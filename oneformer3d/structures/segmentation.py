@@ -163,19 +163,20 @@ class Segmentation:
         known = {one.name for one in fields(SegmentationInfo)}
         settings = {key: value for key, value in summary.items() if key in known}
         settings |= {'source': summary['input'], 'model': ModelInfo(**summary['model'])}
-        labels = (arrays[k].astype(np.int64) for k in ('semantic', 'panoptic', 'panoptic_semantic'))
         return cls(
             points,
-            *labels,
-            tuple(instances),
-            names,
-            tuple(arrays['class_ids'].tolist()),
-            arrays['palette'],
-            upright_from_scan,
-            SegmentationInfo(**settings),
-            tuple(summary['views']),
-            tuple(summary['warnings']),
-            arrays['origin'],
+            semantic=arrays['semantic'].astype(np.int64),
+            panoptic=arrays['panoptic'].astype(np.int64),
+            panoptic_semantic=arrays['panoptic_semantic'].astype(np.int64),
+            instances=tuple(instances),
+            class_names=names,
+            class_ids=tuple(arrays['class_ids'].tolist()),
+            palette=arrays['palette'],
+            upright_from_scan=upright_from_scan,
+            info=SegmentationInfo(**settings),
+            views=tuple(summary['views']),
+            warnings=tuple(summary['warnings']),
+            origin=arrays['origin'],
         )
 
     @property
@@ -228,7 +229,7 @@ class Segmentation:
         self.to_ply(out_dir / 'instances.ply', color_by='instance')
         self.to_json(out_dir / 'instances.json')
         with atomic_path(out_dir / 'predictions.npz') as temporary:
-            np.savez_compressed(temporary, **self.arrays())
+            np.savez_compressed(temporary, allow_pickle=False, **self.arrays())
         for name, camera in (('segmentation.png', 'dollhouse'), ('top.png', 'top')):
             write_png(out_dir / name, self.picture(camera, size))
 

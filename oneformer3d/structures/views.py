@@ -13,7 +13,7 @@ from torch import Tensor
 
 from oneformer3d.lifting.camera import resize_pixels
 from oneformer3d.lifting.pairs import PixelPairs
-from oneformer3d.lifting.shapes import expect_shape
+from oneformer3d.lifting.shapes import expect_shape, size_of
 
 # (h, w) of the one view of a batch without views
 EMPTY_MAP = (4, 4)
@@ -167,7 +167,7 @@ class ViewBatch:
     @property
     def grid(self) -> tuple[int, int]:
         """(h, w)."""
-        return tuple(self.maps.shape[-2:])
+        return size_of(self.maps)
 
     @property
     def first_view(self) -> tuple[int, ...]:
@@ -212,7 +212,7 @@ class ViewBatch:
         return cls(
             maps=maps,
             masked=torch.tensor(masked, device=device),
-            pairs=_stack_pairs(views, num_points, tuple(maps.shape[-2:]), device),
+            pairs=_stack_pairs(views, num_points, size_of(maps), device),
             num_points=tuple(num_points),
             num_views=tuple(0 if sample is None else sample.num_views for sample in views),
         )

@@ -9,7 +9,7 @@ H×W the image.
 
 import cv2
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from oneformer3d.lifting.camera import Camera
 from oneformer3d.lifting.shapes import expect_shape
@@ -252,7 +252,7 @@ def point_spacing(points: np.ndarray) -> np.ndarray:
     num_neighbours = min(4, len(points))
     if num_neighbours < 2:
         return np.full(len(points), 0.02)
-    distances, _ = cKDTree(points).query(points, k=num_neighbours)
+    distances, _ = KDTree(points).query(points, k=num_neighbours)
     spacing = distances[:, -1]
     median = max(float(np.median(spacing)), 1e-3)
     return np.clip(spacing, 0.7 * median, 2.0 * median)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 METRES = {'m': 1.0, 'dm': 0.1, 'cm': 0.01, 'mm': 0.001, 'ft': 0.3048, 'in': 0.0254}
 _GUESSED = ('cm', 'mm')  # of the units that nobody stated
@@ -116,7 +116,7 @@ def _median_spacing(xyz: NDArray[np.float64]) -> float:
     if len(xyz) < 2:
         return 0.0
     few = xyz[np.linspace(0, len(xyz) - 1, min(len(xyz), _NUM_SAMPLES)).astype(np.int64)]
-    return float(np.median(cKDTree(xyz).query(few, k=2)[0][:, 1]))
+    return float(np.median(KDTree(xyz).query(few, k=2)[0][:, 1]))
 
 
 def _shift(metres: NDArray[np.float64], origin: ArrayLike | str | None) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ Letters: V views, M candidates, P of them in the pool, N points.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from .cameras import pixel_rays
 from .render import RenderedFrame
@@ -64,7 +64,7 @@ def fuse_frames(
 
     # the colour of a point of the same object, some two centimetres away
     shifted = xyz[keep] + rng.normal(0.0, settings.color_misalignment, (len(keep), 3))
-    source = pool[cKDTree(xyz[pool]).query(shifted)[1]]
+    source = pool[KDTree(xyz[pool]).query(shifted)[1]]
     same_object = (semantic[source] == semantic[keep]) & (instance[source] == instance[keep])
     color = color[np.where(same_object, source, keep)]
 
@@ -133,7 +133,7 @@ def thin(xyz: np.ndarray, spacing: float) -> np.ndarray:
     Returns:
         (N,) indices.
     """
-    pairs = cKDTree(xyz).query_pairs(spacing, output_type='ndarray')
+    pairs = KDTree(xyz).query_pairs(spacing, output_type='ndarray')
     return np.flatnonzero(first_in_neighborhood(len(xyz), pairs))
 
 

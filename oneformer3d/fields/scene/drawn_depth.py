@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from oneformer3d.lifting import Camera
@@ -75,7 +75,7 @@ def draw_depth(points: Tensor, camera: Camera, spacing: float) -> Tensor:
 
     height, width = camera.image_size
     pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).reshape(-1, 2)
-    distance, index = map(torch.from_numpy, cKDTree(uv.numpy()).query(pixels, k=_NEIGHBOURS))
+    distance, index = map(torch.from_numpy, KDTree(uv.numpy()).query(pixels, k=_NEIGHBOURS))
 
     # 1/d = Σ w / z / Σ w, w = 1 / (distance² + ½)
     around = z[index]  # (H·W, K)
@@ -119,5 +119,5 @@ def point_spacing(points: Tensor) -> float:
     if len(xyz) <= _NEIGHBOURS:
         return 0.0
     rows = np.random.default_rng(0).permutation(len(xyz))[:_SAMPLE]
-    distances, _ = cKDTree(xyz).query(xyz[rows], k=_NEIGHBOURS + 1)  # itself is the first
+    distances, _ = KDTree(xyz).query(xyz[rows], k=_NEIGHBOURS + 1)  # itself is the first
     return float(np.median(distances[:, -1]))

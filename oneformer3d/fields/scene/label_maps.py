@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from oneformer3d.data.class_tables import MAX_RAW_ID, ClassTable, distinct_colors
@@ -84,7 +84,7 @@ def point_labels_reader(points: LabelledPoints, max_distance: float = _MAX_DISTA
         points: with classes.
         max_distance: a pixel farther from all points has no label, metres.
     """
-    tree = cKDTree(points.xyz.numpy())
+    tree = KDTree(points.xyz.numpy())
     # row N is what the tree gives pixels without a near point
     semantic = torch.cat((points.semantic, torch.tensor([IGNORE]))).to(torch.uint8)
     instance = points.instance

@@ -10,7 +10,7 @@ superpoints. Labels travel beside: each pixel votes for the point next to it.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from ...fuse_rgbd import VoxelCloud, colored_points
 from ...scan import FUSION_VOXEL
@@ -82,7 +82,7 @@ def vote(xyz: np.ndarray, votes: np.ndarray, radius: float) -> np.ndarray:
     Returns:
         (N,) int64 codes, -1 without a vote.
     """
-    distance, point = cKDTree(xyz).query(votes[:, :3], distance_upper_bound=radius)
+    distance, point = KDTree(xyz).query(votes[:, :3], distance_upper_bound=radius)
     near = np.isfinite(distance)
     point, code = point[near], votes[near, 3].astype(np.int64)
 
