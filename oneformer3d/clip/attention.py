@@ -14,13 +14,15 @@ n heads, d = E / n.
 
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import CustomResidualAttentionBlock, ResidualAttentionBlock
 from torch import Tensor, nn
 
 ATTN_MODES = ('vanilla', 'maskclip', 'sclip', 'naclip')
 NACLIP_STD = 5.0  # of the Gaussian window, in patches
+Block = ResidualAttentionBlock | CustomResidualAttentionBlock
 
 
-def last_block(block: nn.Module, tokens: Tensor, mode: str, grid: tuple[int, int]) -> Tensor:
+def last_block(block: Block, tokens: Tensor, mode: str, grid: tuple[int, int]) -> Tensor:
     """The last residual block of an open_clip ViT with another attention.
 
     Works on ``nn.MultiheadAttention`` and on open_clip's own attention alike, as both keep
@@ -55,7 +57,7 @@ def last_block(block: nn.Module, tokens: Tensor, mode: str, grid: tuple[int, int
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
 
-def class_token_block(block: nn.Module, tokens: Tensor) -> Tensor:
+def class_token_block(block: Block, tokens: Tensor) -> Tensor:
     """Class token after the block with its own (vanilla) attention, which alone is computed.
 
     Args:
@@ -77,7 +79,8 @@ def class_token_block(block: nn.Module, tokens: Tensor) -> Tensor:
     k, v = F.linear(normed, weight[width:], bias_kv).chunk(2, dim=-1)
 
     heads = block.attn.num_heads
-    mixed = F.scaled_dot_product_attention(*(_split(x, heads) for x in (q, k, v)))
+    q, k, v = (_split(x, heads) for x in (q, k, v))
+    mixed = F.scaled_dot_product_attention(q, k, v)
     token = tokens[:, :1] + block.ls_1(_norm_after(block)(block.attn.out_proj(_merge(mixed))))
     return token + block.ls_2(block.mlp(block.ln_2(token)))
 
@@ -147,7 +150,7 @@ def _merge(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-def _norm_after(block: nn.Module) -> nn.Module:
+def _norm_after(block: Block) -> nn.Module:
     return getattr(block, 'ln_attn', nn.Identity())
 
 

@@ -25,7 +25,14 @@ from oneformer3d.store import StoreStamp
 
 from .attention import ATTN_MODES
 from .text import encode_text
-from .towers import RESNET_LAYERS, RESNET_STRIDES, position_table, resize_positions, tower_features
+from .towers import (
+    RESNET_LAYERS,
+    RESNET_STRIDES,
+    Tower,
+    position_table,
+    resize_positions,
+    tower_features,
+)
 from .weights import load_clip
 
 MODES = ('tokens', 'clip')
@@ -74,6 +81,9 @@ class ClipEncoder(nn.Module):
         ValueError: an unknown or impossible setting.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         model: str | Mapping[str, Any] = 'ViT-B-16',
@@ -107,9 +117,10 @@ class ClipEncoder(nn.Module):
         if layers is None and self.mode == advice.get('mode', 'tokens'):
             layers = advice.get('layers')
         self.layers = self.resolve_layers(layers)
-        if input_size is None:
-            input_size = advice.get('input_size', self.visual.image_size)
-        self.input_size = self._resolve_size(input_size)
+        size = (
+            advice.get('input_size', self.visual.image_size) if input_size is None else input_size
+        )
+        self.input_size = self._resolve_size(size)
         self._check_modes()
 
         self.map_dtype = _STORED[dtype]
@@ -123,22 +134,25 @@ class ClipEncoder(nn.Module):
         self.register_buffer('std', torch.tensor(loaded.std).view(3, 1, 1), persistent=False)
         self.visual.to(self.compute_dtype)
         if not self.is_vit:
-            self.visual.to(memory_format=torch.channels_last)
+            # torch's declarations of Module.to leave memory_format out
+            self.visual.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
         self._tables: dict[tuple, Tensor] = {}
         self.to(device)
         self.train(False)
 
     @property
-    def visual(self) -> nn.Module:
+    def visual(self) -> Tower:
         """The image tower."""
-        return self.clip.visual
+        visual = self.clip.visual
+        assert isinstance(visual, Tower)  # build_clip makes no other
+        return visual
 
     @property
     def stride(self) -> int:
         """Pixels of the input per cell of the map."""
-        if self.is_vit:
-            return self.visual.patch_size[0]
+        if isinstance(self.visual, VisionTransformer):
+            return self.visual.conv1.stride[0]
         return RESNET_STRIDES[min(self.layers)]
 
     @property
@@ -235,11 +249,12 @@ class ClipEncoder(nn.Module):
 
     def layer_width(self, layer: int) -> int:
         """Channels of one layer's map."""
-        if self.is_vit:
-            return self.visual.conv1.out_channels
+        visual = self.visual
+        if isinstance(visual, VisionTransformer):
+            return visual.conv1.out_channels
         if layer == 0:
-            return self.visual.conv3.out_channels
-        return getattr(self.visual, RESNET_LAYERS[layer])[-1].conv3.out_channels
+            return visual.conv3.out_channels
+        return getattr(visual, RESNET_LAYERS[layer])[-1].conv3.out_channels
 
     def resolve_layers(self, layers: int | str | Sequence[int | str] | None) -> tuple[int, ...]:
         """Indices of the layers that the settings name; the default where they name none.
@@ -247,7 +262,7 @@ class ClipEncoder(nn.Module):
         Raises:
             ValueError: a layer that the tower lacks, or one given twice.
         """
-        count = len(self.visual.transformer.resblocks) if self.is_vit else len(RESNET_LAYERS)
+        count = self._num_layers()
         if layers is None:
             last = self.is_vit or self.mode == 'clip'
             return (count - 1 if last else _DEFAULT_RESNET_LAYER,)
@@ -267,9 +282,14 @@ class ClipEncoder(nn.Module):
             raise ValueError(f'layers: expected different layers, got {layers}')
         return tuple(resolved)
 
+    def _num_layers(self) -> int:
+        if isinstance(self.visual, VisionTransformer):
+            return len(self.visual.transformer.resblocks)
+        return len(RESNET_LAYERS)
+
     def _resolve_size(self, size: int | Sequence[int]) -> tuple[int, int]:
         height, width = (size, size) if isinstance(size, int) else tuple(size)
-        if self.is_vit:
+        if isinstance(self.visual, VisionTransformer):
             steps = tuple(self.visual.patch_size)
         else:  # a map that ends before the image does would be sampled at the wrong places
             steps = (RESNET_STRIDES[max(self.layers)],) * 2
@@ -285,7 +305,7 @@ class ClipEncoder(nn.Module):
             raise ValueError(f'mode: expected one of {MODES}, got {self.mode!r}')
         if self.attn_mode not in ATTN_MODES:
             raise ValueError(f'attn_mode: expected one of {ATTN_MODES}, got {self.attn_mode!r}')
-        last = len(self.visual.transformer.resblocks if self.is_vit else RESNET_LAYERS) - 1
+        last = self._num_layers() - 1
         if self.mode == 'clip' and self.layers != (last,):
             raise ValueError('mode "clip" projects the last layer only; leave layers out')
         if self.is_vit and self.attn_mode != 'vanilla' and last not in self.layers:

@@ -60,10 +60,11 @@ def _compute_in_eval_mode(module: nn.Module, inputs: Any) -> None:
 
 def _residual_blocks(visual: nn.Module) -> list[nn.Module]:
     """Residual blocks of a visual tower from input to output."""
-    if hasattr(visual, 'transformer') and hasattr(visual.transformer, 'resblocks'):
-        return list(visual.transformer.resblocks)
-    if all(hasattr(visual, f'layer{i}') for i in range(1, 5)):
-        return [block for i in range(1, 5) for block in getattr(visual, f'layer{i}')]
-    if hasattr(visual, 'trunk') and hasattr(visual.trunk, 'blocks'):
-        return list(visual.trunk.blocks)
+    children = dict(visual.named_modules())
+    if 'transformer.resblocks' in children:
+        return list(children['transformer.resblocks'].children())
+    if all(f'layer{i}' in children for i in range(1, 5)):
+        return [block for i in range(1, 5) for block in children[f'layer{i}'].children()]
+    if 'trunk.blocks' in children:
+        return list(children['trunk.blocks'].children())
     raise TypeError(f'{type(visual).__name__} has no residual blocks known here')

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import open_clip
 from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
@@ -50,7 +51,7 @@ def find_tag(name: str, tag: str, allow_download: bool = False) -> Path:
     elif constants.HF_HUB_OFFLINE:
         reason = 'and HF_HUB_OFFLINE is set'
     elif not answers(source):
-        reason = f'and {urllib.request.urlsplit(source).netloc} does not answer'
+        reason = f'and {urlsplit(source).netloc} does not answer'
     else:
         return Path(open_clip.download_pretrained(config))
 

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 import open_clip
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from .weights import ClipModel
 
 PROMPT_TEMPLATES = (
     'a {}',
@@ -28,7 +30,7 @@ CANONICAL_PHRASES = ('object', 'things', 'stuff', 'texture')
 
 @torch.no_grad()
 def encode_text(
-    clip: nn.Module, prompts: Sequence[str], templates: Sequence[str] = PROMPT_TEMPLATES
+    clip: ClipModel, prompts: Sequence[str], templates: Sequence[str] = PROMPT_TEMPLATES
 ) -> Tensor:
     """One unit vector per prompt: the normalised mean of its sentences' unit vectors.
 
@@ -67,7 +69,7 @@ def fill_template(template: str, prompt: str) -> str:
     return template.replace('{}', prompt)
 
 
-def tokenize(clip: nn.Module, sentences: Sequence[str]) -> Tensor:
+def tokenize(clip: ClipModel, sentences: Sequence[str]) -> Tensor:
     """Sentences → (S, context length) int64 on the model's device; too long ones are cut."""
     tokens = _tokenizer()(list(sentences), context_length=clip.context_length)
     return tokens.to(clip.logit_scale.device)

@@ -8,8 +8,9 @@ Letters: B images, C channels of the map, D of the embedding, h × w grid of the
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from oneformer3d.files.checkpoints import load_checkpoint_file
-from oneformer3d.lifting.shapes import expect_shape
+from oneformer3d.lifting.shapes import expect_shape, size_of
 from oneformer3d.store import StoreStamp
 
 from .encoder import ClipFeatures, prepare_images
@@ -26,6 +27,22 @@ from .weights import RANDOM_WEIGHTS, weights_digest
 PREFIX = 'timm/'
 _UNUSUAL_SEED = 2_147_483_629
 _FLOAT16_MAX = torch.finfo(torch.float16).max
+
+
+class _TimmNetwork(Protocol):
+    """What the image networks of timm have in common; they share no base."""
+
+    feature_info: Sequence[Mapping[str, Any]]
+
+    def forward_intermediates(
+        self, x: Tensor, *, indices: list[int], norm: bool, output_fmt: str
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Images (B, 3, H, W) → the last layer, and the maps (B, C, h, w) of some layers."""
+        ...
+
+    def forward_head(self, x: Tensor, *, pre_logits: bool) -> Tensor:
+        """The last layer → (B, D)."""
+        ...
 
 
 class TimmEncoder(nn.Module):
@@ -47,6 +64,9 @@ class TimmEncoder(nn.Module):
 
     mode = 'tokens'
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         model: str,
@@ -62,9 +82,7 @@ class TimmEncoder(nn.Module):
         self.name = model
         self.map_dtype = torch.float16 if dtype == 'fp16' else torch.float32
         self.network, config = _network(model.removeprefix(PREFIX), str(weights), input_size)
-        self.input_size = (
-            tuple(config['input_size'][1:]) if input_size is None else _size(input_size)
-        )
+        self.input_size = _size(config['input_size'][1:] if input_size is None else input_size)
         self.weights_digest = weights_digest(self.network)
 
         for name in ('mean', 'std'):
@@ -74,17 +92,21 @@ class TimmEncoder(nn.Module):
         self.train(False)
 
         # a picture of zeros tells the grid and how wide the layers are
-        count = len(self.network.feature_info)
+        count = len(self._timm.feature_info)
         layers = [count - 1] if layers is None else [layers] if isinstance(layers, int) else layers
         if not layers or not all(type(n) is int and -count <= n < count for n in layers):
             raise ValueError(f'layers: expected some of 0…{count - 1} of {model}, got {layers}')
         self.layers = tuple(index % count for index in layers)
         with torch.no_grad():
             maps, embedding = self._features(torch.zeros(1, 3, *self.input_size))
-        self.num_channels, *grid = maps.shape[1:]
-        self.grid = tuple(grid)
+        self.num_channels = maps.shape[1]
+        self.grid = size_of(maps)
         self.embed_dim = embedding.shape[1]
         self.to(device)
+
+    @property
+    def _timm(self) -> '_TimmNetwork':
+        return cast(_TimmNetwork, self.network)
 
     def train(self, mode: bool = True) -> 'TimmEncoder':
         """Evaluation mode is kept whatever is asked: the network is frozen."""
@@ -121,10 +143,10 @@ class TimmEncoder(nn.Module):
         )
 
     def _features(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        final, maps = self.network.forward_intermediates(
+        final, maps = self._timm.forward_intermediates(
             pixels, indices=list(self.layers), norm=True, output_fmt='NCHW'
         )
-        embedding = self.network.forward_head(final, pre_logits=True)  # (B, D)
+        embedding = self._timm.forward_head(final, pre_logits=True)  # (B, D)
 
         # coarser maps are enlarged to the finest
         size = max((x.shape[-2:] for x in maps), key=lambda side: side[0] * side[1])
@@ -152,7 +174,10 @@ def _network(
         )
 
     # a network with a table of positions is made for the size that it will see
-    config = timm.get_pretrained_cfg(name).to_dict()
+    described = timm.get_pretrained_cfg(name)
+    if described is None:
+        raise ValueError(f'timm does not describe the input of {name!r}')
+    config = described.to_dict()
     settings: dict = {'num_classes': 0}
     if input_size is not None and config.get('fixed_input_size'):
         settings['img_size'] = _size(input_size)
@@ -193,4 +218,5 @@ def _check_all_loaded(build: Callable[[dict], nn.Module], loaded: dict, weights:
 
 
 def _size(size: int | Sequence[int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else tuple(size)
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width

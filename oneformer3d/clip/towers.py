@@ -7,23 +7,25 @@ which layers to take. Leaves: a map (B, C, h, w) that covers the whole image and
 Letters: B images, E width of the tokens, D width of the text space, h × w grid of the last map.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
 from open_clip.transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
-from .attention import attend, class_token_block, last_block
+from .attention import Block, attend, class_token_block, last_block
 
 RESNET_LAYERS = ('stem', 'layer1', 'layer2', 'layer3', 'layer4')
 RESNET_STRIDES = (4, 4, 8, 16, 32)
 PositionTable = Callable[[tuple[int, int]], Tensor]
+Tower = VisionTransformer | ModifiedResNet
 
 
 def tower_features(
-    visual: nn.Module,
+    visual: Tower,
     images: Tensor,
     layers: Sequence[int],
     mode: str,
@@ -44,8 +46,9 @@ def tower_features(
     Returns:
         map (B, C, h, w) and embedding (B, D), not normalised.
     """
-    function = vit_features if isinstance(visual, VisionTransformer) else resnet_features
-    return function(visual, images, layers, mode, attn_mode, positions)
+    if isinstance(visual, VisionTransformer):
+        return vit_features(visual, images, layers, mode, attn_mode, positions)
+    return resnet_features(visual, images, layers, mode, attn_mode, positions)
 
 
 def vit_features(
@@ -63,7 +66,7 @@ def vit_features(
     tokens = torch.cat([first, patches.flatten(2).transpose(1, 2)], dim=1)  # (B, 1 + h·w, E)
     tokens = visual.ln_pre(tokens + positions(grid).to(tokens.dtype))
 
-    *blocks, final = visual.transformer.resblocks
+    *blocks, final = cast(Iterable[Block], visual.transformer.resblocks)
     taken = {}
     for index, block in enumerate(blocks):
         tokens = block(tokens)
@@ -186,10 +189,11 @@ def resize_positions(table: Tensor, source: tuple[int, int], grid: tuple[int, in
     return torch.cat([table[:1], rows.to(table.dtype)])
 
 
-def position_table(visual: nn.Module) -> tuple[Tensor, tuple[int, int]]:
+def position_table(visual: Tower) -> tuple[Tensor, tuple[int, int]]:
     """The table a tower was made with and its grid (h, w)."""
     if isinstance(visual, VisionTransformer):
-        return visual.positional_embedding, tuple(visual.grid_size)
+        rows, columns = visual.grid_size
+        return visual.positional_embedding, (rows, columns)
     table = visual.attnpool.positional_embedding
     side = visual.image_size // 32
     return table, (side, side)

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ RANDOM_WEIGHTS = 'none'
 _WEIGHT_SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors')
 _OPENAI_KEYS = ('input_resolution', 'context_length', 'vocab_size')
 _MODEL_KEYS = {'embed_dim', 'vision_cfg', 'text_cfg'}
+ClipModel = open_clip.CLIP | open_clip.CustomTextCLIP
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class LoadedClip:
         digest: blake2b of the image tower's state, or of all of ``model`` in ``text_digest``.
     """
 
-    model: nn.Module
+    model: ClipModel
     name: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -117,7 +118,7 @@ def load_clip(
     return _frozen(clip, name)
 
 
-def build_clip(config: Mapping[str, Any], quick_gelu: bool | None = None) -> nn.Module:
+def build_clip(config: Mapping[str, Any], quick_gelu: bool | None = None) -> ClipModel:
     """An open_clip CLIP with random weights.
 
     Args:
@@ -156,19 +157,30 @@ def _bytes(value: Tensor) -> memoryview:
     value = value.detach().cpu()
     if value.is_floating_point():
         value = value.float()
-    return memoryview(value.contiguous().numpy().reshape(-1)).cast('B')
+    return value.contiguous().numpy().reshape(-1).data.cast('B')
 
 
-def _frozen(clip: nn.Module, name: str, mean=None, std=None, extraction=None) -> LoadedClip:
+def _frozen(
+    clip: ClipModel,
+    name: str,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    extraction: Mapping[str, Any] | None = None,
+) -> LoadedClip:
     clip.requires_grad_(False)
     return LoadedClip(
         model=clip.eval(),
         name=name,
-        mean=tuple(mean or OPENAI_DATASET_MEAN),
-        std=tuple(std or OPENAI_DATASET_STD),
+        mean=_colour(mean or OPENAI_DATASET_MEAN),
+        std=_colour(std or OPENAI_DATASET_STD),
         digest=weights_digest(clip.visual),
         extraction=dict(extraction or {}),
     )
+
+
+def _colour(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue
 
 
 def _model_config(model: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -228,14 +240,14 @@ def _from_own_checkpoint(
     return _frozen(clip, name, checkpoint['mean'], checkpoint['std'], extraction)
 
 
-def _load_dict(clip: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+def _load_dict(clip: ClipModel, state: Mapping[str, Tensor], path: Path) -> None:
     try:
         clip.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f'{path}: does not fit the model: {one_line(error)}') from error
 
 
-def _load_state(clip: nn.Module, path: Path) -> None:
+def _load_state(clip: ClipModel, path: Path) -> None:
     """Files in any of the layouts that open_clip converts, tables resized to the model."""
     try:
         load_checkpoint(clip, str(path), weights_only=True)

@@ -213,10 +213,10 @@ class BiFusionEncoder(PointEncoder):
         # what each point is, with that beside its colour or without, and what is fused then
         seen = inputs if early is None else {**inputs, 'side_features': early}
         base = self.points_3d(seen, data_samples)  # (sum N, D)
-        if self.late:
-            late = self._late(base.features, lifted, points, views)
-        else:
+        if early is not None and not self.late:
             late = _nothing_late(base.features, early, lifted, points, views)
+        else:
+            late = self._late(base.features, lifted, points, views)
 
         without_views = None
         if self.training and self.train_without_views:
@@ -278,7 +278,7 @@ class BiFusionEncoder(PointEncoder):
         """What the decoder reads, of 3D features, fused ones and whether a view sees the point."""
         if self.mode == 'gate':
             return fused  # (sum N, 96)
-        if self.mode == 'concat':
+        if self.mode == 'concat' or self.out is None:
             return torch.cat((base, fused * valid[:, None]), dim=1)  # (sum N, D + 96)
         return base + self.out(fused)  # (sum N, D)
 
@@ -293,8 +293,9 @@ class BiFusionEncoder(PointEncoder):
             return self._features(base, base.new_zeros(len(base), self.fused_channels), valid)
 
         geo, _ = self.geo_pe(points, [None] * len(points))
-        shape = self.point_linear(self._among_neighbours(base, points) if shape is None else shape)
-        fused, _ = self.fusion_gate(torch.zeros_like(shape), shape, geo, valid.to(shape), valid)
+        refined = self._among_neighbours(base, points) if shape is None else shape
+        shown = self.point_linear(refined)  # (sum N, 128)
+        fused, _ = self.fusion_gate(torch.zeros_like(shown), shown, geo, valid.to(shown), valid)
         return self._features(base, fused, valid)
 
     def auxiliary_losses(

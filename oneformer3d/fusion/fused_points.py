@@ -53,6 +53,7 @@ class FusedPoints(PointFeatures):
             'frame_of_point': self.view_of_point,
         }
         split = {name: value.split(list(self.num_points)) for name, value in rows.items()}
+        views_of_sample = self.views or (None,) * len(self.num_points)
 
         return [
             {
@@ -61,7 +62,7 @@ class FusedPoints(PointFeatures):
                 'scene_id': self.scene_ids[i],
                 'frame_ids': () if views is None else views.frames,
             }
-            for i, views in enumerate(self.views)
+            for i, views in enumerate(views_of_sample)
         ]
 
 

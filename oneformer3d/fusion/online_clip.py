@@ -89,7 +89,9 @@ class OnlineClip(nn.Module):
         if self.clip_store is None or not (views.scene_id and views.frames):
             feat, embedding = self.encode(views.images)
         else:
-            feat, embedding = self._stored(views)
+            if self._writer is None:
+                self._writer = FeatureStoreWriter(self.clip_store, self.stamp, rank=get_rank())
+            feat, embedding = self._stored(self._writer, views, views.images)
         return replace(views, feat=feat, clip_global=embedding)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,26 +116,25 @@ class OnlineClip(nn.Module):
         embedding = torch.cat([chunk.clip_global for chunk in chunks])  # (V, D)
         return feat, embedding
 
-    def _stored(self, views: PosedViews) -> tuple[Tensor, Tensor]:
+    def _stored(
+        self, store: FeatureStoreWriter, views: PosedViews, images: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Features read from the store; those that are missing are computed and written first."""
-        if self._writer is None:
-            self._writer = FeatureStoreWriter(self.clip_store, self.stamp, rank=get_rank())
-
         keys = [(views.scene_id, frame) for frame in views.frames]
-        missing = [i for i, key in enumerate(keys) if not self._writer.has(*key)]
+        missing = [i for i, key in enumerate(keys) if not store.has(*key)]
         if missing:
-            feat, embedding = self.encode(views.images[missing])
+            feat, embedding = self.encode(images[missing])
             feat = pixel_shuffle_features(feat, self.pixel_shuffle)
             for i, map_, vector in zip(missing, feat.cpu().numpy(), embedding.cpu().numpy()):
-                self._writer.put(*keys[i], {'feat': map_, 'clip_global': vector})
-            self._writer.flush()
+                store.put(*keys[i], {'feat': map_, 'clip_global': vector})
+            store.flush()
 
-        records = [self._writer.get(*key) for key in keys]
+        records = [store.get(*key) for key in keys]
         feat, embedding = (
             torch.stack([torch.from_numpy(record[name]) for record in records])
             for name in ('feat', 'clip_global')
         )
-        device = views.images.device
+        device = images.device
         return frozen_tokens(feat, self.pixel_shuffle).to(device), embedding.to(device)
 
     def _offloads(self, device: torch.device) -> bool:

@@ -7,13 +7,14 @@ each sample. V views.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from oneformer3d.lifting.camera import Camera
 from oneformer3d.lifting.pairs import project_pairs
+from oneformer3d.lifting.shapes import size_of
 from oneformer3d.store import FeatureStore, read_views
 from oneformer3d.structures import PosedViews
 
@@ -21,6 +22,14 @@ from .fused_points import FusedPoints
 
 # a tensor whose first dimension is the sample, or one tensor for each sample
 Batch = Tensor | Sequence[Tensor]
+
+
+class OfflineEncoder(Protocol):
+    """What ``accepts_plain_tensors`` reads of an encoder."""
+
+    online_clip: nn.Module | None
+    clip_channels: int
+    clip_store: str | None
 
 
 def accepts_plain_tensors(forward: Callable[..., FusedPoints]) -> Callable:
@@ -35,7 +44,7 @@ def accepts_plain_tensors(forward: Callable[..., FusedPoints]) -> Callable:
 
     @wraps(forward)
     def call(
-        encoder: nn.Module,
+        encoder: OfflineEncoder,
         inputs: Mapping | Batch,
         data_samples: Sequence | Batch | None = None,
         intrinsics: Batch | None = None,
@@ -72,10 +81,9 @@ def _stored_maps(
     frame_ids: Sequence[Sequence[str]] | None,
 ) -> tuple[list[Tensor] | None, tuple[int, int] | None]:
     """Maps (V, C, h, w) of each sample, None without names and images, and (H, W) of the images."""
-    named = clip_store is not None and scene_ids is not None and frame_ids is not None
-    if images is None and not named:
-        return None, None
-    if not named:
+    if clip_store is None or scene_ids is None or frame_ids is None:
+        if images is None:
+            return None, None
         raise ValueError(
             'offline features need scene_ids, frame_ids and an encoder with a clip_store, '
             'or maps of its clip_channels in place of images, with the image_size'
@@ -83,7 +91,7 @@ def _stored_maps(
 
     store = FeatureStore(clip_store)
     maps = [read_views(store, *names)['feat'] for names in zip(scene_ids, frame_ids, strict=True)]
-    return maps, None if images is None else tuple(images[0].shape[-2:])
+    return maps, None if images is None else size_of(images[0])
 
 
 def inputs_of_tensors(
@@ -144,7 +152,8 @@ def inputs_of_tensors(
         if frames and len(frames) != len(content):
             raise ValueError(f'sample {i}: {len(content)} images but {len(frames)} frame_ids')
 
-        size = tuple(content.shape[-2:] if image_size is None else image_size)
+        height, width = size_of(content) if image_size is None else image_size
+        size = (height, width)
         camera = Camera(intrinsics[i].to(cloud), poses, size)
         views.append(
             PosedViews(

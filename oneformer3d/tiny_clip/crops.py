@@ -76,7 +76,10 @@ def read_regions(
     if not frames:
         raise ValueError(f'{root}: the scenes of {split} have no images')
 
-    table = get_class_table(frames[0].scene.class_table)
+    named = frames[0].scene.class_table
+    if named is None:
+        raise ValueError(f'{root}: its infos do not say which class table the labels are of')
+    table = get_class_table(named)
     if max_images is not None and len(frames) > max_images:
         frames = [frames[k] for k in np.linspace(0, len(frames) - 1, max_images).astype(int)]
 

@@ -53,10 +53,10 @@ def make_tiny_clip(
     regions = read_regions(data_root, 'train', max_images, seed=settings.seed)
     source = {'num_images': len(regions.images), 'num_regions': len(regions)}
     if not fresh and path.is_file():
-        report = finished_report(path, settings, source)
-        if report is not None:
+        finished = finished_report(path, settings, source)
+        if finished is not None:
             print_log(f'{path}: made with these settings before, kept', logger='current')
-            return report
+            return finished
     start = time.perf_counter()
     clip = train_tiny_clip(regions, settings, progress)
     report: dict[str, Any] = {**source, 'train_seconds': round(time.perf_counter() - start, 1)}

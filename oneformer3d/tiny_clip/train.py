@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from open_clip import CLIP
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -72,7 +73,7 @@ def train_tiny_clip(
     regions: Regions,
     settings: TinyClipSettings,
     report: Callable[[int, float], None] | None = None,
-) -> nn.Module:
+) -> CLIP:
     """Train from scratch.
 
     Args:
@@ -101,7 +102,7 @@ def train_tiny_clip(
         windows = random_windows(regions, indices, settings.crop_size, rng)
         crops = augment(cut_crops(regions, indices, windows, settings.crop_size), rng)
         present, caption = np.unique(regions.label[indices], return_inverse=True)
-        captions = [random_caption(names[label], rng) for label in present]
+        captions = [random_caption(names[int(label)], rng) for label in present]
         images = torch.from_numpy(crops).permute(0, 3, 1, 2)
         images = ((images - mean) / std).contiguous(memory_format=torch.channels_last)
         # the fused attention is slow for the few tokens of the last pooling
@@ -126,7 +127,7 @@ def train_tiny_clip(
     return clip.eval()
 
 
-def train_text_tower(clip: nn.Module, names: Sequence[str], settings: TinyClipSettings) -> None:
+def train_text_tower(clip: CLIP, names: Sequence[str], settings: TinyClipSettings) -> None:
     """Teach the text tower first that two captions of one class belong together; takes seconds.
 
     At random weights captions differ by their template more than by the class, and an image tower
@@ -190,15 +191,17 @@ def tiny_config(settings: TinyClipSettings) -> dict[str, Any]:
     }
 
 
-def build_tiny_clip(settings: TinyClipSettings) -> nn.Module:
+def build_tiny_clip(settings: TinyClipSettings) -> CLIP:
     """The model with random weights drawn from the seed; torch's own generator is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         clip = build_clip(tiny_config(settings))
+    assert isinstance(clip, CLIP)  # the config asks for no text tower of its own
     for name, parameter in clip.visual.named_parameters():
         if name.endswith('bn3.weight'):  # zero delays what so shallow a tower has to learn
             nn.init.ones_(parameter)
-    return clip.to(memory_format=torch.channels_last)
+    # torch's declarations of Module.to leave memory_format out
+    return clip.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def save_tiny_clip(

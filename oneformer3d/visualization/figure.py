@@ -214,7 +214,7 @@ def _present_classes(semantics: Sequence[np.ndarray], num_classes: int) -> list[
 def _legend(entries: Sequence[tuple[str, np.ndarray]], width: int) -> np.ndarray:
     """Colour chips with names, in as many lines as it takes: (h, width, 3) uint8."""
     font = ImageFont.load_default(size=_LEGEND_SIZE)
-    entries = [*entries, ('unlabeled, no instance', UNLABELED)]
+    entries = [*entries, ('unlabeled, no instance', np.array(UNLABELED))]
 
     # from left to right, and on the next line where the width ends
     line, step, x = 0, _LEGEND_SIZE + 8, _PAD

@@ -192,6 +192,7 @@ def fill_gaps(index: np.ndarray, depth: np.ndarray, radius: int) -> tuple[np.nda
     _, labels = cv2.distanceTransformWithLabels(
         1 - covered, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
+    labels = np.asarray(labels, np.int32)  # (H, W)
     pixel_of_label = np.zeros(labels.max() + 1, dtype=np.int64)
     pixel_of_label[labels[covered > 0]] = np.flatnonzero(covered)
     nearest = pixel_of_label[labels[gaps]]
