@@ -15,7 +15,6 @@ import sys
 from oneformer3d.engine.cli import (
     ToolParser,
     add_recording_arguments,
-    add_warnings_argument,
     recording_options,
     run_tool,
     tell,
@@ -29,7 +28,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--max-frames', type=int, default=24, help='to compare (%(default)s)')
     parser.add_argument('--num-pixels', type=int, default=300, help='of each frame (%(default)s)')
     add_recording_arguments(parser, max_lost=1.0)
-    add_warnings_argument(parser)
     parser.add_argument('--json', action='store_true', help='print JSON instead of text')
     return parser.parse_args(argv)
 

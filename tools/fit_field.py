@@ -14,7 +14,12 @@ with the same numbers. OUT/report.json holds what it shows in views it did not l
 import argparse
 from pathlib import Path
 
-from oneformer3d.engine.cli import ToolParser, run_tool
+from oneformer3d.engine.cli import (
+    ToolParser,
+    add_recording_arguments,
+    recording_options,
+    run_tool,
+)
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'fields'
 METHODS = sorted(p.stem for p in CONFIGS.glob('*.yaml') if not p.stem.endswith('_gpu'))
@@ -47,6 +52,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
     # how
     parser.add_argument('--frame-step', type=int, default=1, help='take every so many-th frame')
+    add_recording_arguments(parser)
     parser.add_argument(
         '--set', nargs='+', default=[], metavar='NAME=VALUE', help='settings, e.g. steps=500'
     )
@@ -92,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
             model=args.model,
             prior=args.prior,
             start=args.start,
-            frame_step=args.frame_step,
+            reading={'frame_step': args.frame_step, **recording_options(args)},
             resume=not args.fresh,
             device=args.device,
         )

@@ -5,7 +5,7 @@ colour (H, W, 3) and depth (h, w) in metres; frames that cannot be read are left
 F frames.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +53,7 @@ def load_posed_rgbd(
     )
     if found is None:
         raise FileNotFoundError(layouts.unknown_layout(folder))
-    for warning in found.warnings:
-        _warn(f'{folder}: {warning}')
+    warn([f'{folder}: {warning}' for warning in found.warnings], rules)
     return found
 
 
@@ -84,7 +83,7 @@ def readable_frames(
         )
     left_out.check(num_frames)
     if len(left_out):
-        _warn(f'{sequence.folder}: {left_out.describe()}')
+        warn([f'{sequence.folder}: {left_out.describe()}'], rules)
 
 
 def read_images(frame: PosedFrame) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None] | None:
@@ -92,9 +91,17 @@ def read_images(frame: PosedFrame) -> tuple[NDArray[np.uint8], NDArray[np.float3
     try:
         return read_color(frame), read_depth(frame)
     except ValueError as error:
-        _warn(f'frame {frame.name} left out: {error}')
+        warn([f'frame {frame.name} left out: {error}'], _RULES)
         return None
 
 
-def _warn(message: str) -> None:
-    MMLogger.get_current_instance().warning(message)
+def warn(messages: Sequence[str], rules: LossRules) -> None:
+    """Log what was assumed, left out or doubted.
+
+    Raises:
+        ValueError: there is something, and the rules make it an error.
+    """
+    if messages and rules.warnings_are_errors:
+        raise ValueError('; '.join(messages))
+    for message in messages:
+        MMLogger.get_current_instance().warning(message)

@@ -51,7 +51,8 @@ def read_scan(
             another unit makes a scan of them.
         origin: see ``clouds.scale.place``.
         columns: names of the columns of ``.bin`` and ``.npy`` files.
-        convention, depth_scale, intrinsics, rules: see ``layouts.find_layout``.
+        convention, depth_scale, intrinsics, rules: see ``layouts.find_layout``; with rules that
+            make warnings errors the scan has none.
         up: the axis that points up: x, y, z, -x, -y or -z. None takes the format's own, else z;
             of posed images the cameras and the floor tell.
 
@@ -77,14 +78,21 @@ def read_scan(
         )
         if found is None:
             raise FileNotFoundError(layouts.unknown_layout(Path(source)))
-        return _scan_of_frames(found, up, rules)
+        return _allowed(_scan_of_frames(found, up, rules), rules)
 
     if isinstance(source, np.ndarray):
         name, path, cloud = 'points', '', cloud_of_array(source)
     else:
         name, path, cloud = str(source), str(source), read_cloud_file(source, columns)
     scan = scan_of_cloud(cloud, name, unit=unit, up=up or cloud.up or 'z', origin=origin)
-    return replace(scan, path=path)
+    return _allowed(replace(scan, path=path), rules)
+
+
+def _allowed(scan: Scan, rules: LossRules) -> Scan:
+    """The scan, if nothing was assumed or the rules allow it."""
+    if scan.warnings and rules.warnings_are_errors:
+        raise ValueError('; '.join(scan.warnings))
+    return scan
 
 
 def _scan_of_frames(found: layouts.PosedFolder, up: str | None, rules: LossRules) -> Scan:

@@ -162,7 +162,7 @@ def add_folder_arguments(parser: ArgumentParser) -> None:
 
 
 def add_scan_arguments(parser: ArgumentParser) -> None:
-    """What a user may know better about a cloud than its file tells, and what becomes of doubts."""
+    """What a user may know better about a cloud than its file tells."""
     parser.add_argument(
         '--unit',
         choices=UNITS,
@@ -171,17 +171,6 @@ def add_scan_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         '--columns', nargs='+', metavar='NAME', help='of .bin and .npy files: x y z r g b ...'
-    )
-    add_warnings_argument(parser)
-
-
-def add_warnings_argument(parser: ArgumentParser) -> None:
-    """What becomes of doubts."""
-    parser.add_argument(
-        '--warnings',
-        choices=('show', 'error'),
-        default='show',
-        help='what was assumed while reading is shown, or ends the program (default: %(default)s)',
     )
 
 
@@ -217,7 +206,13 @@ def add_recording_arguments(parser: ArgumentParser, max_lost: float = 0.2) -> No
         help='of the colour images in pixels, or a file (default: those in the folder)',
     )
 
-    # how many frames may be unusable
+    # how much may be unusable or doubtful
+    parser.add_argument(
+        '--warnings',
+        choices=('show', 'error'),
+        default='show',
+        help='what was assumed while reading is shown, or ends the program (default: %(default)s)',
+    )
     parser.add_argument('--strict', action='store_true', help='end at the first unusable frame')
     parser.add_argument(
         '--max-lost',
@@ -233,7 +228,7 @@ def recording_options(args: Namespace) -> dict[str, Any]:
         'convention': args.convention,
         'depth_scale': args.depth_scale,
         'intrinsics': args.intrinsics,
-        'rules': LossRules(args.strict, args.max_lost),
+        'rules': LossRules(args.strict, args.max_lost, args.warnings == 'error'),
     }
 
 

@@ -1,4 +1,4 @@
-"""What is done about broken parts of an input: left out, counted, named, and too many are refused.
+"""What is done about broken or doubtful input: left out, counted, named, too much is refused.
 
 Enters: names of the parts (frames, scenes, objects) that cannot be used, each with its reason.
 Leaves: one line that tells them, or the error that the rules ask for.
@@ -17,10 +17,12 @@ class LossRules:
     Attributes:
         strict: the first broken part is an error.
         max_lost: share of all parts, 0–1, above which their loss is an error.
+        warnings_are_errors: what is assumed, left out or doubted ends the reading.
     """
 
     strict: bool = False
     max_lost: float = 0.2
+    warnings_are_errors: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_lost <= 1:

@@ -24,6 +24,8 @@ from .clock import Progress
 from .inferencer import OneFormer3DInferencer
 from .scans import RESULT_FILE
 
+_OF_IMAGES = ('convention', 'depth_scale', 'intrinsics', 'rules')
+
 
 @dataclass(frozen=True, eq=False)
 class OpenedScene:
@@ -69,14 +71,15 @@ def open_scene(
         source: a folder that ``Segmentation.save`` wrote, or whatever ``read_scan`` takes.
         images: folder of the posed images of the same scene, in its coordinates; None takes the
             scan's own, of a result those that it was made from, where they still lie there.
-        scan_options: of ``read_scan``, for a scan.
+        scan_options: of ``read_scan``, for a scan; those of posed images also for ``images``.
 
     Raises:
         FileNotFoundError, ValueError: as ``read_scan``, ``Segmentation.load`` and
             ``load_posed_rgbd``.
         TypeError: an unknown option.
     """
-    recording = None if images is None else load_posed_rgbd(images)
+    of_images = {name: scan_options[name] for name in _OF_IMAGES if name in scan_options}
+    recording = None if images is None else load_posed_rgbd(images, **of_images)
     if (Path(source) / RESULT_FILE).is_file():
         return _open_result(Path(source), recording)
 

@@ -27,7 +27,7 @@ from ..layouts.find import list_folder
 from ..layouts.listing import describe_contents
 from ..layouts.pixels import COLOR_SUFFIXES, DEPTH_SUFFIXES
 from ..layouts.records import Matrix
-from ..posed_rgbd import load_posed_rgbd
+from ..posed_rgbd import load_posed_rgbd, warn
 from ..superpoints import superpoints_from_points
 from ..upright import refine_up, rotation_to_z_up, up_from_axis, up_from_cameras
 from .conversion import (
@@ -132,8 +132,7 @@ def convert_posed_rgbd(
 
     log, entries = MMLogger.get_current_instance(), []
     fault: Exception | None = None
-    for folder, reason in not_understood.items():
-        log.warning(f'{folder}: not understood: {reason}')
+    warn([f'{path}: not understood: {reason}' for path, reason in not_understood.items()], rules)
     single = len(sequences) == 1
     for scene, folder in tqdm(sequences.items(), unit='scene', disable=single or not progress):
         try:
@@ -177,7 +176,7 @@ def convert_sequence(
     )
     contradiction = quick_check(source_frames(sequence), str(folder))
     if contradiction is not None:
-        MMLogger.get_current_instance().warning(contradiction)
+        warn([contradiction], options.rules)
 
     common, names = common_camera(sequence.frames), _scene_names(sequence.frames)
     upright_from_world = np.eye(4)

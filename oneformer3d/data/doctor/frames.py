@@ -138,7 +138,13 @@ def recording_of(
         resized(frames[i].depth_intrinsics, image.shape, (height, width))
         for i, (image, *_) in zip(chosen, images_of)
     ]
-    depth = np.stack([to_size(image, (height, width)) for image, *_ in images_of])  # (F, H, W)
+    metres = [frames[i].metres / frames[chosen[0]].metres for i in chosen]
+    depth = np.stack(  # (F, H, W), all in the unit of the first
+        [
+            to_size(image, (height, width)) * np.float32(unit)
+            for (image, *_), unit in zip(images_of, metres)
+        ]
+    )
     brightness = np.stack([to_size(image, (height, width)) for _, image, _ in images_of])
     clipped_at = clipped_value(depth)
     if clipped_at:  # a wall where there is none

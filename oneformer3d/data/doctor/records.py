@@ -78,7 +78,7 @@ class Recording:
 
     @property
     def metres(self) -> float:
-        """Per value of depth."""
+        """Per value of arrays.depth."""
         return self.frames[int(self.chosen[0])].metres
 
 

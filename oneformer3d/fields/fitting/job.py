@@ -7,6 +7,7 @@ checkpoint lies in the job's folder.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -36,7 +37,7 @@ class FitJob:
         weights, model: of the CLIP whose embeddings of crops 'lerf' learns.
         prior: file with classes of points, see ``read_prior``.
         start: a fitted field that gets one more head of features and stays as it is.
-        frame_step: take every so many-th frame.
+        reading: how the folder is read, options of ``load_posed_rgbd``.
         resume: go on from a checkpoint in ``out``.
         device: to fit on, 'auto' for a GPU where there is one.
     """
@@ -49,7 +50,7 @@ class FitJob:
     model: str = 'ViT-B-16'
     prior: str | Path | None = None
     start: str | Path | None = None
-    frame_step: int = 1
+    reading: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = True
     device: str = 'auto'
 
@@ -68,8 +69,8 @@ def run_fit(job: FitJob) -> tuple[FieldScene, FittedField]:
         stores=job.stores,
         labels=settings.labels,
         class_table=settings.class_table,
-        frame_step=job.frame_step,
         max_side=settings.max_side,
+        **job.reading,
     )
     if settings.method == 'lerf':
         scene = _embed_crops(scene, job, device)

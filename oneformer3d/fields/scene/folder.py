@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from oneformer3d.data.class_tables import ClassTable, get_class_table
@@ -21,6 +22,7 @@ from oneformer3d.data.layouts.pixels import read_color, read_depth
 from oneformer3d.data.posed_rgbd import load_posed_rgbd
 from oneformer3d.data.scenes import read_scenes
 from oneformer3d.files.images import read_image
+from oneformer3d.files.left_out import LossRules
 from oneformer3d.lifting import Camera
 from oneformer3d.lifting.pixel_shuffle import frozen_tokens
 from oneformer3d.lifting.visibility import nearest_pixel
@@ -30,6 +32,8 @@ from .label_maps import read_label_maps
 from .labelled_points import read_scan_points
 from .scene import FieldScene, ViewContent
 
+_RULES = LossRules()
+
 
 def load_field_scene(
     folder: str | Path,
@@ -37,8 +41,12 @@ def load_field_scene(
     stores: Mapping[str, str | Path] | None = None,
     labels: str | Path = 'auto',
     class_table: str | None = None,
-    frame_step: int = 1,
     max_side: int | None = None,
+    frame_step: int = 1,
+    convention: str | None = None,
+    depth_scale: float | None = None,
+    intrinsics: str | Path | NDArray | None = None,
+    rules: LossRules = _RULES,
 ) -> FieldScene:
     """A scene from its folder.
 
@@ -51,15 +59,23 @@ def load_field_scene(
             nothing; else a folder of label images, or an ``.npz`` or ``.ply`` of labelled points;
             see ``label_maps.read_label_maps``.
         class_table: of the labels; None takes the data root's.
-        frame_step: take every so many-th frame.
         max_side: read images resized so that no side is longer, in pixels.
+        frame_step: take every so many-th frame.
+        convention, depth_scale, intrinsics, rules: see ``load_posed_rgbd``.
 
     Raises:
         FileNotFoundError: no such folder, store, labels or class table.
         ValueError: no usable frame, labels that do not fit.
     """
     folder = _find_folder(Path(folder))
-    sequence = load_posed_rgbd(folder, frame_step)
+    sequence = load_posed_rgbd(
+        folder,
+        frame_step,
+        convention=convention,
+        depth_scale=depth_scale,
+        intrinsics=intrinsics,
+        rules=rules,
+    )
     root = folder.parent.parent if folder.parent.name == 'posed_images' else None
     table = _class_table(root, folder.name, class_table)
     maps = read_label_maps(labels, sequence, table)
