@@ -4,70 +4,56 @@
     python tools/view.py RESULT --clip-weights CLIP
     python tools/view.py SCAN_FOLDER --config CONFIG --checkpoint WEIGHTS --clip-weights CLIP
     python tools/view.py room.ply --without-model (the cloud and its pieces)
+    python tools/view.py DATA_ROOT/points/SCENE.bin (its labels, to correct)
 
-SCAN_FOLDER holds posed RGB-D images, RESULT is a folder that tools/infer.py wrote. Prints the
-address of the page, which this machine alone can open; from another one: ssh -L 7007:localhost:7007
-HOST. --html writes the page to a file instead. See docs/explore.md.
+SCAN_FOLDER holds posed RGB-D images, RESULT is a folder that tools/infer.py wrote, DATA_ROOT one
+that tools/create_data.py made: with --config its labels are the truth a model is held against.
+Prints the address of the page, which this machine alone can open; from another one: ssh -L
+7007:localhost:7007 HOST. --html writes the page to a file instead. See docs/explore.md.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oneformer3d.engine.cli import (
-    ToolParser,
-    add_model_arguments,
-    add_recording_arguments,
-    add_scan_arguments,
-    model_files,
-    recording_options,
-    run_tool,
-    tell,
-)
+from oneformer3d.engine.cli import ToolParser, add_model_arguments, run_tool
 from oneformer3d.engine.progress import show_progress
+from oneformer3d.inference.scene_arguments import (
+    add_scene_arguments,
+    add_text_arguments,
+    check_scene_arguments,
+    is_field,
+    open_input,
+    segmented,
+    text_index,
+    text_reader,
+)
 
 if TYPE_CHECKING:
+    from oneformer3d.inference.labelled_scene import LabelledScene
     from oneformer3d.inference.opened_scene import OpenedScene
     from oneformer3d.inference.scan_images import ScanFrames
+    from oneformer3d.structures import Segmentation
+    from oneformer3d.viewer.editor import SceneEditor
     from oneformer3d.viewer.images import SceneImages
     from oneformer3d.viewer.live import LiveScene, TextAsker
-
-NEGATIVES = ('object', 'things', 'stuff', 'texture')
-FIELD_FILE = 'field.pth'
+    from oneformer3d.viewer.scene import GroundTruth
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = ToolParser(description=__doc__)
-    parser.add_argument('input', help='scan, cloud, or result of tools/infer.py')
+    parser.add_argument('input', help='scan, cloud, labelled scene, or result of tools/infer.py')
     parser.add_argument('--html', metavar='FILE', help='write the page to a file, serve nothing')
     parser.add_argument(
         '--out', default='outputs/view', help='for what is made of a scan (default: %(default)s)'
     )
-
-    # what segments, and what reads texts
     add_model_arguments(parser)
     parser.add_argument(
         '--without-model', action='store_true', help='segment nothing: the cloud and its pieces'
     )
-    parser.add_argument('--clip-weights', help='CLIP that reads text and images (file or tag)')
-    parser.add_argument('--clip-model', help='open_clip model, where the weights do not tell')
-    parser.add_argument(
-        '--negatives', nargs='+', default=list(NEGATIVES), help='what nothing is (%(default)s)'
-    )
-    parser.add_argument('--temperature', type=float, default=0.1, help='of scores (%(default)s)')
-    parser.add_argument(
-        '--threshold', type=float, default=0.5, help='of a score to be found (%(default)s)'
-    )
-
-    # the scene
-    parser.add_argument('--images', help='folder of the posed images of a cloud or result')
-    parser.add_argument(
-        '--max-views', type=int, default=64, help='images of a folder (default: %(default)s)'
-    )
-    parser.add_argument('--up', choices=('x', 'y', 'z', '-x', '-y', '-z'), help='axis of a scan')
-    parser.add_argument('--device', default='cpu', help='cpu, cuda, ... (default: %(default)s)')
-    add_scan_arguments(parser)
-    add_recording_arguments(parser)
+    add_text_arguments(parser)
+    add_scene_arguments(parser)
 
     # the server
     parser.add_argument(
@@ -94,42 +80,21 @@ def main(argv: list[str] | None = None) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """What can be wrong is found before anything slow is loaded."""
-    path = Path(args.input)
-    if not path.exists():
-        raise FileNotFoundError(f'{args.input}: no such file or folder')
-    if path.suffix == '.pth' or (path / FIELD_FILE).is_file():
+    check_scene_arguments(args)
+    if is_field(args.input):
         raise ValueError(f'{args.input}: is a field; tools/query.py asks it')
-    if not 0 < args.threshold < 1 or not args.temperature > 0 or args.max_views < 1:
-        raise ValueError(
-            '--threshold lies between 0 and 1, --temperature and --max-views are positive'
-        )
     if args.without_model and args.config is not None:
         raise ValueError('--without-model and --config contradict each other')
-    model_files(args)
-    if not all(text.strip() for text in args.negatives):
-        raise ValueError('--negatives: an empty text')
 
 
 def make_live(args: argparse.Namespace) -> 'LiveScene':
     """The scene with all that the arguments make of it; says what is missing."""
-    from oneformer3d.inference.opened_scene import open_scene
     from oneformer3d.inference.scan_images import read_scan_frames
     from oneformer3d.inference.scene_index import pieces_of
     from oneformer3d.viewer.live import LiveScene
     from oneformer3d.viewer.scene import view_scene
 
-    show_progress('read', 0, 1)
-    options = {'unit': args.unit, 'columns': args.columns, 'up': args.up}
-    scene = open_scene(args.input, args.images, **options, **recording_options(args))
-    show_progress('read', 1, 1)
-    tell(scene.warnings, args.warnings)
-    if scene.segmentation is not None and args.config is not None:
-        raise ValueError(f'{args.input}: is segmented already; leave --config out')
-    if args.without_model and scene.segmentation is None:
-        print('without a model there are no classes and objects, only the cloud and its pieces')
-    elif scene.segmentation is None:
-        scene = segmented(scene, args)
-
+    scene, labelled, truth = open_and_segment(args)
     images, asker, directions = None, None, None
     if scene.recording is not None:
         show_progress('images', 0, 1)
@@ -143,38 +108,100 @@ def make_live(args: argparse.Namespace) -> 'LiveScene':
         asker = text_asker(scene, args)
         mask_of_point, directions = asker.index.mask_of_point, asker.index.directions
 
-    world = scene.points[:, :3].astype(float) + scene.origin  # (N, 3)
-    rotation = scene.upright_from_scan
-    return LiveScene(
-        view_scene(
-            Path(scene.path or args.input).resolve().name,
+    title = Path(scene.path or args.input).resolve().name
+
+    def view(result: 'Segmentation | None'):
+        return view_scene(
+            title,
             scene.upright,
             scene.rgb,
-            scene.segmentation,
+            result,
             mask_of_point=mask_of_point,
+            truth=truth,
             directions=directions,
-        ),
-        world,
-        (rotation, -rotation @ scene.origin),
+        )
+
+    return LiveScene(
+        view(scene.segmentation),
+        scene.points[:, :3].astype(float) + scene.origin,  # (N, 3) where the cameras are
+        (scene.upright_from_scan, -scene.upright_from_scan @ scene.origin),
         asker,
         images,
         scene.segmentation,
+        editor_of(scene, labelled, args),
+        view,
     )
 
 
-def segmented(scene: 'OpenedScene', args: argparse.Namespace) -> 'OpenedScene':
-    """The scene with what a model says of it, kept as a result."""
-    from oneformer3d.inference.opened_scene import scene_of_result, segment_scene
+def open_and_segment(
+    args: argparse.Namespace,
+) -> 'tuple[OpenedScene, LabelledScene | None, GroundTruth | None]':
+    """The scene as it is looked at; its labels where they can be corrected, or are the truth."""
+    from oneformer3d.data.scenes import find_infos
+    from oneformer3d.inference.labelled_scene import open_labelled_scene
 
-    config, checkpoint = model_files(args)
-    clip = None
-    if args.clip_weights is not None:
-        model = {} if args.clip_model is None else {'model': args.clip_model}
-        clip = {'weights': args.clip_weights, **model}
-    result = segment_scene(scene, config, checkpoint, clip, args.device, show_progress)
-    result.save(args.out)
-    print(f'result: {args.out}')
-    return scene_of_result(result, args.input, scene.recording)
+    if Path(args.input).is_dir() and find_infos(args.input):
+        raise ValueError(
+            f'{args.input}: is a data root; name one of its scenes: {args.input}/points/NAME.bin'
+        )
+    labelled = open_labelled_scene(args.input)
+    if labelled is not None and args.config is None:
+        return labelled.opened, labelled, None
+    if labelled is not None:
+        scene = segmented(replace(labelled.opened, segmentation=None), args)
+        print(f'result: {args.out}')
+        return scene, None, truth_of(labelled)
+
+    scene = open_input(args)
+    if args.without_model and scene.segmentation is None:
+        print('without a model there are no classes and objects, only the cloud and its pieces')
+    elif scene.segmentation is None:
+        scene = segmented(scene, args)
+        print(f'result: {args.out}')
+    return scene, None, None
+
+
+def truth_of(labelled: 'LabelledScene') -> 'GroundTruth':
+    """Labels on disk, to hold a model against."""
+    import numpy as np
+
+    from oneformer3d.viewer.scene import NONE, GroundTruth
+
+    table = labelled.table
+    semantic = table.contiguous_from_raw(labelled.files.semantic)  # (N,) 0…C
+    none = semantic == table.ignore_index
+    return GroundTruth(np.where(none, NONE, semantic), table.classes, table.palette)
+
+
+def editor_of(
+    scene: 'OpenedScene', labelled: 'LabelledScene | None', args: argparse.Namespace
+) -> 'SceneEditor | None':
+    """What corrects the labels: of a labelled scene in its files, of a result in a copy of it."""
+    from oneformer3d.data.scene_labels import kept_path, write_scene_labels
+    from oneformer3d.inference.labelled_scene import ids_on_disk
+    from oneformer3d.inference.opened_scene import RESULT_FILE
+    from oneformer3d.viewer.editor import SceneEditor
+
+    if scene.segmentation is None:
+        return None
+    if labelled is not None:
+        files, table = labelled.files, labelled.table
+        names = [table.classes[k] for k in table.instance_classes]
+
+        def save_labels(result: 'Segmentation') -> str:
+            write_scene_labels(files, *ids_on_disk(labelled, result))
+            return f'saved; the first labels are kept in {kept_path(files.semantic_path).name}'
+
+        return SceneEditor(scene.segmentation, names, save_labels)
+
+    home = Path(args.input if (Path(args.input) / RESULT_FILE).is_file() else args.out)
+    copy = home.with_name(f'{home.name}_corrected')
+
+    def save_result(result: 'Segmentation') -> str:
+        result.save(copy)
+        return f'saved in {copy}'
+
+    return SceneEditor(scene.segmentation, scene.segmentation.class_names, save_result)
 
 
 def kept_images(frames: 'ScanFrames') -> 'SceneImages':
@@ -188,14 +215,10 @@ def kept_images(frames: 'ScanFrames') -> 'SceneImages':
 
 def text_asker(scene: 'OpenedScene', args: argparse.Namespace) -> 'TextAsker':
     """What answers texts, from an index that is made once."""
-    from oneformer3d.inference.opened_scene import RESULT_FILE
-    from oneformer3d.inference.scene_index import INDEX_NAME, load_or_index, text_image_reader
     from oneformer3d.viewer.live import TextAsker
 
-    reader = text_image_reader(args.clip_weights, args.clip_model, args.max_views, args.device)
-    is_result = (Path(args.input) / RESULT_FILE).is_file()
-    home = Path(args.input if is_result else args.out)
-    index = load_or_index(home / INDEX_NAME, scene, reader, show_progress)
+    reader = text_reader(args)
+    index = text_index(scene, args, reader)
 
     def encode(texts: list[str]):
         return reader.clip.clip.encode_text(texts).numpy()

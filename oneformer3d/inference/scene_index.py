@@ -189,9 +189,9 @@ def names_of(
         return ('',) * members.num_masks, scores
 
     # class of most points of each mask
-    counts = np.zeros((members.num_masks, len(result.class_names)), np.int64)
+    counts = np.zeros((members.num_masks, len(result.class_names) + 1), np.int64)
     np.add.at(counts, (members.mask, result.semantic[members.point]), 1)
-    names = [result.class_names[k] for k in counts.argmax(1)]
+    names = [(*result.class_names, '')[k] for k in counts.argmax(1)]
     for row, instance in enumerate(result.instances):
         names[row], scores[row] = instance.name, instance.score
     return tuple(names), scores

@@ -109,7 +109,7 @@ class Segmentation:
     Attributes:
         points: (N, 6) float32 xyz in metres, rgb 0–255; ``xyz + origin`` are the scan's own
             coordinates.
-        semantic: (N,) int64 class 0…C−1.
+        semantic: (N,) int64 class 0…C−1; C where labels that were corrected by hand leave none.
         panoptic: (N,) int64 segment: the class for stuff, above the last stuff class for things,
             −1 for none (models without stuff classes).
         panoptic_semantic: (N,) int64 class of that segment.
@@ -347,6 +347,7 @@ class Segmentation:
     def summary(self) -> dict[str, Json]:
         """Counts and instances as plain JSON values; lengths in metres, times in seconds."""
         counts = np.bincount(self.semantic, minlength=len(self.class_names))
+        counts = counts[: len(self.class_names)]  # corrected labels may leave points without one
         frequent = [int(k) for k in np.argsort(-counts, kind='stable') if counts[k]]
 
         instances: list[Json] = [

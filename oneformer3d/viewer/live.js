@@ -1,7 +1,7 @@
 // What a served page can do besides: ask any text, and show the images that saw a point.
 
 class Live {
-  constructor(page, { asks, max_text: maxText, cameras, exports }) {
+  constructor(page, { asks, max_text: maxText, cameras, exports, names }) {
     Object.assign(this, { page, asks, cameras, exports });
     this.pictures = new Pictures(page, cameras);
     element('ask').hidden = !asks;
@@ -19,6 +19,7 @@ class Live {
       button.addEventListener('click', () => this.lookThrough(view));
       element('images').append(item(button));
     });
+    this.editing = new Editing(this, names);
     element('exports-section').hidden = !exports.length;
     this.nameExports(null);
   }

@@ -1,4 +1,4 @@
-"""A scene that answers: texts, which images saw a point, and files to take away.
+"""A scene that answers: texts, which images saw a point, corrections, and files to take away.
 
 Enters: what a page asks, as plain values that nobody has checked. Leaves: plain values for the
 page. Knows no network; ``server.py`` brings both together.
@@ -7,7 +7,7 @@ page. Knows no network; ``server.py`` brings both together.
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +18,15 @@ from oneformer3d.open_vocabulary.index import SceneIndex
 from oneformer3d.structures import Segmentation
 from oneformer3d.structures.selection import select_instances
 
+from .editor import SceneEditor
+from .errors import BadQuestionError
 from .images import SceneImages
-from .page import Json, answer_json, page_of
+from .page import Json, answer_json, labels_json, page_of
 from .scene import ViewedAnswer, ViewedScene
 
 MAX_TEXT = 200  # characters of a text
 EXPORTS = {'ply': 'segmentation.ply', 'glb': 'scene.glb', 'json': 'instances.json'}
 EncodeText = Callable[[Sequence[str]], NDArray[np.float32]]
-
-
-class BadQuestionError(ValueError):
-    """A page asked for what cannot be; the message may be shown to whoever asked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +68,8 @@ class LiveScene:
         asker: of texts, None where no text can be asked.
         images: None where there are none.
         segmentation: for exports, None where there is none.
+        editor: of that segmentation, None where its labels are not corrected here.
+        view: a corrected segmentation as it is drawn; comes with the editor.
     """
 
     def __init__(
@@ -80,14 +80,32 @@ class LiveScene:
         asker: TextAsker | None = None,
         images: SceneImages | None = None,
         segmentation: Segmentation | None = None,
+        editor: SceneEditor | None = None,
+        view: Callable[[Segmentation], ViewedScene] | None = None,
     ) -> None:
         self.scene = scene
         self.world = world
         self.asker = asker
         self.images = images
-        self.segmentation = segmentation
+        self.editor = editor
+        self._view = view
+        self._segmentation = segmentation
         self._one_text_at_a_time = threading.Lock()  # a text tower is no place for two threads
-        self.page = page_of(scene, self._live_json(*upright_from_world)).encode()
+        self._one_correction_at_a_time = threading.Lock()
+        self._live = self._live_json(*upright_from_world)
+        self._page: bytes | None = None
+
+    @property
+    def segmentation(self) -> Segmentation | None:
+        """As it is now."""
+        return self._segmentation if self.editor is None else self.editor.segmentation
+
+    @property
+    def page(self) -> bytes:
+        """The page of the scene as it is now."""
+        if self._page is None:
+            self._page = page_of(self.scene, self._live).encode()
+        return self._page
 
     def ask(self, text: object) -> dict[str, Json]:
         """Answer a text.
@@ -103,6 +121,36 @@ class LiveScene:
             raise BadQuestionError(f'a text has at most {MAX_TEXT} characters')
         with self._one_text_at_a_time:
             return answer_json(self.asker.ask(' '.join(text.split())))
+
+    def correct(self, wish: object) -> dict[str, Json]:
+        """Correct labels; the new ones of all points, classes and objects.
+
+        Args:
+            wish: see ``SceneEditor.correct``.
+
+        Raises:
+            BadQuestionError: as there, or labels are not corrected here.
+        """
+        if self.editor is None or self._view is None:
+            raise BadQuestionError('labels of this scene are not corrected here')
+        with self._one_correction_at_a_time:
+            drawn = self._view(self.editor.correct(wish))
+            self.scene = replace(drawn, num_whole=self.scene.num_whole)
+            self._page = None
+            return labels_json(self.scene)
+
+    def save(self) -> dict[str, Json]:
+        """Keep the labels as they are now; ``saved`` says where.
+
+        Raises:
+            BadQuestionError: labels are not corrected here, or cannot be written.
+        """
+        if self.editor is None:
+            raise BadQuestionError('labels of this scene are not corrected here')
+        try:
+            return {'saved': self.editor.save()}
+        except OSError as error:
+            raise BadQuestionError(f'cannot be saved: {error.strerror}') from error
 
     def views(self, point: object) -> list[dict[str, Json]]:
         """The images that see a drawn point, each with the place (0…1) of the pixel.
@@ -184,4 +232,5 @@ class LiveScene:
             'max_text': MAX_TEXT,
             'cameras': cameras,
             'exports': [] if self.segmentation is None else list(EXPORTS),
+            'names': [] if self.editor is None else list(self.editor.names),
         }

@@ -22,7 +22,8 @@ class Objects {
 
   list() {
     const { objects } = this.page.scene;
-    element('objects-section').hidden = !objects.length;
+    // with none left a deletion can still be taken back
+    element('objects-section').hidden = !objects.length && element('correct').hidden;
     this.lines = objects.map((one, row) => this.line(one, row));
     element('objects').replaceChildren(...this.lines);
     this.mark();
@@ -55,6 +56,14 @@ class Objects {
     this.chosen = row;
     this.mark();
     if (row >= 0) this.lines[row].scrollIntoView({ block: 'nearest' });
+    if (this.page.live) this.page.live.editing.chose(row);
+  }
+
+  // other objects are there now
+  reset() {
+    this.hidden.clear();
+    [this.alone, this.chosen] = [-1, -1];
+    this.list();
   }
 
   showAll() {

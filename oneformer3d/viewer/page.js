@@ -62,10 +62,11 @@ class Page {
   listClasses() {
     const { classes } = this.scene;
     element('classes-section').hidden = !classes.length;
+    element('classes').replaceChildren();
     const order = classes.map((_, k) => k).filter(k => classes[k].count);
     order.sort((a, b) => classes[b].count - classes[a].count);
     for (const k of order) {
-      const box = Object.assign(document.createElement('input'), { type: 'checkbox', checked: true });
+      const box = Object.assign(document.createElement('input'), { type: 'checkbox', checked: this.shown[k] });
       box.addEventListener('change', () => { this.shown[k] = box.checked; this.recolor(); });
       const line = document.createElement('label');
       line.append(box, chip(classes[k].color), classes[k].name, count(classes[k].count));
@@ -83,6 +84,17 @@ class Page {
       button.addEventListener('click', () => this.choose(row));
       return button;
     }));
+  }
+
+  // labels of the same points that were corrected
+  async relabel(labels) {
+    for (const [name, value] of Object.entries(labels)) {
+      this.scene[name] = value && PACKED.includes(name) ? await unpack(value) : value;
+    }
+    this.listClasses();
+    this.objects.reset();
+    this.show(-1);
+    this.recolor();
   }
 
   // show what one of the texts found
@@ -173,7 +185,7 @@ class Page {
 
   // the first masks are the objects; the others are pieces of what no object covers
   nameOf(mask) {
-    if (mask.mask < this.scene.objects.length) return mask.name;
+    if (mask.mask < this.scene.num_whole) return mask.name;
     return mask.name ? `piece of ${mask.name}` : 'piece';
   }
 

@@ -25,7 +25,7 @@ _STEPS = 0xFFFF  # of an axis
 _ALONE = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
 _SERVED = f"{_ALONE}; img-src 'self'; connect-src 'self'"
 _CODE = ('camera.js', 'drawing.js', 'tools.js', 'objects.js', 'colors.js', 'page.js')
-_LIVE_CODE = ('pictures.js', 'live.js')
+_LIVE_CODE = ('pictures.js', 'editing.js', 'live.js')
 _HERE = Path(__file__).parent
 
 
@@ -74,15 +74,24 @@ def scene_json(scene: ViewedScene) -> dict[str, Json]:
         'heat': _packed(similarity_colors(np.linspace(0, 1, 256))),
         'xyz': _packed(steps),
         'rgb': _packed(scene.rgb),
-        'semantic': _packed_labels(scene.semantic),
-        'instance': _packed_labels(scene.instance),
-        'panoptic': _packed_labels(scene.panoptic),
-        'panoptic_colors': scene.panoptic_colors.tolist(),
+        **labels_json(scene),
         'mask': _packed_labels(scene.mask),
+        'num_whole': scene.num_whole,
         'pieces': scene.pieces.tolist(),
         'features': scene.features.tolist(),
         'truth': None if scene.truth is None else _packed_labels(scene.truth),
         'truth_classes': _classes_json(scene.truth_classes),
+        'answers': [answer_json(one) for one in scene.answers],
+    }
+
+
+def labels_json(scene: ViewedScene) -> dict[str, Json]:
+    """What a correction of labels may change."""
+    return {
+        'semantic': _packed_labels(scene.semantic),
+        'instance': _packed_labels(scene.instance),
+        'panoptic': _packed_labels(scene.panoptic),
+        'panoptic_colors': scene.panoptic_colors.tolist(),
         'verdict': None if scene.verdict is None else _packed_labels(scene.verdict),
         'classes': _classes_json(scene.classes),
         'objects': [
@@ -96,7 +105,6 @@ def scene_json(scene: ViewedScene) -> dict[str, Json]:
             }
             for one in scene.objects
         ],
-        'answers': [answer_json(one) for one in scene.answers],
     }
 
 

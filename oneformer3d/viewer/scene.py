@@ -85,6 +85,7 @@ class ViewedScene:
         answers: T of them.
         threshold: of a score to be found.
         pieces: (M, 3) uint8 colours of the masks.
+        num_whole: so many of the first masks are whole objects, the others pieces.
         features: (M, 3) uint8 principal components of what the masks look like, (0, 3) if unknown.
         truth: (n,) row of ``truth_classes``, −1 for none; None without ground truth.
         truth_classes: as the ground truth names them.
@@ -107,6 +108,7 @@ class ViewedScene:
     answers: tuple[ViewedAnswer, ...] = ()
     threshold: float = 0.5
     pieces: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 3), np.uint8))
+    num_whole: int = 0
     features: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 3), np.uint8))
     truth: NDArray[np.int64] | None = None
     truth_classes: tuple[ViewedClass, ...] = ()
@@ -206,6 +208,7 @@ def view_scene(
         () if asked is None else _answers_of(asked),
         0.5 if asked is None else asked.threshold,
         instance_colors(np.arange(mask.max() + 1)),
+        len(labels.objects),
         _component_colors(directions),
     )
     return scene if truth is None else _with_truth(scene, truth)

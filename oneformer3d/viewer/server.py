@@ -11,7 +11,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-from .live import BadQuestionError, LiveScene
+from .errors import BadQuestionError
+from .live import LiveScene
 
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 MAX_BODY = 4096  # bytes of a request
@@ -86,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(self._get)
 
     def do_POST(self) -> None:
-        """A text."""
+        """A text, or a correction of labels."""
         self._answer(self._post)
 
     def _answer(self, respond) -> None:
@@ -121,18 +122,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _post(self) -> None:
         # other types a page of another origin may send without being asked whether it may
-        if self.path != '/ask' or self.headers.get_content_type() != 'application/json':
-            raise BadQuestionError('expected a text as JSON at /ask')
+        live = self.server.live
+        answers = {
+            '/ask': lambda told: live.ask(told.get('text') if isinstance(told, dict) else None),
+            '/correct': live.correct,
+            '/save': lambda _: live.save(),
+        }
+        answer = answers.get(self.path)
+        if answer is None or self.headers.get_content_type() != 'application/json':
+            raise BadQuestionError(f'expected JSON at {", ".join(answers)}')
         length = _number(self.headers.get('Content-Length', ''))
         if length is None or length > MAX_BODY:
             raise BadQuestionError(f'expected at most {MAX_BODY} bytes')
         try:
-            asked = json.loads(self.rfile.read(length))
-        except ValueError as error:
+            told = json.loads(self.rfile.read(length))
+        except (ValueError, RecursionError) as error:
             raise BadQuestionError('expected JSON') from error
-        self._send_json(
-            self.server.live.ask(asked.get('text') if isinstance(asked, dict) else None)
-        )
+        self._send_json(answer(told))
 
     def _send_json(self, content: object) -> None:
         self._send('application/json', json.dumps(content, allow_nan=False).encode())

@@ -12,8 +12,8 @@ from oneformer3d.files.ply import read_ply
 from oneformer3d.viewer.page import write_page
 from oneformer3d.viewer.scene import GroundTruth, view_scene
 from tests.viewer.scenes import HARMFUL, PALETTE, small_asked, small_segmentation
-from tests.viewer.test_live import live  # noqa: F401  (a fixture)
-from tests.viewer.test_server import server  # noqa: F401  (a fixture)
+from tests.viewer.test_live import editable, live  # noqa: F401  (a fixture)
+from tests.viewer.test_server import server, serving  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.browser
 SIZE = {'width': 1000, 'height': 700}
@@ -47,6 +47,15 @@ def opened(browser, tmp_path_factory):
     tab.wait_for_selector('body[data-ready]')
     tab.evaluate("for (const id of ['boxes', 'names']) document.getElementById(id).click()")
     return tab, requests, faults
+
+
+def wait_until(tab, condition: str) -> None:
+    """Until an expression of the page is true; the page's own policy forbids Playwright's way."""
+    for _ in range(200):
+        if tab.evaluate(condition):
+            return
+        tab.wait_for_timeout(50)
+    pytest.fail(f'never true: {condition}')
 
 
 def picture(tab) -> np.ndarray:
@@ -229,6 +238,49 @@ def test_truth_errors_and_features_are_colours(browser, tmp_path):
     tab.evaluate('page.show(2999)')
     assert 'ground truth chair' in tab.inner_text('#picked')
     tab.close()
+
+
+def test_labels_are_corrected_and_saved(browser):
+    """The lamp becomes a chair, then a part of the chair, then nothing; and one step back."""
+    saved = []
+    with serving(editable(saved)) as running:
+        tab = browser.new_page(viewport=SIZE)
+        tab.goto(running.url)
+        tab.wait_for_selector('body[data-ready]')
+        tab.evaluate("for (const id of ['boxes', 'names']) document.getElementById(id).click()")
+        chair, lamp = (color.astype(float) for color in PALETTE[1:])
+        assert share_of_hue(picture(tab), lamp) > 0.01
+        assert tab.is_disabled('#delete')
+
+        tab.locator('#objects .fly', has_text='lamp').click()
+        tab.click('#reset')
+        tab.select_option('#new-name', 'chair')
+        tab.click('#rename')
+        wait_until(tab, "page.scene.objects[1].name === 'chair'")
+        pixels = picture(tab)
+        assert share_of_hue(pixels, lamp) == 0
+        assert share_of_hue(pixels, chair) > 0.01
+
+        tab.locator('#objects .fly').nth(0).click()
+        tab.click('#merge')
+        tab.locator('#objects .fly').nth(1).click()
+        wait_until(tab, 'page.scene.objects.length === 1')
+        assert tab.evaluate('page.scene.objects[0].count') == 1000
+        tab.locator('#objects .fly').click()
+        tab.click('#delete')
+        wait_until(tab, 'page.scene.objects.length === 0')
+        tab.click('#undo')
+        wait_until(tab, 'page.scene.objects.length === 1')
+
+        tab.click('#save')
+        wait_until(tab, "document.getElementById('kept').textContent.includes('saved')")
+        (result,) = saved
+        np.testing.assert_array_equal(result.semantic, np.repeat([0, 1], [2000, 1000]))
+        # who comes later sees the corrected scene
+        tab.reload()
+        tab.wait_for_selector('body[data-ready]')
+        assert tab.locator('#objects li').count() == 1
+        tab.close()
 
 
 def test_no_request_but_the_page(opened):

@@ -8,8 +8,10 @@ import torch
 
 from oneformer3d.files.ply import read_ply
 from oneformer3d.lifting.camera import Camera
+from oneformer3d.viewer.editor import SceneEditor
+from oneformer3d.viewer.errors import BadQuestionError
 from oneformer3d.viewer.images import make_images
-from oneformer3d.viewer.live import MAX_TEXT, BadQuestionError, LiveScene, TextAsker
+from oneformer3d.viewer.live import MAX_TEXT, LiveScene, TextAsker
 from oneformer3d.viewer.scene import view_scene
 from tests.viewer.scenes import small_asked, small_segmentation
 
@@ -44,6 +46,24 @@ def live() -> LiveScene:
     world = result.points[:, :3].astype(np.float64)
     turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     return LiveScene(scene, world, (turn, np.array([10.0, 0, 0])), asker, two_images(), result)
+
+
+def editable(saved: list) -> LiveScene:
+    """The room with an editor that keeps what it is told to save in a list."""
+    result, asked = small_segmentation(), small_asked()
+
+    def view(segmentation):
+        mask = asked.index.mask_of_point
+        return view_scene('room', result.upright, result.rgb, segmentation, mask_of_point=mask)
+
+    def save(segmentation) -> str:
+        saved.append(segmentation)
+        return 'saved, originals kept'
+
+    editor = SceneEditor(result, ('chair', 'lamp'), save)
+    world = result.points[:, :3].astype(np.float64)
+    still = (np.eye(3), np.zeros(3))
+    return LiveScene(view(result), world, still, None, None, result, editor, view)
 
 
 def test_texts_are_answered(live):
@@ -111,6 +131,33 @@ def test_exports_are_what_was_segmented(live, tmp_path):
         live.export('../../etc/passwd')
 
 
+def test_corrections_change_labels_exports_and_the_page():
+    saved = []
+    scene = editable(saved)
+    before = scene.page
+    labels = scene.correct({'kind': 'delete', 'objects': [1]})
+    assert [one['name'] for one in labels['objects']] == ['chair']
+    assert [one['count'] for one in labels['classes']] == [2000, 600, 0]
+    assert len(json.loads(scene.export('json')[1])['annotations']) == 1
+    assert scene.page != before
+    assert scene.scene.num_whole == 2  # masks that texts ask are still the first ones
+    assert scene.save() == {'saved': 'saved, originals kept'}
+    assert saved[0] is scene.segmentation
+    scene.correct({'kind': 'undo'})
+    assert scene.page == before
+
+
+def test_a_disk_that_is_full_is_said():
+    scene = editable([])
+
+    def full(_):
+        raise OSError(28, 'No space left on device')
+
+    scene.editor._save = full
+    with pytest.raises(BadQuestionError, match='No space left'):
+        scene.save()
+
+
 def test_a_cloud_alone_refuses_what_it_does_not_know():
     result = small_segmentation()
     scene = view_scene('room', result.upright, result.rgb)
@@ -118,6 +165,12 @@ def test_a_cloud_alone_refuses_what_it_does_not_know():
     with pytest.raises(BadQuestionError, match='--clip-weights'):
         alone.ask('chair')
     assert alone.views(0) == []
-    for ask in (lambda: alone.image(0), lambda: alone.export('ply')):
+    undo = {'kind': 'undo'}
+    for ask in (
+        lambda: alone.image(0),
+        lambda: alone.export('ply'),
+        lambda: alone.correct(undo),
+        alone.save,
+    ):
         with pytest.raises(BadQuestionError):
             ask()

@@ -4,23 +4,30 @@ import http.client
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
 from oneformer3d.viewer.server import MAX_BODY, SceneServer
-from tests.viewer.test_live import live  # noqa: F401  (a fixture)
+from tests.viewer.test_live import editable, live  # noqa: F401  (a fixture)
 
 JSON = {'Content-Type': 'application/json'}
 
 
-@pytest.fixture(scope='module')
-def server(live):  # noqa: F811
+@contextmanager
+def serving(live):  # noqa: F811
     with SceneServer(live, port=0) as running:
         thread = threading.Thread(target=running.serve_forever, daemon=True)
         thread.start()
         yield running
         running.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope='module')
+def server(live):  # noqa: F811
+    with serving(live) as running:
+        yield running
 
 
 def request(server, method='GET', path='/', body=None, headers=None):
@@ -87,6 +94,24 @@ def test_texts_of_others_are_turned_away(server):
         assert request(server, 'POST', '/ask', body, {'Content-Type': kind})[0] == 400
 
 
+def test_corrections_of_others_are_turned_away():
+    saved = []
+    with serving(editable(saved)) as running:
+        wish = json.dumps({'kind': 'delete', 'objects': [0]})
+        for path in ('/correct', '/save'):
+            evil = {**JSON, 'Origin': 'http://evil.example'}
+            assert request(running, 'POST', path, wish, evil)[0] == 403
+            assert request(running, 'POST', path, wish, {'Content-Type': 'text/plain'})[0] == 400
+        assert request(running, 'GET', '/save')[0] == 404
+        assert running.live.editor.num_steps == 0
+        assert not saved
+
+        assert request(running, 'POST', '/correct', wish, JSON)[0] == 200
+        status, _, content = request(running, 'POST', '/save', '{}', JSON)
+        assert (status, json.loads(content)) == (200, {'saved': 'saved, originals kept'})
+        assert len(saved[0].instances) == 1
+
+
 def test_the_own_page_is_known_behind_a_tunnel(server):
     for host in ('localhost:9000', '127.0.0.1:80', '[::1]:7007'):
         assert ask(server, 'chair', Host=host, Origin=f'http://{host}')[0] == 200
@@ -101,6 +126,8 @@ def test_what_cannot_be_is_refused(server):
         ('POST', '/ask', b' ' * (MAX_BODY + 1), JSON),
         ('POST', '/ask', b'', {**JSON, 'Content-Length': '-1'}),
         ('POST', '/other', b'{}', JSON),
+        ('POST', '/correct', b'{"kind": "undo"}', JSON),
+        ('POST', '/save', b'{}', JSON),
         ('GET', '/image/9', None, {}),
         ('GET', '/image/../../../etc/passwd', None, {}),
         ('GET', '/image/1e3', None, {}),
