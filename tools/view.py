@@ -13,6 +13,7 @@ Prints the address of the page, which this machine alone can open; from another 
 """
 
 import argparse
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 from oneformer3d.engine.cli import ToolParser, add_model_arguments, run_tool
 from oneformer3d.engine.progress import show_progress
 from oneformer3d.inference.scene_arguments import (
+    Progress,
     add_scene_arguments,
     add_text_arguments,
     check_scene_arguments,
@@ -68,44 +70,43 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     check(args)
-    live = make_live(args)
-    if args.html is not None:
-        from oneformer3d.viewer.page import write_page
-
-        write_page(args.html, live.scene)
-        print(f'page: {args.html}')
+    if args.html is None:
+        serve(args)
         return
-    serve(live, args.host, args.port)
+    from oneformer3d.viewer.page import write_page
+
+    write_page(args.html, make_live(args).scene)
+    print(f'page: {args.html}')
 
 
 def check(args: argparse.Namespace) -> None:
     """What can be wrong is found before anything slow is loaded."""
+    if args.without_model and args.config is not None:
+        raise ValueError('--without-model and --config contradict each other')
     check_scene_arguments(args)
     if is_field(args.input):
         raise ValueError(f'{args.input}: is a field; tools/query.py asks it')
-    if args.without_model and args.config is not None:
-        raise ValueError('--without-model and --config contradict each other')
 
 
-def make_live(args: argparse.Namespace) -> 'LiveScene':
+def make_live(args: argparse.Namespace, progress: Progress = show_progress) -> 'LiveScene':
     """The scene with all that the arguments make of it; says what is missing."""
     from oneformer3d.inference.scan_images import read_scan_frames
     from oneformer3d.inference.scene_index import pieces_of
     from oneformer3d.viewer.live import LiveScene
     from oneformer3d.viewer.scene import view_scene
 
-    scene, labelled, truth = open_and_segment(args)
+    scene, labelled, truth = open_and_segment(args, progress)
     images, asker, directions = None, None, None
     if scene.recording is not None:
-        show_progress('images', 0, 1)
+        progress('images', 0, 1)
         images = kept_images(read_scan_frames(scene.recording, args.max_views))
-        show_progress('images', 1, 1)
+        progress('images', 1, 1)
     if args.clip_weights is None or scene.recording is None:
         missing = '--clip-weights' if scene.recording is not None else 'images: see --images'
         print(f'no texts can be asked without {missing}')
         mask_of_point = pieces_of(scene)
     else:
-        asker = text_asker(scene, args)
+        asker = text_asker(scene, args, progress)
         mask_of_point, directions = asker.index.mask_of_point, asker.index.directions
 
     title = Path(scene.path or args.input).resolve().name
@@ -134,7 +135,7 @@ def make_live(args: argparse.Namespace) -> 'LiveScene':
 
 
 def open_and_segment(
-    args: argparse.Namespace,
+    args: argparse.Namespace, progress: Progress
 ) -> 'tuple[OpenedScene, LabelledScene | None, GroundTruth | None]':
     """The scene as it is looked at; its labels where they can be corrected, or are the truth."""
     from oneformer3d.data.scenes import find_infos
@@ -148,15 +149,15 @@ def open_and_segment(
     if labelled is not None and args.config is None:
         return labelled.opened, labelled, None
     if labelled is not None:
-        scene = segmented(replace(labelled.opened, segmentation=None), args)
+        scene = segmented(replace(labelled.opened, segmentation=None), args, progress)
         print(f'result: {args.out}')
         return scene, None, truth_of(labelled)
 
-    scene = open_input(args)
+    scene = open_input(args, progress)
     if args.without_model and scene.segmentation is None:
         print('without a model there are no classes and objects, only the cloud and its pieces')
     elif scene.segmentation is None:
-        scene = segmented(scene, args)
+        scene = segmented(scene, args, progress)
         print(f'result: {args.out}')
     return scene, None, None
 
@@ -213,12 +214,12 @@ def kept_images(frames: 'ScanFrames') -> 'SceneImages':
     )
 
 
-def text_asker(scene: 'OpenedScene', args: argparse.Namespace) -> 'TextAsker':
+def text_asker(scene: 'OpenedScene', args: argparse.Namespace, progress: Progress) -> 'TextAsker':
     """What answers texts, from an index that is made once."""
     from oneformer3d.viewer.live import TextAsker
 
     reader = text_reader(args)
-    index = text_index(scene, args, reader)
+    index = text_index(scene, args, reader, progress)
 
     def encode(texts: list[str]):
         return reader.clip.clip.encode_text(texts).numpy()
@@ -226,22 +227,34 @@ def text_asker(scene: 'OpenedScene', args: argparse.Namespace) -> 'TextAsker':
     return TextAsker(index, encode, encode(args.negatives), args.temperature, args.threshold)
 
 
-def serve(live: 'LiveScene', host: str, port: int) -> None:
-    """Answer until the user ends it."""
+def serve(args: argparse.Namespace) -> None:
+    """Tell the address, make the scene while its page says how far it is, and answer."""
     from oneformer3d.viewer.server import LOOPBACK, SceneServer
 
     try:
-        server = SceneServer(live, host, port)
+        server = SceneServer(None, args.host, args.port)
     except OSError as error:
-        raise OSError(f'{host}:{port}: {error.strerror}; --port 0 takes a free one') from error
-    if host not in LOOPBACK:
-        print(f'warning: everybody who reaches {host} can see this scene')
+        where = f'{args.host}:{args.port}'
+        raise OSError(f'{where}: {error.strerror}; --port 0 takes a free one') from error
+    if args.host not in LOOPBACK:
+        print(f'warning: everybody who reaches {args.host} can see this scene')
     print(f'open {server.url} in a browser; Ctrl-C ends', flush=True)
+
+    def progress(step: str, done: int, total: int) -> None:
+        show_progress(step, done, total)
+        server.report(step, done, total)
+
+    answering = threading.Thread(target=server.serve_forever, daemon=True)
     with server:
+        answering.start()
         try:
-            server.serve_forever()
+            server.show(make_live(args, progress))
+            print('the scene is there', flush=True)
+            answering.join()
         except KeyboardInterrupt:
             print('ended')
+        finally:
+            server.shutdown()
 
 
 if __name__ == '__main__':

@@ -1,18 +1,25 @@
-"""A live scene on this machine's own address.
+"""A live scene on this machine's own address, and how far it is until it is there.
 
-Enters: a ``LiveScene``. Leaves: HTTP. Only pages that this server sent are answered: a request that
-names another host (DNS rebinding) or comes from another origin gets 403, a text comes as
-JSON of bounded length, and nothing of a request ever names a file.
+Enters: a ``LiveScene``, perhaps minutes after the address is told. Leaves: HTTP. Only pages that
+this server sent are answered: a request that names another host (DNS rebinding) or comes from
+another origin gets 403, a text comes as JSON of bounded length, and nothing of a request ever
+names a file.
 """
 
 import json
 import re
+import time
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from .errors import BadQuestionError
-from .live import LiveScene
+
+if TYPE_CHECKING:  # nothing slow is loaded before the address can be told
+    from .live import LiveScene
 
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 MAX_BODY = 4096  # bytes of a request
@@ -21,15 +28,16 @@ _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src 'self'; connect-src 'self'; frame-ancestors 'none'"
 )
+_WAITING = Path(__file__).parent / 'waiting.html'
 _NUMBER = re.compile(r'[0-9]{1,9}')
 _OBJECTS = re.compile(r'objects=[0-9]{1,5}(,[0-9]{1,5}){0,4095}')
 
 
 class SceneServer(ThreadingHTTPServer):
-    """Serves one scene; a thread per connection.
+    """Serves one scene, and until it is there a page that says how far it is; threaded.
 
     Args:
-        live: the scene.
+        live: the scene; None where ``show`` brings it later.
         host: address to listen at. Another than a loopback address lets everybody in who reaches
             it, and then requests must name it or a loopback name.
         port: 0 takes a free one, which ``url`` tells.
@@ -41,10 +49,30 @@ class SceneServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128  # with the usual 5, twenty clients at once lose connections
 
-    def __init__(self, live: LiveScene, host: str = '127.0.0.1', port: int = 7007) -> None:
+    def __init__(
+        self, live: 'LiveScene | None' = None, host: str = '127.0.0.1', port: int = 7007
+    ) -> None:
         self.live = live
         self.hosts = {*LOOPBACK, host}
+        self._step = ('begins', 0, 1)
+        self._start = time.monotonic()
         super().__init__((host, port), _Handler)
+
+    def report(self, step: str, done: int, total: int) -> None:
+        """What is being done, how much of it is done, and of how much."""
+        self._step = (step, done, total)
+
+    def show(self, live: 'LiveScene') -> None:
+        """From now on serve a scene."""
+        self.live = live
+
+    @property
+    def progress(self) -> dict[str, bool | str | int | float]:
+        """How far the scene is."""
+        step, done, total = self._step
+        seconds = round(time.monotonic() - self._start, 1)
+        ready = self.live is not None
+        return {'ready': ready, 'step': step, 'done': done, 'total': total, 'seconds': seconds}
 
     @property
     def url(self) -> str:
@@ -103,13 +131,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the browser left
 
     def _get(self) -> None:
-        live = self.server.live
         path, _, query = self.path.partition('?')
         kind, _, what = path.removeprefix('/').partition('/')
-        if path == '/':
-            self._send('text/html; charset=utf-8', live.page)
+        if path == '/progress':
+            self._send_json(self.server.progress)
         elif path == '/favicon.ico':
             self._send('image/x-icon', b'', status=HTTPStatus.NO_CONTENT)
+        elif path == '/' and self.server.live is None:
+            self._send('text/html; charset=utf-8', _WAITING.read_bytes())
+        elif (live := self._live()) is None:
+            return
+        elif path == '/':
+            self._send('text/html; charset=utf-8', live.page)
         elif kind == 'image':
             self._send('image/jpeg', live.image(_number(what)))
         elif kind == 'views':
@@ -122,8 +155,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _post(self) -> None:
         # other types a page of another origin may send without being asked whether it may
-        live = self.server.live
-        answers = {
+        if (live := self._live()) is None:
+            return
+        answers: dict[str, Callable[[object], object]] = {
             '/ask': lambda told: live.ask(told.get('text') if isinstance(told, dict) else None),
             '/correct': live.correct,
             '/save': lambda _: live.save(),
@@ -139,6 +173,13 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValueError, RecursionError) as error:
             raise BadQuestionError('expected JSON') from error
         self._send_json(answer(told))
+
+    def _live(self) -> 'LiveScene | None':
+        """The scene; where there is none yet that is said."""
+        live = self.server.live
+        if live is None:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, 'the scene is still being made')
+        return live
 
     def _send_json(self, content: object) -> None:
         self._send('application/json', json.dumps(content, allow_nan=False).encode())

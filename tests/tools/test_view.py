@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,6 +63,42 @@ def test_a_cloud_becomes_a_file(room, tmp_path, capsys):
     assert Segmentation.load(tmp_path / 'result').class_names[0] == 'wall'
 
 
+def test_labels_on_disk_are_shown_and_corrected(tiny_rooms, tmp_path):
+    rooms = shutil.copytree(tiny_rooms, tmp_path / 'rooms')
+    points = min((rooms / 'points').glob('*.bin'))
+    tool = load_tool('view')
+    live = tool.make_live(tool.parse_args([str(points), '--out', str(tmp_path / 'out')]))
+    raw = np.fromfile(rooms / 'semantic_mask' / points.name, '<i8')
+    mine = live.segmentation.instance == 0
+    live.correct({'kind': 'delete', 'objects': [0]})
+    assert live.save()['saved'].endswith(f'{points.stem}.original.bin')
+    after = np.fromfile(rooms / 'semantic_mask' / points.name, '<i8')
+    np.testing.assert_array_equal(after, np.where(mine, 0, raw))
+    assert live.images is not None
+    with pytest.raises(ValueError, match='is a data root'):
+        tool.main([str(rooms), '--html', str(tmp_path / 'page.html')])
+
+
+def test_a_model_is_held_against_the_labels(tiny_rooms, tmp_path):
+    points = min((tiny_rooms / 'points').glob('*.bin'))
+    model = [
+        *('--config', str(REPOSITORY / 'configs/rooms_points.py')),
+        *('--checkpoint', str(REPOSITORY / 'weights/rooms_points.safetensors')),
+    ]
+    tool = load_tool('view')
+    live = tool.make_live(tool.parse_args([str(points), '--out', str(tmp_path / 'out'), *model]))
+    scene = live.scene
+    names = np.array([*(one.name for one in scene.classes), ''])[scene.semantic]
+    truth = np.array([*(one.name for one in scene.truth_classes), ''])[scene.truth]
+    np.testing.assert_array_equal(scene.verdict == 1, (names == truth) & (truth != ''))
+    assert 0.1 < (scene.verdict == 1).mean() < 1
+
+    # a result is corrected in a copy
+    assert live.save()['saved'].endswith('out_corrected')
+    copy, first = (Segmentation.load(tmp_path / name) for name in ('out_corrected', 'out'))
+    np.testing.assert_array_equal(copy.semantic, first.semantic)
+
+
 def test_what_does_not_fit_is_one_line(room, tmp_path):
     main = load_tool('view').main
     (tmp_path / 'field.pth').touch()
@@ -75,6 +112,14 @@ def test_what_does_not_fit_is_one_line(room, tmp_path):
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             main(words)
+
+
+def ask(address, path):
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+    connection.request('GET', path)
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
+    return answer
 
 
 def test_as_a_command(room, tmp_path):
@@ -92,10 +137,9 @@ def test_as_a_command(room, tmp_path):
     try:
         line = next(line for line in process.stdout if line.startswith('open http://127.0.0.1:'))
         address = urlsplit(line.split()[1])
-        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
-        connection.request('GET', '/views/0')
-        assert isinstance(json.loads(connection.getresponse().read()), list)
-        connection.close()
+        assert ask(address, '/progress')['ready'] in (False, True)
+        next(line for line in process.stdout if line.startswith('the scene is there'))
+        assert isinstance(ask(address, '/views/0'), list)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     finally:

@@ -283,6 +283,19 @@ def test_labels_are_corrected_and_saved(browser):
         tab.close()
 
 
+def test_the_page_waits_for_its_scene(browser, live):  # noqa: F811
+    with serving(None) as running:
+        running.report('network', 1, 4)
+        tab = browser.new_page(viewport=SIZE)
+        tab.goto(running.url)
+        wait_until(tab, "document.getElementById('step').textContent === 'network 1 of 4'")
+        assert tab.evaluate("document.getElementById('bar').value") == 0.25
+        running.show(live)
+        tab.wait_for_selector('body[data-ready]')
+        assert tab.inner_text('#title') == 'room'
+        tab.close()
+
+
 def test_no_request_but_the_page(opened):
     _, requests, faults = opened
     assert [url.partition(':')[0] for url in requests] == ['file']

@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -110,6 +112,30 @@ def test_corrections_of_others_are_turned_away():
         status, _, content = request(running, 'POST', '/save', '{}', JSON)
         assert (status, json.loads(content)) == (200, {'saved': 'saved, originals kept'})
         assert len(saved[0].instances) == 1
+
+
+def test_until_the_scene_is_there_the_page_says_how_far_it_is(live):  # noqa: F811
+    with serving(None) as running:
+        assert b'progress' in request(running)[2]
+        running.report('images', 3, 8)
+        told = json.loads(request(running, path='/progress')[2])
+        assert (told['ready'], told['step'], told['done'], told['total']) == (False, 'images', 3, 8)
+        assert (
+            request(running, path='/progress', headers={'Origin': 'http://evil.example'})[0] == 403
+        )
+        assert request(running, path='/views/0')[0] == 503
+        assert ask(running, 'chair')[0] == 503
+
+        running.show(live)
+        assert json.loads(request(running, path='/progress')[2])['ready']
+        assert request(running)[2] == live.page
+        assert ask(running, 'chair')[0] == 200
+
+
+def test_the_address_is_told_before_anything_slow_is_loaded():
+    code = 'import sys, oneformer3d.viewer.server; print(*sys.modules)'
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert not {'torch', 'numpy', 'scipy'} & set(run.stdout.split())
 
 
 def test_the_own_page_is_known_behind_a_tunnel(server):
