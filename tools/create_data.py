@@ -6,6 +6,7 @@ python tools/create_data.py scannet    --root DOWNLOAD --out data/scannet
 python tools/create_data.py scannet200 --root DOWNLOAD --out data/scannet200
 python tools/create_data.py s3dis      --root DOWNLOAD --out data/s3dis
 python tools/create_data.py posed_rgbd --root SEQUENCE --out data/mine
+python tools/create_data.py moving_shapes --out data/shapes     # clips for tools/stm_clips.py
 
 The layout is described in docs/data.md. Every command can be run again: what is finished stays.
 """
@@ -29,6 +30,7 @@ def parse_args() -> argparse.Namespace:
         add_scannet(commands, dataset)
     add_s3dis(commands)
     add_posed_rgbd(commands)
+    add_moving_shapes(commands)
     return parser.parse_args()
 
 
@@ -108,6 +110,14 @@ def add_posed_rgbd(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run_posed_rgbd)
 
 
+def add_moving_shapes(commands: argparse._SubParsersAction) -> None:
+    parser = add_command(commands, 'moving_shapes', 'clips of moving shapes for tools/stm_clips.py')
+    parser.add_argument('--num-train', type=int, default=400, help='clips to learn from')
+    parser.add_argument('--num-val', type=int, default=64, help='clips to measure on')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the whole set')
+    parser.set_defaults(run=run_moving_shapes)
+
+
 def add_root(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument('--root', required=True, type=Path, help=text)
 
@@ -171,6 +181,19 @@ def run_posed_rgbd(args: argparse.Namespace) -> None:
         progress=not args.no_progress,
     )
     report(args.out, {args.split: count})
+
+
+def run_moving_shapes(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from oneformer3d.stm.moving_shapes import write_moving_shapes
+
+    if args.num_train < 1 or args.num_val < 1:
+        raise ValueError('--num-train and --num-val: expected 1 or more')
+    total = args.num_train + args.num_val
+    with tqdm(total=total, desc='clips', disable=args.no_progress) as bar:
+        write_moving_shapes(args.out, args.num_train, args.num_val, args.seed, bar.update)
+    print(f'{args.out}: {total} clips, and those to measure on once more in reverse')
 
 
 def report(out: Path, counts: dict[str, int]) -> None:

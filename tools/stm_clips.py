@@ -5,7 +5,8 @@
     python tools/stm_clips.py FRAMES --train train.csv --out OUT \
         --set detector.backbone=resnet18 training.steps=500 clips.num_actions=24
 
-FRAMES holds a folder of frames for each video, in the order of their names. Annotations are rows
+FRAMES holds a folder of frames for each video, in the order of their names, or a video file.
+``tools/create_data.py moving_shapes`` makes some. Annotations are rows
 "video, second, left, top, right, bottom, action, person" as AVA writes them, boxes in shares of the
 image, actions from 1. OUT/stm_clips.pth is the detector; interrupted, the same command goes on.
 OUT/report.json holds the frame-mAP and OUT/detections.csv what was found, in the same columns with
@@ -23,7 +24,7 @@ CONFIG = Path(__file__).resolve().parents[1] / 'configs' / 'stm_clips.yaml'
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = ToolParser(description=__doc__)
-    parser.add_argument('frames', type=Path, help='folder of folders of frames')
+    parser.add_argument('frames', type=Path, help='folder with a folder of frames, or a video file, of each video')
     parser.add_argument('--train', type=Path, help='CSV to learn from; none measures alone')
     parser.add_argument('--val', type=Path, help='CSV to measure on')
     parser.add_argument('--out', type=Path, required=True, help='folder of the detector')

@@ -1,6 +1,7 @@
-"""Clips around key frames, from folders of frames and annotations as AVA writes them.
+"""Clips around key frames, from frames or videos and annotations as AVA writes them.
 
-Enters: ``<frames>/<video>/*.jpg`` in the order of their names, and a CSV of rows ``video, second,
+Enters: ``<frames>/<video>/*.jpg`` in the order of their names or ``<frames>/<video>.mp4``, and a CSV
+of rows ``video, second,
 left, top, right, bottom, action, person`` with boxes in shares of the image and actions from 1;
 rows without an action name a key frame that shows nobody. Leaves: clips of T frames, and tubes.
 
@@ -11,18 +12,15 @@ import csv
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from oneformer3d.files.images import read_image
-
+from .frame_sources import open_frames
 from .tube_loss import Tubes
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class ClipSettings:
         num_frames: T.
         frame_step: frames of the video between two of a clip.
         image_size: (H, W) that frames are squashed to.
-        fps: frames of a second of the video.
+        fps: frames of a second of a folder of frames; video files say theirs.
         start_second: time of the first frame; AVA's folders begin at 900.
         num_actions: A.
     """
@@ -75,20 +73,20 @@ class ClipFolder:
     """Key frames of a CSV with the clips around them, read when asked for.
 
     Args:
-        frames: folder with a folder of frames for each video.
+        frames: folder with a folder of frames, or a file, for each video.
         annotations: the CSV.
         settings: of the clips.
 
     Raises:
-        FileNotFoundError: no CSV, or no folder of a video.
-        ValueError: rows that cannot be read, or a folder without frames; names file and line.
+        FileNotFoundError: no CSV, or neither folder nor file of a video.
+        ValueError: rows that cannot be read, or a video without frames; names file and line.
     """
 
     def __init__(self, frames: str | Path, annotations: str | Path, settings: ClipSettings) -> None:
         self.settings = settings
         self.key_frames = read_key_frames(annotations, settings.num_actions)
-        self.files = {
-            video: _frame_files(Path(frames) / video)
+        self.sources = {
+            video: open_frames(Path(frames), video)
             for video in sorted({key.video for key in self.key_frames})
         }
 
@@ -98,10 +96,11 @@ class ClipFolder:
     def read(self, index: int) -> tuple[Tensor, Tubes]:
         """The clip (3, T, H, W) in 0…1 around a key frame, and its boxes in pixels."""
         key, settings = self.key_frames[index], self.settings
-        files = self.files[key.video]
-        numbers = frame_numbers(key.second, len(files), settings)
-        images = [read_image(files[number], settings.image_size) for number in numbers]
-        clip = torch.from_numpy(np.stack(images)).float() / 255  # (T, H, W, 3)
+        source = self.sources[key.video]
+        timed = replace(settings, fps=source.fps or settings.fps)
+        numbers = frame_numbers(key.second, len(source), timed)
+        images = torch.from_numpy(source.read(numbers, settings.image_size))
+        clip = images.float() / 255  # (T, H, W, 3)
 
         height, width = settings.image_size
         boxes = torch.from_numpy(key.boxes).float() * torch.tensor([width, height] * 2)
@@ -118,7 +117,7 @@ class ClipFolder:
         return torch.stack(clips), list(tubes)
 
 
-def frame_numbers(second: float, num_files: int, settings: ClipSettings) -> list[int]:
+def frame_numbers(second: float, num_frames: int, settings: ClipSettings) -> list[int]:
     """Numbers of a clip's T frames around its key frame, held at the ends of the video.
 
     Example:
@@ -127,7 +126,7 @@ def frame_numbers(second: float, num_files: int, settings: ClipSettings) -> list
     """
     middle = round((second - settings.start_second) * settings.fps)
     steps = [k - settings.num_frames // 2 for k in range(settings.num_frames)]
-    last = num_files - 1
+    last = num_frames - 1
     return [min(max(middle + step * settings.frame_step, 0), last) for step in steps]
 
 
@@ -181,12 +180,3 @@ def _parse(row: list[str], num_actions: int) -> tuple[str, float, tuple | None, 
     if not 1 <= action <= num_actions:
         raise ValueError(f'action {action} is not one of 1 … {num_actions}')
     return row[0], second, box, action - 1
-
-
-def _frame_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f'{folder}: no folder of frames')
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise ValueError(f'{folder}: holds no frames ({", ".join(IMAGE_SUFFIXES)})')
-    return files

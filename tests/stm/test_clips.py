@@ -80,7 +80,7 @@ def test_rows_that_cannot_be_are_named(tmp_path, row, fault):
 
 def test_missing_folders_and_sizes_that_strides_do_not_divide(tmp_path):
     (tmp_path / 'a.csv').write_text('v,1,0.1,0.2,0.3,0.4,2,7\n')
-    with pytest.raises(FileNotFoundError, match='no folder of frames'):
+    with pytest.raises(FileNotFoundError, match='no folder of frames, nor a file'):
         ClipFolder(tmp_path, tmp_path / 'a.csv', SETTINGS)
     (tmp_path / 'v').mkdir()
     with pytest.raises(ValueError, match='holds no frames'):

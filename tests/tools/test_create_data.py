@@ -109,3 +109,11 @@ def test_unknown_command(monkeypatch, capsys):
         _run(monkeypatch, 'kitti')
     assert exit_info.value.code == 2
     assert "invalid choice: 'kitti'" in capsys.readouterr().err
+
+
+def test_moving_shapes(tmp_path, monkeypatch, capsys):
+    _run(monkeypatch, 'moving_shapes', '--out', tmp_path, '--num-train', 3, '--num-val', 1)
+    assert '4 clips' in capsys.readouterr().out
+    assert len(list((tmp_path / 'frames').iterdir())) == 5  # one once more in reverse
+    with pytest.raises(SystemExit):
+        _run(monkeypatch, 'moving_shapes', '--out', tmp_path, '--num-train', 0)
