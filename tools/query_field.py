@@ -77,8 +77,8 @@ from oneformer3d.fields.asking.answers import (
     write_relevancy,
 )
 from oneformer3d.fields.asking.pictures import draw_views, write_turntable
-from oneformer3d.fields.asking.query import TextQuery
 from oneformer3d.fields.asking.segment import write_pseudo_labels
+from oneformer3d.fields.asking.text import TextQuery
 from oneformer3d.fields.fitting.field_file import load_field
 from oneformer3d.fields.fitting.fitted import FittedField
 from oneformer3d.fields.fitting.surfaces import learnt_camera, surface_points

@@ -24,7 +24,7 @@ CONFIG = Path(__file__).resolve().parents[1] / 'configs' / 'stm_clips.yaml'
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = ToolParser(description=__doc__)
-    parser.add_argument('frames', type=Path, help='folder with a folder of frames, or a video file, of each video')
+    parser.add_argument('frames', type=Path, help='folder of folders of frames, or of video files')
     parser.add_argument('--train', type=Path, help='CSV to learn from; none measures alone')
     parser.add_argument('--val', type=Path, help='CSV to measure on')
     parser.add_argument('--out', type=Path, required=True, help='folder of the detector')

@@ -13,8 +13,9 @@ Six rooms, in the order a reader and a ray pass them:
     asking/     points and views of a fitted field: labels, text, pictures, measures
 """
 
-from .asking.query import query_lerf_with_text, query_nerf_at_points, relevancy
+from .asking.query import query_nerf_at_points
 from .asking.segment import create_nerf_dataset, segment_scan_with_field
+from .asking.text import query_lerf_with_text, relevancy
 from .fitting.semantic_nerf import fit_semantic_nerf, train_semantic_nerf
 from .losses.instance_losses import (
     contrastive_instance_loss,

@@ -27,9 +27,9 @@ class ClipDetector(nn.Module):
     """Boxes and actions of persons in clips.
 
     Args:
-        backbone: 'r3d_18', 'mc3_18' or 'r2plus1d_18' of torchvision, which mix frames; else the
-            name of an image backbone (a torchvision ResNet, or 'timm/<name>'), which sees each
-            frame by itself.
+        backbone: 'r3d_18', 'mc3_18' or 'r2plus1d_18' of torchvision, which mix frames; the name of
+            an image backbone (a torchvision ResNet, or 'timm/<name>'), which sees each frame by
+            itself; or 'patches', a few convolutions of each frame, enough for drawn clips.
         weights: file of the backbone's state dict; None for random ones.
         channels: D.
         num_frames: T.
@@ -54,8 +54,13 @@ class ClipDetector(nn.Module):
         spatial_points: int = 32,
     ) -> None:
         super().__init__()
-        build = _VideoMaps if backbone in VIDEO_BACKBONES else _ImageMaps
-        self.backbone = build(backbone, weights)
+        if backbone == 'patches':
+            if weights is not None:
+                raise ValueError(f"{weights}: the backbone 'patches' has no weights to read")
+            self.backbone = _PatchMaps(channels)
+        else:
+            build = _VideoMaps if backbone in VIDEO_BACKBONES else _ImageMaps
+            self.backbone = build(backbone, weights)
         self.lateral = nn.ModuleList(nn.Conv3d(d, channels, 1) for d in self.backbone.channels)
         self.decoder = STMDecoder(
             num_stages=num_stages,
@@ -101,6 +106,31 @@ class _VideoMaps(nn.Module):
             x = layer(x)
             maps.append(x)
         return maps
+
+
+class _PatchMaps(nn.Module):
+    """Maps of patches of 4 × 4 pixels and of two halvings, each frame by itself."""
+
+    strides = (4, 8, 16)
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = (channels,) * 3
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, channels, 4, stride=4),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+        self.coarser = nn.ModuleList(
+            nn.Sequential(nn.ReLU(), nn.Conv2d(channels, channels, 2, stride=2)) for _ in range(2)
+        )
+
+    def forward(self, clips: Tensor) -> list[Tensor]:
+        frames = clips.transpose(1, 2)  # (B, T, 3, H, W)
+        maps = [self.stem((frames.flatten(0, 1) - 0.5) * 2)]  # (B·T, C, h, w)
+        for layer in self.coarser:
+            maps.append(layer(maps[-1]))
+        return [x.unflatten(0, frames.shape[:2]).transpose(1, 2) for x in maps]
 
 
 class _ImageMaps(nn.Module):

@@ -1,9 +1,9 @@
 """Clips around key frames, from frames or videos and annotations as AVA writes them.
 
-Enters: ``<frames>/<video>/*.jpg`` in the order of their names or ``<frames>/<video>.mp4``, and a CSV
-of rows ``video, second,
-left, top, right, bottom, action, person`` with boxes in shares of the image and actions from 1;
-rows without an action name a key frame that shows nobody. Leaves: clips of T frames, and tubes.
+Enters: ``<frames>/<video>/*.jpg`` in the order of their names or ``<frames>/<video>.mp4``, and a
+CSV of rows ``video, second, left, top, right, bottom, action, person`` with boxes in shares of the
+image and actions from 1; rows without an action name a key frame that shows nobody. Leaves: clips
+of T frames, and tubes.
 
 Letters: T frames, H × W pixels, I boxes of a key frame, A actions.
 """

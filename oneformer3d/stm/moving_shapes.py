@@ -3,8 +3,8 @@
 Bright squares and crosses go right, left, down or up, or stand still, over a noisy background.
 Positions, sizes and colours are drawn alike for all of them, so no single frame tells an action.
 
-Enters: a seed. Leaves: ``frames/<video>/*.png`` and CSV files as ``clips.py`` reads them. A shape has
-two actions: how it moves (1–5) and what it is (6, 7). ``reversed.csv`` names the videos of
+Enters: a seed. Leaves: ``frames/<video>/*.png`` and CSV files as ``clips.py`` reads them. A shape
+has two actions: how it moves (1–5) and what it is (6, 7). ``reversed.csv`` names the videos of
 ``val.csv`` with their frames in reverse order: what went right goes left there.
 
 Letters: T frames, H × W pixels.
@@ -74,9 +74,7 @@ def write_moving_shapes(
         rows[split] += annotation_rows(video, shapes)
 
         if split == 'val':
-            backwards = [
-                Shape(s.shape, _REVERSED[s.move], s.boxes[::-1], s.color) for s in shapes
-            ]
+            backwards = [Shape(s.shape, _REVERSED[s.move], s.boxes[::-1], s.color) for s in shapes]
             _write_frames(root / 'frames' / f'reversed{number:05d}', clip[::-1])
             rows['reversed'] += annotation_rows(f'reversed{number:05d}', backwards)
         if on_clip is not None:

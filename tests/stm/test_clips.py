@@ -139,6 +139,18 @@ def test_a_training_resumes_exactly(clips, tmp_path, monkeypatch):
         read_detector(tmp_path / 'part' / CHECKPOINT_NAME, other)
 
 
+def test_patches_see_each_frame_by_itself(tmp_path):
+    detector = ClipDetector('patches', None, 16, 4, 3, **SMALL).eval()
+    clips = torch.rand(2, 3, 4, 64, 64)
+    with torch.no_grad():
+        maps = detector.backbone(clips)
+        assert [tuple(x.shape) for x in maps] == [(2, 16, 4, s, s) for s in (16, 8, 4)]
+        alone = detector.backbone(clips[:1, :, 2:3])
+        torch.testing.assert_close(maps[2][:1, :, 2:3], alone[2])
+    with pytest.raises(ValueError, match='has no weights to read'):
+        ClipDetector('patches', tmp_path / 'weights.pth')
+
+
 def test_a_video_backbone_reads_time_itself(tmp_path):
     detector = ClipDetector('r3d_18', None, 16, 4, 3, **SMALL).eval()
     clips = torch.rand(1, 3, 8, 64, 64)

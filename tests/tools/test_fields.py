@@ -11,7 +11,7 @@ from PIL import Image
 
 from oneformer3d.clip.encoder import ClipEncoder
 from oneformer3d.clip.text import CANONICAL_PHRASES, encode_text
-from oneformer3d.fields.asking.query import query_lerf_with_text
+from oneformer3d.fields.asking.text import query_lerf_with_text
 from oneformer3d.fields.fitting.field_file import load_field
 from oneformer3d.files.ply import read_ply
 from oneformer3d.store import FeatureStoreWriter, StampMismatchError

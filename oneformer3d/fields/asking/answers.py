@@ -20,14 +20,10 @@ from oneformer3d.store import StampMismatchError
 from oneformer3d.visualization.features import similarity_colors
 
 from ..fitting.fitted import FittedField
+from .instances import query_classes
 from .pictures import write_labelled_cloud
-from .query import (
-    TextQuery,
-    query_classes,
-    query_features_at_points,
-    query_lerf_with_text,
-    query_opacity_at_points,
-)
+from .query import query_features_at_points, query_opacity_at_points
+from .text import TextQuery, query_lerf_with_text
 
 
 def write_classes(out: Path, fitted: FittedField, points: Tensor) -> float:

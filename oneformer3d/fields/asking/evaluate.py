@@ -19,13 +19,14 @@ from oneformer3d.metrics.panoptic import match_segments, panoptic_scores
 from oneformer3d.metrics.semantic import confusion_matrix, semantic_scores
 
 from ..fitting.fitted import FittedField
+from ..fitting.recipe import SLOW_HEAD
 from ..fitting.sampling import view_sampler
 from ..fitting.step import best_gains, psnr
 from ..rendering.render import render_image
 from ..scene.batches import FlatMaps
 from ..scene.labelled_points import IGNORE, LabelledPoints
 from ..scene.scene import FieldScene
-from .query import query_classes
+from .instances import query_classes
 
 _EPS = 1e-8
 _MIN_WEIGHT = 1e-3  # heads are not queried at samples of less
@@ -179,10 +180,10 @@ def panoptic_report(
 def render_view(
     fitted: FittedField, camera: Camera, heads: Sequence[str] | None = None
 ) -> dict[str, Tensor]:
-    """Maps (H, W, …) of all heads but language, or of those named, on the CPU."""
+    """Maps (H, W, …) of all heads that are drawn, or of those named, on the CPU."""
     field, settings = fitted.field.eval(), fitted.settings
     if heads is None:
-        heads = [name for name in field.head_nets if name != 'language']
+        heads = [name for name in field.head_nets if name not in ('language', SLOW_HEAD)]
     image = render_image(
         field,
         camera.to(field.unit_from_world.device),

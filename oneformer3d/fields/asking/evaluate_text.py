@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..fitting.fitted import FittedField
 from ..scene.labelled_points import IGNORE, LabelledPoints
-from .query import LANGUAGE_SIZES, query_lerf_with_text
+from .text import LANGUAGE_SIZES, query_lerf_with_text
 
 _MIN_POINTS = 30  # of an instance that is looked for
 

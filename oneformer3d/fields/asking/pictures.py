@@ -23,9 +23,9 @@ from oneformer3d.visualization.features import PcaColors, similarity_colors
 from oneformer3d.visualization.palette import class_colors, instance_colors
 
 from ..fitting.fitted import FittedField
-from ..fitting.surfaces import feature_colors_of
+from ..fitting.surfaces import drawn_heads, feature_colors_of
 from .evaluate import render_view
-from .query import TextQuery, relevancy, text_head
+from .text import TextQuery, relevancy, text_head
 
 _FRAME_MILLISECONDS = 80
 _RELEVANCY_RANGE = (0.4, 0.7)
@@ -69,10 +69,9 @@ def make_painters(fitted: FittedField, text: TextQuery | None = None) -> dict[st
     painters: dict[str, Painter] = {'rgb': _paint_rgb, 'depth': _paint_depth}
     if 'semantics' in heads and fitted.palette is not None:
         painters['semantics'] = lambda maps: _paint_classes(maps, fitted.palette)
-    for name in heads:
-        if name.split('_')[0] in ('features', 'instances'):
-            colors = fitted.colors.get(name) or feature_colors_of(fitted, name)
-            painters[name] = _component_painter(name, colors)
+    for name in drawn_heads(fitted):
+        colors = fitted.colors.get(name) or feature_colors_of(fitted, name)
+        painters[name] = _component_painter(name, colors)
 
     if text is not None:
         source = text_head(fitted)

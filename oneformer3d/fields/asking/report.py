@@ -19,7 +19,7 @@ from .baseline import nearest_view_baseline
 from .evaluate import evaluate_points, evaluate_view_instances, evaluate_views
 from .evaluate_text import evaluate_text
 from .pictures import draw_views, write_turntable
-from .query import EncodeText
+from .text import EncodeText
 
 _UNITS = {'psnr': 'dB', 'depth': 'm', 'miou': '%', 'accuracy': '%', 'pq': '%'}
 _TURN_FRAMES = 24

@@ -32,7 +32,8 @@ from ..networks.field import Field
 from ..scene.arrays import scene_from_arrays
 from ..scene.labelled_points import IGNORE, LabelledPoints
 from ..scene.scene import FieldScene
-from .query import query_classes, query_nerf_at_points
+from .instances import query_classes
+from .query import query_nerf_at_points
 
 CONVENTIONS = ('world_from_cam', 'cam_from_world', 'opengl')
 _OPENGL_FROM_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))

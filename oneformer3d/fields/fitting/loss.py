@@ -19,6 +19,7 @@ from ..rendering.render import render_rays
 from ..scene.batches import RayBatch
 from .fitted import FittedField
 from .prior import PointPrior
+from .recipe import SLOW_HEAD
 from .sampling import bounded_rays, training_sampler
 
 _EPS = 1e-3
@@ -38,9 +39,9 @@ def field_loss(
     rays, surfaces = batch[: settings.batch_rays], batch[settings.batch_rays :]
 
     outputs = render_batch(fitted, rays, generator)
-    targets = _targets(fitted.field, rays) | {'view': rays.view}
-    if not settings.consistent_instances:
-        targets['instance_group'] = rays.view
+    targets = _targets(fitted.field, rays)
+    if not settings.consistent_instances:  # ids are compared within a view
+        targets |= {'instance_group': rays.view, 'view': rays.view}
     ray_weights = {name: weights[name] for name in DEFAULT_WEIGHTS if name in weights}
     total, terms = total_loss(outputs, targets, ray_weights, settings.semantic_mode)
 
@@ -82,7 +83,9 @@ def render_batch(
     )
     outputs = _exposed(fitted, rendered.as_dict(), batch)
 
-    if field.num_slots and 'instances' in outputs:
+    if SLOW_HEAD in outputs:  # one half of the rays against the slow copy of the other
+        outputs[SLOW_HEAD] = outputs[SLOW_HEAD][len(rays) // 2 :]
+    if fitted.settings.instance_loss == 'slots' and 'instances' in outputs:
         slots = field.instance_logits(outputs['instances']).float().softmax(-1)  # (R, K)
         outputs['slots'] = slots * outputs['accumulation'].detach()[:, None]
     return outputs

@@ -6,6 +6,7 @@ networks that place its samples, all with random weights.
 Letters: C classes, D width of features or language.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,9 @@ from .settings import FitSettings
 
 # Finest cells of the proposal networks' grids along the box, the first round's and the last one's.
 _PROPOSAL_RESOLUTIONS = (64, 128)
+# The copy that follows the head of instances slowly, and how many slots there are unless said.
+SLOW_HEAD = 'instances_slow'
+_NUM_SLOTS = 100
 
 
 def make_recipe(
@@ -54,6 +58,7 @@ def make_recipe(
         'num_classes': num_classes,
         'features': dict(features or {}) if method == 'feature_field' else {},
         'language_dim': language_dim if method == 'lerf' else 0,
+        'instance_loss': settings.instance_loss if method == 'panoptic' else None,
         'options': dict(settings.field_options),
         'added': {},
     }
@@ -71,6 +76,9 @@ def build_field(recipe: Mapping[str, Any], box: SceneBox | None = None) -> Field
     build = _hash_field if recipe['field'] == 'hash' else _mlp_field
     try:
         net = build(recipe, box, feature_options, instance_dim, options)
+        if recipe.get('instance_loss') == 'slow_fast':
+            slow = copy.deepcopy(net.head_nets['instances'])
+            net.head_nets[SLOW_HEAD] = slow.requires_grad_(False)
         for name, added in recipe['added'].items():
             net.add_head(name, FeatureField(**added), freeze=True)
     except TypeError as error:
@@ -87,10 +95,13 @@ def _hash_field(
 ) -> HashGridField:
     if feature_options:
         options = {**options, 'feature_options': feature_options}
+    if recipe.get('instance_loss') == 'slots':
+        options = {'max_instances': _NUM_SLOTS, **options}
     return HashGridField(
         recipe['num_classes'],
         instance_dim if recipe['method'] == 'panoptic' else 0,
-        recipe['features'],
+        features=recipe['features'],
+        unit_instances=recipe.get('instance_loss') != 'slow_fast',
         language_dim=recipe['language_dim'],
         scene_box=box,
         **options,
@@ -107,7 +118,10 @@ def _mlp_field(
     classes, method = recipe['num_classes'], recipe['method']
     options = {**options, 'scene_box': box}
     if method == 'panoptic':
-        return PanopticNeRF(classes, instance_feature_dim=instance_dim, **options)
+        on_sphere = recipe.get('instance_loss') != 'slow_fast'
+        return PanopticNeRF(
+            classes, instance_feature_dim=instance_dim, unit_instances=on_sphere, **options
+        )
 
     # these two have classes even where nothing teaches them
     classes = max(classes, 1)

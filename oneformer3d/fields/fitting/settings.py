@@ -20,12 +20,13 @@ from ..losses.total import DEFAULT_WEIGHTS
 
 METHODS = ('semantic_nerf', 'panoptic', 'lerf', 'feature_field')
 FIELDS = ('hash', 'mlp')
+# How instances are learnt, and the term of each.
+INSTANCE_LOSSES = {'contrastive': 'instances', 'slow_fast': 'slow_fast', 'slots': 'slots'}
 PROPOSALS = ('auto', 'always', 'never')
 # Beside the terms of rays: classes of points, that rays with measured depth end somewhere, and all
 # that surfaces teach, a factor on the weights of the same terms of rays.
 LOSS_WEIGHTS = {
-    # slow copies of a head are the business of those who call ``total_loss`` themselves
-    **{name: weight for name, weight in DEFAULT_WEIGHTS.items() if name != 'slow_fast'},
+    **DEFAULT_WEIGHTS,
     'prior': 0.05,
     'opacity': 0.05,
     'surface': 1.0,
@@ -87,6 +88,8 @@ class FitSettings:
         max_side: images are resized so that no side is longer, None leaves them.
         class_table, labels: see ``folder.load_field_scene``.
         language_scales: crop sides of 'lerf', as shares of the height.
+        instance_loss: of 'panoptic': 'contrastive' vectors, 'slow_fast' against a copy that follows
+            slowly (Contrastive Lift), or 'slots' by linear assignment (Panoptic Lifting).
         consistent_instances: an instance has the same id in all views; else the rays of a batch
             are of one view and ids are compared within it.
         semantic_mode: what is composited along rays, 'probabilities' or 'logits'.
@@ -143,6 +146,7 @@ class FitSettings:
     class_table: str | None = None
     labels: str = 'auto'
     language_scales: list = dataclasses.field(default_factory=lambda: [0.15, 0.3, 0.45, 0.6])
+    instance_loss: str = 'contrastive'
     consistent_instances: bool = True
 
     # classes
@@ -158,7 +162,12 @@ class FitSettings:
     measure_rays: int = 2048
 
     def __post_init__(self) -> None:
-        choices = (('method', METHODS), ('field', FIELDS), ('proposals', PROPOSALS))
+        choices = (
+            ('method', METHODS),
+            ('field', FIELDS),
+            ('proposals', PROPOSALS),
+            ('instance_loss', tuple(INSTANCE_LOSSES)),
+        )
         for name, known in choices:
             if getattr(self, name) not in known:
                 raise ValueError(f'{name}: expected one of {known}, got {getattr(self, name)!r}')
@@ -187,11 +196,13 @@ class FitSettings:
         needs = {
             'features': (self.method == 'feature_field', "method 'feature_field'"),
             'language': (self.method == 'lerf', "method 'lerf'"),
-            'instances': (self.method == 'panoptic', "method 'panoptic'"),
-            'slots': (
-                self.method == 'panoptic' and self.field == 'mlp',
-                "method 'panoptic' and field 'mlp'",
-            ),
+            **{
+                term: (
+                    self.method == 'panoptic' and self.instance_loss == loss,
+                    f"method 'panoptic' and instance_loss {loss!r}",
+                )
+                for loss, term in INSTANCE_LOSSES.items()
+            },
             'interlevel': (self.proposals != 'never', "proposals other than 'never'"),
             'surface': (self.surface_pixels > 0, 'surface_pixels'),
         }
@@ -202,8 +213,9 @@ class FitSettings:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of every term."""
-        return {**LOSS_WEIGHTS, **self.loss_weights}
+        """Weight of every term; of those of instances only the chosen one counts."""
+        others = set(INSTANCE_LOSSES.values()) - {INSTANCE_LOSSES[self.instance_loss]}
+        return {**LOSS_WEIGHTS, **self.loss_weights, **dict.fromkeys(others, 0.0)}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a file."""

@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..losses.instance_losses import follow_slowly
 from ..rendering.render import render_rays
 from ..scene.batches import SEED_STRIDE, RayBatch
 from .fitted import FittedField
 from .loss import field_loss, heads_to_render
 from .prior import PointPrior
+from .recipe import SLOW_HEAD
 from .sampling import bounded_rays, view_sampler
 from .settings import FitSettings
 
@@ -86,6 +88,9 @@ class FitRun:
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        heads = self.fitted.field.head_nets
+        if SLOW_HEAD in heads:
+            follow_slowly(heads[SLOW_HEAD], heads['instances'])
         if self.fitted.proposals is not None:
             self.fitted.proposals.step()
         self.fitted = replace(self.fitted, step=step + 1)

@@ -14,15 +14,20 @@ from oneformer3d.visualization.features import PcaColors
 from .fitted import FittedField
 
 _PCA_POINTS = 5000
-_COLORED = ('features', 'instances')
 
 
 def with_colors(fitted: FittedField) -> FittedField:
     """The field with colours for each of its heads of features and instances."""
-    names = [name for name in fitted.field.head_nets if name.split('_')[0] in _COLORED]
+    names = drawn_heads(fitted)
     if not names or not len(surface_points(fitted)):
         return fitted
     return replace(fitted, colors={name: feature_colors_of(fitted, name) for name in names})
+
+
+def drawn_heads(fitted: FittedField) -> list[str]:
+    """Names of the heads whose vectors are drawn in colours: features and instances."""
+    heads = fitted.field.head_nets
+    return [name for name in heads if name == 'instances' or name.startswith('features')]
 
 
 @torch.no_grad()

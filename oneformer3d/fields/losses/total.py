@@ -42,7 +42,7 @@ DEFAULT_WEIGHTS: dict[str, float] = {
     'language': 0.1,
     'instances': 0.1,
     'slots': 0.1,
-    'slow_fast': 0.1,
+    'slow_fast': 1.0,
     'interlevel': 1.0,
     'distortion': 0.002,
 }

@@ -37,7 +37,6 @@ class Field(nn.Module):
         contracted: whether the field answers outside its box, in contracted space.
     """
 
-    num_slots: int = 0
     reads_text: bool = False
     contracted: bool = False
 
@@ -58,10 +57,6 @@ class Field(nn.Module):
         """Set the density per unit length that the field begins with, before it is trained."""
         raise NotImplementedError(f'{type(self).__name__} has no density to begin with')
 
-    def instance_logits(self, features: Tensor) -> Tensor:
-        """Instance vectors (…, D) → slots (…, K), where ``num_slots`` is not 0."""
-        raise NotImplementedError(f'{type(self).__name__} has no instance slots')
-
     def encode_text(self, text_queries: Sequence[str]) -> Tensor:
         """P phrases → unit vectors (P, D), where the field ``reads_text``."""
         raise NotImplementedError(f'{type(self).__name__} reads no text')
@@ -74,6 +69,17 @@ class Field(nn.Module):
         if 'semantics' not in self.head_nets:
             return 0
         return self.head_nets['semantics'].output_dim
+
+    @property
+    def num_slots(self) -> int:
+        """K of ``instance_logits``, 0 without slots."""
+        return self.head_nets['instances'].num_slots if 'instances' in self.head_nets else 0
+
+    def instance_logits(self, features: Tensor) -> Tensor:
+        """Instance vectors (…, D) → slots (…, K), where ``num_slots`` is not 0."""
+        if not self.num_slots:
+            raise NotImplementedError(f'{type(self).__name__} has no instance slots')
+        return self.head_nets['instances'].slot_logits(features)
 
     @property
     def scene_box(self) -> SceneBox:

@@ -33,6 +33,8 @@ class HashGridField(Field):
         feature_options: settings of those feature fields.
         language_dim: D of language vectors; 0 leaves them out.
         language_grids: (start_res, max_res) of their own grids, with tables of log2_hashmap_size.
+        max_instances: slots that instances are told apart by; 0 for none.
+        unit_instances: whether the vectors of instances lie on the sphere.
         num_levels, features_per_level, log2_hashmap_size, base_resolution, max_resolution:
             the trunk's grid.
         hidden_dim: width of the networks.
@@ -52,6 +54,8 @@ class HashGridField(Field):
         feature_options: Mapping[str, object] | None = None,
         language_dim: int = 0,
         language_grids: tuple[tuple[int, int], ...] = ((16, 128), (128, 512)),
+        max_instances: int = 0,
+        unit_instances: bool = True,
         # trunk
         num_levels: int = 16,
         features_per_level: int = 2,
@@ -80,7 +84,13 @@ class HashGridField(Field):
                 geo_dim, num_classes, hidden_dim, mode=semantic_mode
             )
         if instance_dim:
-            self.head_nets['instances'] = InstanceHead(geo_dim, instance_dim, hidden_dim)
+            self.head_nets['instances'] = InstanceHead(
+                geo_dim,
+                instance_dim,
+                hidden_dim,
+                num_slots=max_instances,
+                unit_length=unit_instances,
+            )
 
         # features and language have grids of their own, over the same space
         shared = dict(contracted=contracted, implementation=implementation)

@@ -7,7 +7,7 @@ A head also states how its values become a ray's: ``sample`` gives what is compo
 ``activate`` turns the composite into the result. So class probabilities are taken per sample, and
 a wide last layer, being linear, is applied once per ray instead of once per sample.
 
-Letters: H hidden width, C classes, D feature width, K values of a head.
+Letters: H hidden width, C classes, D feature width, K values of a head, S instance slots.
 """
 
 import torch
@@ -22,6 +22,8 @@ from .layers import full_precision, mlp, unit, weighted_mean
 GRADIENT_REACHES = ('density', 'trunk', 'head')
 # What a language head reads when no patch size is given, metres.
 DEFAULT_PATCH_SIZE = 0.5
+# Least temperature of an instance softmax; smaller ones overflow its gradient.
+_MIN_TEMPERATURE = 0.01
 
 
 class Head(nn.Module):
@@ -32,11 +34,14 @@ class Head(nn.Module):
         output_dim: K.
         needs_directions: whether it can only be queried together with directions.
         feature_type: what is distilled, of heads of features.
+        num_slots, unit_length: of heads of instances.
     """
 
     output_dim: int
     needs_directions: bool = False
     feature_type: str = 'CLIP'
+    num_slots: int = 0
+    unit_length: bool = True
 
     def __init__(self, gradient: str = 'density') -> None:
         super().__init__()
@@ -141,7 +146,14 @@ class SemanticHead(Head):
 
 
 class InstanceHead(Head):
-    """A unit vector per position; vectors of one instance shall be alike."""
+    """A vector per position; vectors of one instance shall be alike.
+
+    Args:
+        hidden_dim: H.
+        feature_dim: D.
+        num_slots: S vectors that instances are told apart by; 0 for none.
+        unit_length: whether vectors lie on the sphere, or anywhere.
+    """
 
     def __init__(
         self,
@@ -150,18 +162,32 @@ class InstanceHead(Head):
         width: int = 128,
         num_layers: int = 1,
         gradient: str = 'trunk',
+        *,
+        num_slots: int = 0,
+        unit_length: bool = True,
     ) -> None:
         super().__init__(gradient)
         self.output_dim = feature_dim
+        self.unit_length = unit_length
         self.net = mlp(hidden_dim, feature_dim, width, num_layers)
+        self.num_slots = num_slots
+        if num_slots:
+            self.slots = nn.Embedding(num_slots, feature_dim)
+            self.temperature = nn.Parameter(torch.tensor(0.07))
 
     def sample(self, hidden, positions, directions=None, patch_size=None) -> Tensor:
-        """Unit vectors (…, D)."""
-        return unit(self.net(hidden))
+        """Vectors (…, D)."""
+        values = self.net(hidden)
+        return unit(values) if self.unit_length else full_precision(values)
 
     def activate(self, composite: Tensor, accumulation: Tensor) -> Tensor:
-        """Unit vectors again, 0 where a ray met nothing."""
-        return unit(composite)
+        """Unit vectors again, or the mean; 0 where a ray met nothing."""
+        return unit(composite) if self.unit_length else weighted_mean(composite, accumulation)
+
+    def slot_logits(self, vectors: Tensor) -> Tensor:
+        """Vectors (…, D) → slots (…, S): cosine to each slot's vector over temperature."""
+        slots = unit(self.slots.weight)  # (S, D)
+        return unit(vectors) @ slots.t() / self.temperature.clamp(min=_MIN_TEMPERATURE)
 
 
 class LanguageHead(Head):

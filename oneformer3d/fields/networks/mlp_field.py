@@ -30,8 +30,6 @@ from .scene_box import SceneBox
 _NUM_LAYERS = 4
 # Softplus is its argument from here on.
 _LINEAR_SOFTPLUS = 20.0
-# Least temperature of an instance softmax; smaller ones overflow its gradient.
-_MIN_TEMPERATURE = 0.01
 
 
 class SemanticNeRF(Field):
@@ -115,6 +113,7 @@ class PanopticNeRF(SemanticNeRF):
         num_semantic_classes: C.
         max_instances: number of slots K.
         instance_feature_dim: D of the instance vectors.
+        unit_instances: whether they lie on the sphere.
         hidden_dim, semantic_mode, scene_box: as ``SemanticNeRF``.
     """
 
@@ -124,6 +123,7 @@ class PanopticNeRF(SemanticNeRF):
         max_instances: int = 100,
         instance_feature_dim: int = 64,
         *,
+        unit_instances: bool = True,
         hidden_dim: int = 256,
         semantic_mode: str = 'probabilities',
         scene_box: SceneBox | None = None,
@@ -134,9 +134,9 @@ class PanopticNeRF(SemanticNeRF):
             semantic_mode=semantic_mode,
             scene_box=scene_box,
         )
-        self.head_nets['instances'] = InstanceHead(hidden_dim, instance_feature_dim)
-        self.instance_embeddings = nn.Embedding(max_instances, instance_feature_dim)
-        self.temperature = nn.Parameter(torch.tensor(0.07))
+        self.head_nets['instances'] = InstanceHead(
+            hidden_dim, instance_feature_dim, num_slots=max_instances, unit_length=unit_instances
+        )
 
     @property
     def instance_feature_net(self) -> nn.Sequential:
@@ -144,21 +144,20 @@ class PanopticNeRF(SemanticNeRF):
         return self.head_nets['instances'].net
 
     @property
-    def num_slots(self) -> int:
-        """K."""
-        return self.instance_embeddings.num_embeddings
+    def instance_embeddings(self) -> nn.Embedding:
+        """Vector of every slot, (K, D)."""
+        return self.head_nets['instances'].slots
+
+    @property
+    def temperature(self) -> nn.Parameter:
+        """Of the slots' softmax."""
+        return self.head_nets['instances'].temperature
 
     def forward(self, points: Tensor, directions: Tensor | None = None) -> dict[str, Tensor]:
         """As ``Field.forward``, the instance vectors named 'instance_features'."""
         outputs = super().forward(points, directions)
         outputs['instance_features'] = outputs.pop('instances')
         return outputs
-
-    def instance_logits(self, features: Tensor) -> Tensor:
-        """Instance vectors (…, D) → slots (…, K): cosine to each embedding over temperature."""
-        slots = F.normalize(self.instance_embeddings.weight, dim=-1)  # (K, D)
-        temperature = self.temperature.clamp(min=_MIN_TEMPERATURE)
-        return F.normalize(features, dim=-1) @ slots.t() / temperature
 
 
 class LERF(SemanticNeRF):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from oneformer3d.fields.asking.evaluate import evaluate_view_instances, panoptic_report
-from oneformer3d.fields.asking.query import query_classes
+from oneformer3d.fields.asking.instances import query_classes
 from oneformer3d.fields.fitting.field_file import load_field, save_field
 from oneformer3d.fields.fitting.fitted import FittedField
 from oneformer3d.fields.fitting.loop import fit_field

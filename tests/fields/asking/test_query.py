@@ -9,6 +9,7 @@ from oneformer3d.data.class_tables import get_class_table
 from oneformer3d.fields.asking.answers import write_observed
 from oneformer3d.fields.asking.baseline import nearest_view_baseline, reproject
 from oneformer3d.fields.asking.evaluate_text import evaluate_text
+from oneformer3d.fields.asking.instances import instances_at_points
 from oneformer3d.fields.asking.pictures import (
     draw_views,
     make_painters,
@@ -17,19 +18,16 @@ from oneformer3d.fields.asking.pictures import (
     write_turntable,
 )
 from oneformer3d.fields.asking.query import (
-    TextQuery,
     field_at_points,
-    instances_at_points,
     query_features_at_points,
-    query_lerf_with_text,
     query_nerf_at_points,
-    relevancy,
 )
 from oneformer3d.fields.asking.segment import (
     segment_scan_with_field,
     world_from_cam,
     write_pseudo_labels,
 )
+from oneformer3d.fields.asking.text import TextQuery, query_lerf_with_text, relevancy
 from oneformer3d.fields.fitting.fitted import FittedField
 from oneformer3d.fields.fitting.loop import fit_field
 from oneformer3d.fields.fitting.prior import read_prior

@@ -7,15 +7,14 @@ import torch
 
 from oneformer3d.fields.asking.baseline import nearest_view_baseline
 from oneformer3d.fields.asking.evaluate import evaluate_points, evaluate_views
-from oneformer3d.fields.asking.query import (
-    query_features_at_points,
-    query_nerf_at_points,
-    text_head,
-)
+from oneformer3d.fields.asking.instances import instances_at_points
+from oneformer3d.fields.asking.query import query_features_at_points, query_nerf_at_points
+from oneformer3d.fields.asking.text import text_head
 from oneformer3d.fields.fitting.field_file import load_field
 from oneformer3d.fields.fitting.fitted import add_feature_head
 from oneformer3d.fields.fitting.loop import fit_field
 from oneformer3d.fields.fitting.prior import PointPrior
+from oneformer3d.fields.fitting.recipe import build_field, make_recipe
 from oneformer3d.fields.fitting.semantic_nerf import fit_semantic_nerf
 from oneformer3d.fields.fitting.settings import FitSettings, make_fit_settings
 from oneformer3d.fields.fitting.step import rate_at
@@ -133,6 +132,8 @@ def test_scenes_without_depth_learn_where_to_sample_and_resume_exactly(tmp_path)
         ('language', {'method': 'feature_field'}),
         ('instances', {}),
         ('slots', {'method': 'panoptic'}),
+        ('slow_fast', {'method': 'panoptic'}),
+        ('instances', {'method': 'panoptic', 'instance_loss': 'slots'}),
         ('interlevel', {'proposals': 'never'}),
         ('surface', {'surface_pixels': 0}),
     ],
@@ -141,8 +142,8 @@ def test_weights_that_would_do_nothing_are_named(name, changes):
     with pytest.raises(ValueError, match=rf'loss_weights.{name} = 0.5 would do nothing: needs'):
         FitSettings(**changes, loss_weights={name: 0.5})
     FitSettings(**changes, loss_weights={name: 0.0})
-    with pytest.raises(ValueError, match='slow_fast'):
-        FitSettings(loss_weights={'slow_fast': 0.1})
+    with pytest.raises(ValueError, match='instance_loss: expected one of'):
+        FitSettings(method='panoptic', instance_loss='fast')
 
 
 @pytest.mark.parametrize('kind', [{}, MLP], ids=['hash', 'mlp'])
@@ -167,8 +168,7 @@ def test_every_method_fits_on_either_field_and_comes_back_from_its_file(method, 
     term = {'panoptic': 'instances', 'feature_field': 'features', 'lerf': 'language'}
     assert {'rgb', 'semantics', 'depth', 'psnr'} <= set(terms)
     assert method not in term or term[method] in terms
-    if method == 'panoptic' and kind:
-        assert 'slots' in terms
+    assert not {'slots', 'slow_fast'} & set(terms)
     again, _ = load_field(tmp_path)
     for name, value in fitted.field.state_dict().items():
         assert torch.equal(value, again.field.state_dict()[name]), name
@@ -194,6 +194,56 @@ def test_a_head_added_later_learns_and_leaves_the_rest_alone(fitted_box):
     for name, value in before.items():
         assert torch.equal(value, more.field.state_dict()[name]), name
     assert 'features_more' not in fitted.field.head_nets
+
+
+@pytest.mark.parametrize('loss', ['contrastive', 'slow_fast', 'slots'])
+def test_instances_are_learnt_each_way(loss, tmp_path):
+    """The four upright walls of the box are one class: its vectors or slots tell them apart."""
+    upright = [(wall == 2).long() for wall in box_views(12)['semantics']]
+    scene = replace(box_scene(12, semantics=upright), class_names=('wall', 'flat'), things=(0,))
+    terms = {'contrastive': 'instances', 'slow_fast': 'slow_fast', 'slots': 'slots'}
+    weights = {'empty': 0.1, terms[loss]: 0.1 if loss == 'contrastive' else 1.0}
+    settings = quick_settings(
+        steps=100, method='panoptic', instance_loss=loss, loss_weights=weights
+    )
+    values = []
+    fitted = fit_field(scene, settings, tmp_path, on_step=lambda step, v: values.append(v))
+    assert set(terms.values()) & set(values[-1]) == {terms[loss]}
+    assert values[-1][terms[loss]] < values[0][terms[loss]]
+
+    points, wall = wall_points(800)
+    true = 2 * wall + (points[torch.arange(800), wall] > 0).long()
+    found = instances_at_points(fitted, points)
+    rows = found['observed'] & (wall < 2) & (found['labels'] == 0)
+    assert rows.sum() > 200
+    best = sum(int(torch.bincount(found['instances'][rows & (true == k)]).max()) for k in range(4))
+    assert best > 0.8 * int(rows.sum())  # each wall is mostly one instance
+    assert len(found['instances'][rows].unique()) >= 4  # and not all walls the same
+
+    again, _ = load_field(tmp_path)
+    assert torch.equal(instances_at_points(again, points)['instances'], found['instances'])
+
+
+def test_the_slow_copy_follows_and_is_not_trained():
+    settings = quick_settings(
+        steps=1, batch_rays=64, method='panoptic', instance_loss='slow_fast', seed=5
+    )
+    heads = fit_field(box_scene(4), settings).field.head_nets
+    assert not any(p.requires_grad for p in heads['instances_slow'].parameters())
+    begin = _new_field(box_scene(4), settings)['instances']
+    for fast, slow, first in zip(
+        *(net.parameters() for net in (heads['instances'], heads['instances_slow'], begin)),
+        strict=True,
+    ):
+        assert not torch.equal(fast, first)
+        torch.testing.assert_close(slow, 0.9 * first + 0.1 * fast)
+
+
+def _new_field(scene, settings):
+    """Heads of the field that a fit begins with."""
+    recipe = make_recipe(settings, len(scene.class_names))
+    torch.manual_seed(settings.seed)
+    return build_field(recipe).head_nets
 
 
 def two_stores(num_views=12):
