@@ -51,13 +51,14 @@ def main(argv: list[str] | None = None) -> None:
     if args.list:
         finished = finished_stages(composition)
         for stage in chosen:
-            state = f'{finished[stage.name]:.0f} s' if stage.name in finished else 'to do'
+            state = f'{finished[stage.name].seconds:.0f} s' if stage.name in finished else 'to do'
             print(f'{stage.name:12}{state:>8}  python {shlex.join(stage.command)}')
         return
 
     times = run_stages(composition, chosen, args.fresh, partial(print, flush=True))
-    print('\n' + '\n'.join(f'{name:12}{seconds:8.0f} s' for name, seconds in times.items()))
-    print(f'{"total":12}{sum(times.values()):8.0f} s; results in {composition.work_dir}')
+    print('\n' + '\n'.join(f'{name:12}{taken.seconds:8.0f} s' for name, taken in times.items()))
+    total = sum(taken.seconds for taken in times.values())
+    print(f'{"total":12}{total:8.0f} s; results in {composition.work_dir}')
 
 
 if __name__ == '__main__':

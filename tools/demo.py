@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from oneformer3d.engine.cli import USER_ERRORS, ToolParser, run_tool
-from oneformer3d.experiments.compose import read_composition, run_stages
+from oneformer3d.experiments.compose import StageTimes, read_composition, run_stages
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 HEADLINES = {
@@ -49,8 +49,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.fresh and out.exists():
         shutil.rmtree(out)
 
-    seconds = run_stages(composition, composition.stages, announce=partial(print, flush=True))
-    print('\n' + write_report(out, seconds))
+    times = run_stages(composition, composition.stages, announce=partial(print, flush=True))
+    print('\n' + write_report(out, times))
     print(f'report: {out / "report.md"}')
 
 
@@ -72,7 +72,7 @@ def variables(args: argparse.Namespace) -> dict[str, str]:
     return {name: str(value) for name, value in values.items()}
 
 
-def write_report(out: Path, seconds: dict[str, float]) -> str:
+def write_report(out: Path, times: dict[str, StageTimes]) -> str:
     """Write ``report.md``: metrics, times, where the files are; return its text."""
     points, fused = (
         json.loads((out / f'metrics_{name}.json').read_text(encoding='utf-8'))
@@ -82,7 +82,15 @@ def write_report(out: Path, seconds: dict[str, float]) -> str:
         f'| {label} | {100 * points[key]:.1f} | {100 * fused[key]:.1f} |'
         for label, key in HEADLINES.items()
     ]
-    times = [f'| {name.replace("_", " ")} | {value:.0f} |' for name, value in seconds.items()]
+    steps = {name.replace('_', ' '): taken for name, taken in times.items()}
+    steps['**together**'] = StageTimes(
+        sum(taken.seconds for taken in times.values()),
+        sum(taken.processor_seconds for taken in times.values()),
+    )
+    time_rows = [
+        f'| {name} | {taken.seconds:.0f} | {taken.processor_seconds:.0f} |'
+        for name, taken in steps.items()
+    ]
     pictures = sorted(path.relative_to(out) for path in out.glob('pictures/*.png'))
     predictions = sorted(path.relative_to(out) for path in out.glob('predict/*'))
 
@@ -93,9 +101,9 @@ def write_report(out: Path, seconds: dict[str, float]) -> str:
         '|---|---|---|',
         *rows,
         '',
-        f'| step | seconds (total {sum(seconds.values()):.0f}) |',
-        '|---|---|',
-        *times,
+        '| step | seconds | processor seconds |',
+        '|---|---|---|',
+        *time_rows,
         '',
         'Weights and logs: `points/`, `clip/` and `fused/`. All metrics: `metrics_*.json`.'
         f' Pictures: {len(pictures)} in `pictures/`, for example',

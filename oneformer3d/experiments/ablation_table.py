@@ -1,6 +1,6 @@
 """The table of an ablation as it is written down: cells, their settings, and their order.
 
-Enters: a YAML file (configs/ablations/*.yaml explain themselves): cells, each a config with
+Enters: a YAML file (those of configs/ablations explain themselves): cells, each a config with
 options, tests of the trained cell, and columns. Leaves: a checked ``Table``, and for every cell a
 digest of all that it is trained with.
 """

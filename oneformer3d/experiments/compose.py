@@ -9,12 +9,13 @@ is there; otherwise it runs, and with it all stages after it.
 import hashlib
 import json
 import re
+import resource
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,29 @@ class Composition:
             digest.update(json.dumps([stage.name, *stage.command]).encode())
             found[stage.name] = digest.copy().hexdigest()
         return found
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """How long a stage took.
+
+    Attributes:
+        seconds: by the clock.
+        processor_seconds: of all its processes and threads; beside other programs this says more.
+    """
+
+    seconds: float
+    processor_seconds: float
+
+
+@dataclass(frozen=True)
+class _RecordedStage:
+    """What the record keeps of a finished stage."""
+
+    digest: str
+    command: list[str]
+    seconds: float
+    processor_seconds: float
 
 
 class StageFailedError(RuntimeError):
@@ -145,17 +169,17 @@ def select_stages(
     return [s for s in composition.stages[begin:end] if not only or s.name in only]
 
 
-def finished_stages(composition: Composition) -> dict[str, float]:
-    """Stage → seconds, of those that need not run again."""
+def finished_stages(composition: Composition) -> dict[str, StageTimes]:
+    """Stage → its times, of those that need not run again."""
     record, digests = _read_record(composition), composition.digests()
     finished = {}
     for stage in composition.stages:
         entry = record.get(stage.name)
-        if entry is None or entry['digest'] != digests[stage.name]:
+        if entry is None or entry.digest != digests[stage.name]:
             break
         if not all(Path(path).exists() for path in stage.makes):
             break
-        finished[stage.name] = float(entry['seconds'])
+        finished[stage.name] = StageTimes(entry.seconds, entry.processor_seconds)
     return finished
 
 
@@ -164,7 +188,7 @@ def run_stages(
     stages: Sequence[Stage],
     fresh: bool = False,
     announce: Callable[[str], None] = lambda line: None,
-) -> dict[str, float]:
+) -> dict[str, StageTimes]:
     """Run stages one after the other, except those that are finished.
 
     Args:
@@ -174,29 +198,26 @@ def run_stages(
         announce: called with a line before each stage.
 
     Returns:
-        Stage → seconds, of its last run.
+        Stage → times of its last run.
 
     Raises:
         StageFailedError, FileNotFoundError: as ``run_stage``.
     """
     finished = {} if fresh else finished_stages(composition)
-    seconds = {}
+    times = {}
     for number, stage in enumerate(stages, start=1):
         title = f'=== {number}/{len(stages)} {stage.name}'
         if stage.name in finished:
             announce(f'{title}: finished before')
-            seconds[stage.name] = finished[stage.name]
+            times[stage.name] = finished[stage.name]
         else:
             announce(f'{title}: python {shlex.join(stage.command)}')
-            seconds[stage.name] = run_stage(composition, stage)
-    return seconds
+            times[stage.name] = run_stage(composition, stage)
+    return times
 
 
-def run_stage(composition: Composition, stage: Stage) -> float:
+def run_stage(composition: Composition, stage: Stage) -> StageTimes:
     """Run one stage with its output on this terminal and note that it is finished.
-
-    Returns:
-        Seconds.
 
     Raises:
         StageFailedError: it failed, or what it promised is not there.
@@ -210,22 +231,28 @@ def run_stage(composition: Composition, stage: Stage) -> float:
     record = {name: entry for name, entry in _read_record(composition).items() if name in earlier}
     _write_record(composition, record)
 
-    start = time.perf_counter()
+    start, start_processor = time.perf_counter(), _processor_seconds()
     status = subprocess.run(command, check=False).returncode
-    seconds = time.perf_counter() - start
+    times = StageTimes(
+        seconds=round(time.perf_counter() - start, 1),
+        processor_seconds=round(_processor_seconds() - start_processor, 1),
+    )
     if status != 0:
         raise StageFailedError(f'stage {stage.name!r} ended with status {status}')
     missing = [path for path in stage.makes if not Path(path).exists()]
     if missing:
         raise StageFailedError(f'stage {stage.name!r} did not make {", ".join(missing)}')
 
-    record[stage.name] = {
-        'digest': composition.digests()[stage.name],
-        'seconds': round(seconds, 1),
-        'command': list(stage.command),
-    }
+    digest = composition.digests()[stage.name]
+    record[stage.name] = _RecordedStage(digest, list(stage.command), **asdict(times))
     _write_record(composition, record)
-    return seconds
+    return times
+
+
+def _processor_seconds() -> float:
+    """Of the processes that this one started and that ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _stage(item: Any, variables: Mapping[str, str], source: str) -> Stage:
@@ -270,17 +297,18 @@ def _with_files(word: str) -> str:
     return _FILE.sub(content, word)
 
 
-def _read_record(composition: Composition) -> dict[str, Any]:
+def _read_record(composition: Composition) -> dict[str, '_RecordedStage']:
     path = Path(composition.work_dir) / RECORD_NAME
     if not path.is_file():
         return {}
     try:
         record = json.loads(path.read_text(encoding='utf-8'))
-        return {name: {**entry, 'digest': str(entry['digest'])} for name, entry in record.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return {name: _RecordedStage(**entry) for name, entry in record.items()}
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f'{path}: not a record of stages: {error}') from error
 
 
-def _write_record(composition: Composition, record: Mapping[str, Any]) -> None:
-    text = json.dumps(record, indent=1) + '\n'
+def _write_record(composition: Composition, record: Mapping[str, '_RecordedStage']) -> None:
+    entries = {name: asdict(entry) for name, entry in record.items()}
+    text = json.dumps(entries, indent=1) + '\n'
     atomic_write_bytes(Path(composition.work_dir) / RECORD_NAME, text.encode('utf-8'))

@@ -1,9 +1,11 @@
 """tools/compose.py: a chain of small scripts, interrupted, changed and gone on with."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from oneformer3d.experiments.compose import (
     StageFailedError,
@@ -102,6 +104,18 @@ def test_a_repeated_stage_leaves_none_after_it_finished(chain):
     composition = read_composition(chain)
     run_stage(composition, composition.stages[0])
     assert list(finished_stages(composition)) == ['one']
+
+
+def test_times_count_the_work_of_a_stage_and_stay_with_it(tmp_path):
+    path = tmp_path / 'chain.yaml'
+    work = 'import time\nwhile time.process_time() < 0.3: pass'
+    stage = {'name': 'work', 'run': shlex.join(['-c', work])}
+    path.write_text(yaml.safe_dump({'variables': {'work_dir': str(tmp_path)}, 'stages': [stage]}))
+    composition = read_composition(path)
+
+    times = run_stage(composition, composition.stages[0])
+    assert times.processor_seconds >= 0.3
+    assert finished_stages(composition) == {'work': times}
 
 
 def test_a_stage_that_does_not_make_what_it_promises_is_not_finished(chain):

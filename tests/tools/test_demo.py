@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from oneformer3d.experiments.compose import read_composition
+from oneformer3d.experiments.compose import StageTimes, read_composition
 from tests.helpers.load_tool import load_tool
 from tests.tools.conftest import REPOSITORY
 
@@ -59,11 +59,12 @@ def test_the_report_has_metrics_times_and_files(tmp_path):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
 
-    text = tool.write_report(tmp_path, {'points': 60.4, 'test_points': 3.0})
+    times = {'points': StageTimes(60.4, 90.0), 'test_points': StageTimes(3.0, 4.0)}
+    text = tool.write_report(tmp_path, times)
     assert text == (tmp_path / 'report.md').read_text()
     assert '| semantic mIoU | 50.0 | 62.5 |' in text
-    assert '| step | seconds (total 63) |' in text
-    assert '| test points | 3 |' in text
+    assert '| test points | 3 | 4 |' in text
+    assert '| **together** | 63 | 94 |' in text
     assert '![a](pictures/a.png)' in text
     assert '- `predict/room.ply`' in text
     assert '[scene.html](ask/scene.html)' in text

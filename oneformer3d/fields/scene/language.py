@@ -43,7 +43,7 @@ def crop_pyramid(
     """Embeddings of square crops all over an image.
 
     Args:
-        encoder: crops (B, 3, *crop_size) float 0–1 → embeddings (B, D).
+        encoder: crops ``(B, 3, *crop_size)`` float 0–1 → embeddings (B, D).
         image: (H, W, 3) uint8.
         scales: S sides as a share of the height, ascending.
         crop_size: that each crop is resized to.
