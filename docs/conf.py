@@ -1,8 +1,8 @@
-"""Sphinx configuration: ``sphinx-build -W -n docs build/docs`` needs no network.
+"""Sphinx configuration: ``sphinx-build -W -n docs build/docs`` writes the site, without a network.
 
-The pages are written in Markdown and read as well without Sphinx. What the package knows about itself
-is generated: ``generate.py`` writes a page per room of the package and one of the types that configs
-name, into ``docs/api`` (not kept in the repository).
+The pages are written in Markdown and read as well without Sphinx. What the package knows about
+itself is generated: ``generate.py`` writes a page per room of the package and one of the types that
+configs name, into ``docs/api`` (not kept in the repository).
 """
 
 import os
@@ -27,7 +27,8 @@ extensions = [
     'sphinx.ext.autodoc',
     'sphinx.ext.napoleon',
 ]
-exclude_patterns = ['results/**', 'Thumbs.db']
+exclude_patterns = ['results/**']
+smartquotes = False  # 'late' is what a config says
 
 myst_enable_extensions = ['dollarmath', 'colon_fence']
 myst_heading_anchors = 4
@@ -54,7 +55,6 @@ nitpick_ignore_regex = [
 
 html_theme = 'furo'
 html_title = 'oneformer3d'
-html_static_path: list[str] = []
 html_show_sphinx = False
 html_copy_source = False
 

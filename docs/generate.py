@@ -50,7 +50,7 @@ def write_api_pages(folder: Path) -> None:
 
 
 def names_page() -> str:
-    """What ``import oneformer3d`` offers, and the faces: names that users import, nothing inside."""
+    """What ``import oneformer3d`` offers, and the faces: documented names, nothing inside."""
     names = '\n'.join(
         f'- :py:obj:`oneformer3d.{name} <{home}>`' for name, home in oneformer3d._HOMES.items()
     )
@@ -129,15 +129,18 @@ def plain_blocks(text: str) -> str:
     """
     result: list[str] = []
     section = ''
-    in_block = False
+    in_block = in_table = False
     for line in text.split('\n'):
         before = result[-1] if result else ''
+        in_table = bool(line) and (in_table or line.startswith('==='))
         if line and not line.startswith(' '):
             title = SECTION.match(line)
             section = title[1] if title else ''
             in_block = False
         elif line.startswith('    ') and not section and not in_block:
-            if before and not before.endswith((':', '=')):
+            if in_table:
+                pass
+            elif before and not before.endswith(':'):
                 line = line.lstrip()
             else:
                 result += [*([''] if before else []), '::', '']
@@ -175,8 +178,8 @@ def write_config_types(path: Path) -> None:
         sections.append(heading(registry, '-'))
         sections += [type_section(kind) for kind in types]
     intro = (
-        'Every ``type`` of this package that a config may name, by the registry of mmdet3d that holds '
-        'it. Arguments without a default are required.\n\n'
+        'Every ``type`` of this package that a config may name, by the registry of mmdet3d that '
+        'holds it. Arguments without a default are required.\n\n'
     )
     write(path, heading('Types of configs', '=') + intro + ''.join(sections))
 
@@ -192,13 +195,14 @@ def config_types(registry: str) -> Iterator[ConfigType]:
 def type_section(kind: ConfigType) -> str:
     """Name, purpose, where it is described, and a row for each argument."""
     home = f'{kind.made_by.__module__}.{kind.made_by.__qualname__}'
-    text = heading(kind.name, '~') + f'{kind.purpose} (:py:obj:`{home}`)\n\n'
+    shown = home.removeprefix('oneformer3d.')
+    text = heading(kind.name, '~') + f'{kind.purpose} (:py:obj:`{shown} <{home}>`)\n\n'
     rows = list(arguments(kind.made_by))
     if not rows:
         return text + 'No arguments.\n\n'
 
     text += '.. list-table::\n   :header-rows: 1\n   :widths: 22 18 60\n\n'
-    text += '   * - argument\n     - default\n     - \n'
+    text += '   * - argument\n     - default\n     - meaning\n'
     for name, default, meaning in rows:
         shown = f'``{default}``' if default else ''
         text += f'   * - ``{name}``\n     - {shown}\n     - {meaning}\n'

@@ -146,7 +146,7 @@ def test_every_dependency_is_pinned_and_every_pin_satisfies_it():
     assert {name for name, _ in pinned('requirements.txt')} == names
 
 
-EXTRAS = ('cuda', 'dev')
+EXTRAS = ('cuda', 'dev', 'docs')
 
 
 def pinned(*files: str):

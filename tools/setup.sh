@@ -27,7 +27,10 @@ stamp=$venv/.installed
 # an environment that once got an extra keeps it
 if [ -f "$stamp" ] && grep -q '^cuda$' "$stamp"; then cuda=1; fi
 if [ -f "$stamp" ] && grep -q '^ops$' "$stamp"; then ops=1; fi
-requirements=(requirements.txt requirements/openmmlab.txt requirements/mmcv.txt requirements/dev.txt)
+requirements=(
+  requirements.txt requirements/openmmlab.txt requirements/mmcv.txt
+  requirements/dev.txt requirements/docs.txt
+)
 if [ "$cuda" = 1 ]; then requirements+=(requirements/cuda.txt); fi
 wanted=$(
   cat "${requirements[@]}" setup.py pyproject.toml tools/setup.sh | sha256sum | cut -d' ' -f1
@@ -58,7 +61,7 @@ rm -f "$stamp"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 
 say '1/4 PyTorch and the other pinned packages (several GB the first time)'
-pip install --quiet -r requirements.txt -r requirements/dev.txt
+pip install --quiet -r requirements.txt -r requirements/dev.txt -r requirements/docs.txt
 if [ "$cuda" = 1 ]; then
   say '    spconv for CUDA'
   pip uninstall --quiet --yes spconv cumm  # the CPU build shares its import name
