@@ -13,7 +13,6 @@ import pytest
 from mmdet3d import registry as mmdet3d_registry
 from mmengine.registry import Registry
 
-import oneformer3d.register
 from tests.conftest import REPOSITORY
 
 DOCS = REPOSITORY / 'docs'

@@ -4,7 +4,7 @@
 #   --cuda   also install spconv, the sparse convolution for NVIDIA GPUs
 #   --ops    also compile mmcv's ops, for other models of mmdet3d; this package calls none of them
 #   --force  install again even if nothing changed
-# PYTHON chooses the interpreter (3.11 to 3.13; default python3.11, else python3).
+# PYTHON chooses the interpreter (3.11; default python3.11, else python3).
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -46,14 +46,10 @@ fi
 if [ ! -x "$venv/bin/python" ]; then
   python=${PYTHON:-$(command -v python3.11 || command -v python3 || true)}
   version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true)
-  case "$version" in
-    3.11 | 3.12 | 3.13) ;;
-    *)
-      echo "setup: Python 3.11, 3.12 or 3.13 is needed, found '${version:-none}';" \
-        'set PYTHON=/path/to/python3.11' >&2
-      exit 1
-      ;;
-  esac
+  if [ "$version" != 3.11 ]; then
+    echo "setup: Python 3.11 is needed, found '${version:-none}'; set PYTHON=/path/to/python3.11" >&2
+    exit 1
+  fi
   say "making $venv with $python"
   "$python" -m venv "$venv"
 fi
