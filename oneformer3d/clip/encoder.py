@@ -262,7 +262,7 @@ class ClipEncoder(nn.Module):
         Raises:
             ValueError: a layer that the tower lacks, or one given twice.
         """
-        count = self._num_layers()
+        count = self.num_layers
         if layers is None:
             last = self.is_vit or self.mode == 'clip'
             return (count - 1 if last else _DEFAULT_RESNET_LAYER,)
@@ -282,7 +282,9 @@ class ClipEncoder(nn.Module):
             raise ValueError(f'layers: expected different layers, got {layers}')
         return tuple(resolved)
 
-    def _num_layers(self) -> int:
+    @property
+    def num_layers(self) -> int:
+        """Blocks of a ViT; stem and layers of a ResNet."""
         if isinstance(self.visual, VisionTransformer):
             return len(self.visual.transformer.resblocks)
         return len(RESNET_LAYERS)
@@ -305,7 +307,7 @@ class ClipEncoder(nn.Module):
             raise ValueError(f'mode: expected one of {MODES}, got {self.mode!r}')
         if self.attn_mode not in ATTN_MODES:
             raise ValueError(f'attn_mode: expected one of {ATTN_MODES}, got {self.attn_mode!r}')
-        last = self._num_layers() - 1
+        last = self.num_layers - 1
         if self.mode == 'clip' and self.layers != (last,):
             raise ValueError('mode "clip" projects the last layer only; leave layers out')
         if self.is_vit and self.attn_mode != 'vanilla' and last not in self.layers:

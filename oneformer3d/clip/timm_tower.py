@@ -72,7 +72,7 @@ class TimmEncoder(nn.Module):
         model: str,
         weights: str | Path,
         input_size: int | Sequence[int] | None = None,
-        layers: int | Sequence[int] | None = None,
+        layers: int | str | Sequence[int | str] | None = None,
         dtype: str = 'fp32',
         device: str | torch.device = 'cpu',
     ) -> None:
@@ -93,10 +93,11 @@ class TimmEncoder(nn.Module):
 
         # a picture of zeros tells the grid and how wide the layers are
         count = len(self._timm.feature_info)
-        layers = [count - 1] if layers is None else [layers] if isinstance(layers, int) else layers
-        if not layers or not all(type(n) is int and -count <= n < count for n in layers):
+        asked = [count - 1] if layers is None else [layers] if isinstance(layers, int) else layers
+        indices = [n for n in asked if isinstance(n, int) and -count <= n < count]
+        if not indices or len(indices) < len(asked):
             raise ValueError(f'layers: expected some of 0…{count - 1} of {model}, got {layers}')
-        self.layers = tuple(index % count for index in layers)
+        self.layers = tuple(index % count for index in indices)
         with torch.no_grad():
             maps, embedding = self._features(torch.zeros(1, 3, *self.input_size))
         self.num_channels = maps.shape[1]

@@ -93,7 +93,7 @@ def _rows(
         title = cell.title if test == DEFAULT_TEST else f'{cell.title}, {test}'
         row = [title, *(mean_and_deviation(column) for column in values.values())]
         if table.baseline is not None:
-            row.insert(2, _difference(table, runs, test, results[table.baseline]))
+            row.insert(2, _difference(table, table.baseline, runs, test, results))
 
         # The training is paid once, however many tests follow it.
         minutes = '–'
@@ -103,13 +103,19 @@ def _rows(
     return rows
 
 
-def _difference(table: Table, runs: list[dict], test: str, baseline: list[dict]) -> str:
+def _difference(
+    table: Table,
+    baseline: str,
+    runs: list[dict],
+    test: str,
+    results: Mapping[str, list[dict]],
+) -> str:
     """mIoU above the baseline's first test, over the seeds where both had the same start."""
-    first = next(iter(table.cells[table.baseline].tests))
-    if runs[0]['cell'] == table.baseline and test == first:
+    first = next(iter(table.cells[baseline].tests))
+    if runs[0]['cell'] == baseline and test == first:
         return '–'
 
-    baseline_of = {r['seed']: r for r in baseline}
+    baseline_of = {r['seed']: r for r in results[baseline]}
     gains = [
         100 * (r['metrics'][test]['semantic/mIoU'] - other['metrics'][first]['semantic/mIoU'])
         for r in runs

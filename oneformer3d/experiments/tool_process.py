@@ -47,6 +47,7 @@ def run_in_process(command: Sequence[str], log: Path, threads: int = 1) -> tuple
     except EOFError:  # killed
         seconds = float('nan')
     process.join()
+    assert process.exitcode is not None  # it has ended
     return process.exitcode, seconds
 
 

@@ -56,7 +56,7 @@ def select_frames(images: Sequence[_T], count: int, how: str, seed: int = 0) -> 
         chosen = np.sort(np.random.default_rng(seed).choice(len(images), count, replace=False))
     else:
         chosen = np.arange(count)
-    return [images[index] for index in chosen]
+    return [images[int(index)] for index in chosen]
 
 
 def cut_batches(frames: Sequence[Frame], batch_size: int) -> list[list[Frame]]:

@@ -166,8 +166,9 @@ def _ways(
         ways['pca'] = PcaColors(rows)
     if 'tsne' in methods:
         ways['tsne'] = _FittedTsne(rows)
-    for column, prompt in enumerate(relevancy.prompts if relevancy else ()):
-        ways[f'text_{_slug(prompt)}'] = _column_coloring(relevancy, column)
+    if relevancy is not None:
+        for column, prompt in enumerate(relevancy.prompts):
+            ways[f'text_{_slug(prompt)}'] = _column_coloring(relevancy, column)
     return ways
 
 

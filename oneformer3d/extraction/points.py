@@ -31,6 +31,7 @@ from oneformer3d.fusion.point_head import PointHead, load_point_head, orthogonal
 from oneformer3d.lifting.camera import Camera
 from oneformer3d.lifting.pairs import PixelPairs, project_pairs
 from oneformer3d.lifting.pixel_shuffle import frozen_tokens
+from oneformer3d.lifting.shapes import size_of
 from oneformer3d.lifting.uv import sample_img_feat
 from oneformer3d.lifting.visibility import Visibility, nearest_pixel
 from oneformer3d.store import StoreStamp
@@ -178,7 +179,7 @@ class PointOutputs:
 
         written = [self._path(frame, 'frame', 'npz')]
         write_npz(written[0], arrays)
-        if self._vis_method is not None:
+        if self._vis_method is not None and decoded.image is not None:
             picture = feature_picture(decoded.image, feat, self._vis_method)
             written.append(self._path(frame, 'vis', 'png'))
             write_png(written[1], picture)
@@ -229,7 +230,7 @@ def frame_pairs(points: Tensor, decoded: DecodedFrame, with_depth: bool = True) 
     depth, depth_camera = None, None
     if with_depth and decoded.depth is not None:
         depth = torch.from_numpy(decoded.depth)[None]
-        depth_camera = _depth_camera(decoded)
+        depth_camera = _depth_camera(decoded.frame, size_of(decoded.depth))
     camera = _as_views(decoded.frame.camera)
     return project_pairs(points, camera, depth, depth_camera=depth_camera)
 
@@ -246,10 +247,9 @@ def read_xyz(path: Path, max_points: int | None = None) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(xyz))
 
 
-def _depth_camera(decoded: DecodedFrame) -> Camera | None:
-    """Camera of the depth image where it is not simply the colour camera resized."""
-    size = decoded.depth.shape
-    resized, camera = decoded.frame.camera.resize(size), decoded.frame.depth_camera(size)
+def _depth_camera(frame: Frame, size: tuple[int, int]) -> Camera | None:
+    """Camera of depth images (h, w) where it is not simply the colour camera resized."""
+    resized, camera = frame.camera.resize(size), frame.depth_camera(size)
     if camera is None or torch.allclose(resized.intrinsics, camera.intrinsics, atol=1e-2):
         return None
     return _as_views(camera)
@@ -259,7 +259,7 @@ def _agreement(points: Tensor, pairs: PixelPairs, decoded: DecodedFrame) -> Tens
     """(P,) 1 − |z − d| / tolerance, 1 where the frame has no depth image."""
     if decoded.depth is None or len(pairs) == 0:
         return torch.ones(len(pairs))
-    camera = _depth_camera(decoded)
+    camera = _depth_camera(decoded.frame, size_of(decoded.depth))
     uv, z, size = pairs.uv, pairs.depth_z, decoded.frame.scene.image_size
     if camera is not None:
         (uv,), (z,) = camera.project(points[pairs.point])

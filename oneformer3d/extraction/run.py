@@ -309,7 +309,8 @@ class _Run:
         if not usable:
             return
         start = time.perf_counter()
-        feat, embedding = encode_batch(self.encoder, [one.image for one in usable], self.factor)
+        images = [one.image for one in usable if one.image is not None]
+        feat, embedding = encode_batch(self.encoder, images, self.factor)
         encoded = time.perf_counter()
         writer.put(EncodedBatch(usable, feat, embedding))
         self.report.model_seconds += encoded - start

@@ -26,6 +26,7 @@ from oneformer3d.files.images import read_depth
 from oneformer3d.lifting.camera import Camera
 from oneformer3d.lifting.depth_render import zbuffer_views
 from oneformer3d.lifting.pairs import PixelPairs, project_pairs
+from oneformer3d.lifting.shapes import size_of
 from oneformer3d.lifting.visibility import Visibility
 
 from .points import read_xyz, write_npz
@@ -240,13 +241,14 @@ def _depth_maps(
 ) -> tuple[torch.Tensor, Camera | None]:
     """Depth maps (V, h, w) and their camera where it is not the colour camera's own."""
     scene = used[0][0].scene
-    if any(depth is None for _, depth in used):
+    measured = [depth for _, depth in used if depth is not None]
+    if len(measured) < len(used):
         height, width = scene.image_size
         small = (max(1, height * _ZBUFFER_WIDTH // width), _ZBUFFER_WIDTH)
         return zbuffer_views(points, camera.resize(small)), None
 
-    depth = torch.from_numpy(np.stack([depth for _, depth in used]))
-    size = tuple(depth.shape[-2:])
+    depth = torch.from_numpy(np.stack(measured))
+    size = size_of(depth)
     depth_camera = scene.depth_cameras([frame for frame, _ in used], size)
     resized = camera.resize(size).intrinsics
     if depth_camera is None or torch.allclose(resized, depth_camera.intrinsics, atol=1e-2):

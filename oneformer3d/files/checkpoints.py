@@ -180,7 +180,7 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
     """CRC-32 of the bytes of all tensors in the order of their names."""
     crc = 0
     for name in sorted(tensors):
-        crc = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), crc)
+        crc = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, crc)
     return crc
 
 

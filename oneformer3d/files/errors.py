@@ -11,7 +11,7 @@ from pathlib import Path
 _MAX_LENGTH = 300
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The error's text in one line of at most 300 characters, its type where it has no text.
 
     >>> one_line(ValueError('two\\n  lines'))

@@ -112,7 +112,7 @@ def read_depth(
         raise ValueError(f'{path}: {error}') from error
     if depth.ndim != 2 or depth.dtype == np.uint8:
         raise ValueError(f'{path}: expected 16-bit depth, got {depth.dtype} {depth.shape}')
-    return np.where(depth == MISSING_DEPTH, 0, depth).astype(np.float32) / 1000
+    return np.where(depth == MISSING_DEPTH, 0, depth).astype(np.float32) / np.float32(1000)
 
 
 def _check_size(image: Image.Image, expected: tuple[int, int] | None) -> None:

@@ -45,7 +45,7 @@ def write_las(
     header = laspy.LasHeader(version='1.4', point_format=7)
     header.scales = np.full(3, _STEP)
     header.offsets = np.floor(points.min(axis=0)) if len(points) else np.zeros(3)
-    header.add_extra_dims([laspy.ExtraBytesParams(name, np.int32) for name in labels])
+    header.add_extra_dims([laspy.ExtraBytesParams(name, np.dtype(np.int32)) for name in labels])
 
     las = laspy.LasData(header)
     las.xyz = points.astype(np.float64)

@@ -107,14 +107,14 @@ class _Machine:
         if name == 'MARK':
             self.stack.append(_MARK)
         elif name in ('MEMOIZE', 'BINPUT', 'LONG_BINPUT', 'PUT'):
-            self._number(len(self.numbered) if argument is None else argument)
-        elif name in ('BINGET', 'LONG_BINGET', 'GET'):
+            self._number(argument if isinstance(argument, int) else len(self.numbered))
+        elif name in ('BINGET', 'LONG_BINGET', 'GET') and isinstance(argument, int):
             self.stack.append(self.numbered[argument])
         elif name == 'DUP':
             self.stack.append(self.stack[-1])
         elif name == 'POP':
             self.stack.pop()
-        elif name == 'FRAME' and argument > self.num_bytes:
+        elif name == 'FRAME' and isinstance(argument, int) and argument > self.num_bytes:
             raise pickle.UnpicklingError(f'it announces {argument} bytes and is shorter')
         else:
             self._make(_OPERATIONS[name], argument)
@@ -128,7 +128,9 @@ class _Machine:
 
     def _make(self, operation: _Operation, argument: object) -> None:
         """Operations that take objects from the stack and make one of them."""
-        parts = self._pop(operation) if operation.num_below or operation.has_mark else ()
+        parts: Sequence[_Value] = ()
+        if operation.num_below or operation.has_mark:
+            parts = self._pop(operation)
         container = parts[0] if operation.is_growing else None
         made = self._made_of(operation.name, parts[1:] if container else parts, argument)
 

@@ -21,6 +21,7 @@ from oneformer3d.data.posed_rgbd import load_posed_rgbd, read_images
 from oneformer3d.fusion.online_clip import OnlineClip
 from oneformer3d.lifting.camera import Camera
 from oneformer3d.lifting.pairs import project_pairs
+from oneformer3d.lifting.shapes import size_of
 from oneformer3d.structures import PosedViews
 
 
@@ -180,9 +181,9 @@ def read_scan_frames(source: str | Path | PosedFolder, max_views: int) -> ScanFr
 
 def _depth_views(fitted: list[FittedFrame], poses: Tensor) -> tuple[Tensor, Camera]:
     """Depth (V, h, w) of frames that all have it, and its cameras."""
-    depth = torch.from_numpy(np.stack([f.depth for f in fitted]))  # (V, h, w)
-    intrinsics = _matrices([f.depth_intrinsics for f in fitted])
-    return depth, Camera(intrinsics, poses, tuple(depth.shape[-2:]))
+    depth = torch.from_numpy(np.stack([f.depth for f in fitted if f.depth is not None]))
+    intrinsics = _matrices([f.depth_intrinsics for f in fitted if f.depth_intrinsics is not None])
+    return depth, Camera(intrinsics, poses, size_of(depth))
 
 
 def _matrices(intrinsics: list[np.ndarray]) -> Tensor:

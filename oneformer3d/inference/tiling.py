@@ -59,7 +59,7 @@ def split_tiles(points: np.ndarray, max_points: int, margin: float) -> list[Tile
         # A core's upper border belongs to the next one.
         around = ((plan >= low - margin) & (plan < high + margin)).all(axis=1)
         members = np.flatnonzero(around)
-        is_core = ((plan[members] >= low) & (plan[members] < high)).all(axis=1)
+        is_core = np.all((plan[members] >= low) & (plan[members] < high), axis=1)
         core = plan[members[is_core]]
 
         if len(members) <= max_points:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oneformer3d.files.atomic import atomic_write_bytes
+from oneformer3d.files.plain import Json
 from oneformer3d.files.ply import write_ply
 from oneformer3d.lifting.shapes import expect_shape
 
@@ -42,10 +43,16 @@ class RankedMask:
     box: tuple[float, ...]
     views: tuple[tuple[str, tuple[float, float]], ...]
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Json]:
         """Plain values; a view is a ``frame`` and its ``uv``."""
-        views = [{'frame': frame, 'uv': list(uv)} for frame, uv in self.views]
-        return {**vars(self), 'box': list(self.box), 'views': views}
+        return {
+            'mask': self.mask,
+            'score': self.score,
+            'name': self.name,
+            'num_points': self.num_points,
+            'box': [*self.box],
+            'views': [{'frame': frame, 'uv': [*uv]} for frame, uv in self.views],
+        }
 
 
 def write_answers(
@@ -93,7 +100,7 @@ def write_answers(
 
 def ranked_answer(
     index: SceneIndex, result: QueryResult, text: int, max_ranked: int = MAX_RANKED
-) -> dict[str, bool | list[dict[str, object]]]:
+) -> dict[str, Json]:
     """One answer in plain values: ``found``, and ``masks``, each as ``RankedMask.to_json``."""
     masks = ranked_masks(index, result, text, max_ranked)
     return {'found': bool(result.found[text]), 'masks': [mask.to_json() for mask in masks]}

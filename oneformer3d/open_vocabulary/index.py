@@ -83,7 +83,7 @@ class SceneIndex:
 
         All pictures of one room share a direction that says nothing about any object in it.
         """
-        seen = self.vectors.any(1)
+        seen = np.any(self.vectors, axis=1)  # (K,)
         if seen.sum() < MIN_MASKS_OF_OFFSET:
             return self.vectors
         apart = self.vectors - self.vectors[seen].mean(0)

@@ -84,6 +84,8 @@ class _VideoMaps(nn.Module):
     """Maps of three stages of a torchvision video network; later ones have fewer frames."""
 
     strides, channels = (4, 8, 16), (128, 256, 512)
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, name: str, weights: str | Path | None) -> None:
         super().__init__()
@@ -137,6 +139,8 @@ class _ImageMaps(nn.Module):
     """Maps of an image backbone, each frame by itself."""
 
     strides = (4, 8, 16, 32)
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, name: str, weights: str | Path | None) -> None:
         super().__init__()

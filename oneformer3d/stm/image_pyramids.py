@@ -56,7 +56,7 @@ class ClipPyramid(PyramidBase):
 
         # one layer for each level
         if layers is None and encoder.is_vit:
-            count = len(encoder.visual.transformer.resblocks)
+            count = encoder.num_layers
             layers = [max(0, count * k // 4 - 1) for k in (1, 2, 3, 4)]
         layers = RESNET_LEVELS if layers is None else tuple(layers)
         if len(layers) != 4:
@@ -88,8 +88,7 @@ class ClipPyramid(PyramidBase):
             levels.append(channel_norm(self.norms[k], self.rescale[k](x)))
 
         if self.encoder.is_vit:
-            patch = self.encoder.visual.patch_size[0]
-            strides = [patch * 2.0**k for k in (-1, 0, 1, 2)]
+            strides = [self.encoder.stride * 2.0**k for k in (-1, 0, 1, 2)]
         else:
             strides = [float(RESNET_STRIDES[layer]) for layer in self.encoder.layers]
         return levels, strides, self.encoder.input_size

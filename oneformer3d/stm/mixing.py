@@ -79,7 +79,9 @@ class AdaptiveMixing(nn.Module):
 
     def init_weights(self) -> None:
         """All queries mix alike at first."""
-        nn.init.zeros_(self.parameter_generator[0].weight)
+        generator = self.parameter_generator[0]
+        assert isinstance(generator, nn.Linear)
+        nn.init.zeros_(generator.weight)
         bound = 1 / math.sqrt(self.out_proj.in_features)
         nn.init.uniform_(self.out_proj.weight, -bound, bound)
         nn.init.zeros_(self.out_proj.bias)

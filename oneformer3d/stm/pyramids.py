@@ -146,6 +146,6 @@ def pad_even(x: Tensor) -> Tensor:
     return F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2), mode='replicate')
 
 
-def channel_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+def channel_norm(norm: nn.Module, x: Tensor) -> Tensor:
     """Layer norm over the channels of a map (V, D, h, w)."""
     return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

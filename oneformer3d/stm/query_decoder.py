@@ -124,7 +124,7 @@ class STMQueryDecoder(QueryDecoder):
             )
 
         def read_views(layer: int, queries: Tensor, mask_logits: Tensor) -> Tensor:
-            if sums is None:
+            if sums is None or scene is None:
                 views = self._nowhere(queries)
             else:
                 views = self.query_views(mask_logits, scene, sums, pyramid, first_image)

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from oneformer3d.lifting.shapes import expect_shape
+from oneformer3d.lifting.shapes import expect_shape, size_of
 
 _INT32_MAX = torch.iinfo(torch.int32).max
 
@@ -200,7 +200,7 @@ def level_table(
 
     return LevelTable(
         rows=rows,
-        sizes=tuple(tuple(value.shape[3:]) for value in values),
+        sizes=tuple(size_of(value) for value in values),
         strides=strides,
         num_groups=num_groups,
         num_images=batch_size if shared else batch_size * num_frames,

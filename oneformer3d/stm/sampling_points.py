@@ -16,6 +16,7 @@ from oneformer3d.visualization.palette import instance_colors
 
 from .boxes import xyxy_from_xyzr
 from .query_decoder import STMQueryDecoder
+from .view_mixing import ViewMixing
 
 ENLARGED = 3  # pictures are so much larger than the images, or points hide what is under them
 
@@ -67,6 +68,7 @@ def samples_of_query(
     # what the layer is given when the model runs
     caught = []
     mixing = decoder.view_layers[layer]
+    assert isinstance(mixing, ViewMixing)
     handle = mixing.register_forward_pre_hook(lambda _, arguments: caught.append(arguments))
     try:
         model(inputs, data_samples, mode='tensor')

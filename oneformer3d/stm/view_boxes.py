@@ -88,6 +88,8 @@ def superpoint_views(scene: DecoderScene) -> SuperpointViews:
         ValueError: views of other points, or superpoints that are not one for each point.
     """
     views, ids = scene.views, scene.superpoints
+    if views is None:
+        raise ValueError('the sample has no views')
     num_points = len(scene.points)
     if views.num_points != num_points or len(ids) != num_points:
         raise ValueError(
@@ -126,7 +128,7 @@ def superpoint_views(scene: DecoderScene) -> SuperpointViews:
         pixels=pixels[..., 1:],
         world_from_cam=views.augmented_from_cam.to(xyz),
         intrinsics=intrinsics,
-        image_size=tuple(views.image_size),
+        image_size=views.image_size,
     )
 
 

@@ -33,9 +33,11 @@ def token_channels(clip_store: str | os.PathLike | None, clip_channels: int | No
         with suppress(FileNotFoundError):
             stored = read_manifest(clip_store).stamp.token_channels
 
-    if stored is None and clip_channels is None:
-        raise ValueError(f'clip_channels is not given and there is no feature store {clip_store}')
     if stored is None:
+        if clip_channels is None:
+            raise ValueError(
+                f'clip_channels is not given and there is no feature store {clip_store}'
+            )
         return clip_channels
     if clip_channels not in (None, stored):
         print_log(

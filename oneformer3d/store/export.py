@@ -94,13 +94,14 @@ def export_h5(path: str | os.PathLike, out: str | os.PathLike, on_record: OnReco
 
     # the file of before stays readable until the new one takes its name
     with folder_lock(Path(out), 'export.lock'), ExitStack() as stack:
-        before = stack.enter_context(_open_h5(target)) if target.is_file() else {}
+        before = stack.enter_context(_open_h5(target)) if target.is_file() else None
         temporary = stack.enter_context(atomic_path(target))
         with h5py.File(temporary, 'w') as file:
             for key, arrays in store.items():
-                if key in before:
+                if before is not None and key in before:
                     _require_same(key, arrays, _read_group(before, key), str(target))
-                num_new += key not in before
+                else:
+                    num_new += 1
                 _write_group(file.create_group(key), arrays)
                 if on_record is not None:
                     on_record()
@@ -214,8 +215,11 @@ def _open_h5(path: Path) -> h5py.File:
 
 
 def _read_group(file: h5py.File, key: str) -> Arrays:
+    group = file[key]
+    if not isinstance(group, h5py.Group):
+        raise ValueError(f'{file.filename}: {key}: expected a group of arrays')
     try:
-        return {name: dataset[()] for name, dataset in file[key].items()}
+        return {name: dataset[()] for name, dataset in group.items()}
     except OSError as error:
         raise ValueError(f'{file.filename}: {key}: damaged: {error}') from error
 

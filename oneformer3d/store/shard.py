@@ -18,7 +18,7 @@ that holds the shard's lock. What LMDB demands and this module sees to:
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -146,7 +146,7 @@ class ShardFile:
             self._map_bytes, self._sound = map_bytes, ()
             self._environment()
 
-    def write(self, items: dict[bytes, bytes]) -> None:
+    def write(self, items: Mapping[bytes, bytes]) -> None:
         """Commit all items or none; durable on return.
 
         Raises:
@@ -225,19 +225,19 @@ class ShardFile:
 
         # a file that shrinks under an open handle would kill the process that reads it
         if self._env is None:
-            self._open(writing)
-        elif status.st_size < self._needed_bytes:
+            return self._open()
+        if status is not None and status.st_size < self._needed_bytes:
             self._close()
             raise ValueError(
                 f'{self.path}: truncated: {status.st_size} bytes, {self._needed_bytes} needed'
             )
         return self._env
 
-    def _open(self, writing: bool) -> None:
+    def _open(self) -> lmdb.Environment:
         # Values span many pages, and py-lmdb touches them one by one: readahead fetches a run of
         # pages at the first touch, where each would wait for the disk.
         options = dict(subdir=False, sync=True, metasync=True, writemap=False, readahead=True)
-        if writing:
+        if self._map_bytes is not None:
             environment = lmdb.open(str(self.path), map_size=self._map_bytes, **options)
         else:
             # a map of 0 is LMDB for: as large as the file says
@@ -252,9 +252,10 @@ class ShardFile:
             raise
 
         self._env, self._pid = environment, os.getpid()
-        if writing:
+        if self._map_bytes is not None:
             environment.reader_check()  # forget readers that were killed
             self._pin = environment.begin()
+        return environment
 
     def _inspect(self, environment: lmdb.Environment) -> None:
         """Note size and identity of the file; raises ValueError if pages are missing."""

@@ -90,7 +90,7 @@ def measure_overlap(
     held = slots != NOBODY
     column = np.searchsorted(tracks, slots[held])
     share = votes.shares(visible).ravel()[held]
-    track_voxels = np.bincount(column, share, num_tracks)
+    track_voxels = np.asarray(np.bincount(column, share, num_tracks), np.float64)
 
     shared = np.zeros((num_tracks, num))
     for k, rows in enumerate(instances):

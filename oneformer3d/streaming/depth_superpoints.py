@@ -113,7 +113,7 @@ def _smoothed(
     window = (size, size)
     weight = cv2.boxFilter(valid.astype(np.float32), -1, window, normalize=False)
     total = cv2.boxFilter(np.where(valid[..., None], values, 0), -1, window, normalize=False)
-    return total / np.maximum(weight, 1)[..., None]
+    return np.asarray(total / np.maximum(weight, 1)[..., None], np.float32)
 
 
 def _normals(surface: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:

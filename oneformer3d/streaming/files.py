@@ -16,9 +16,10 @@ import numpy as np
 
 from oneformer3d.files.atomic import atomic_write_bytes
 from oneformer3d.files.images import write_png
+from oneformer3d.files.plain import Json
 from oneformer3d.files.ply import write_ply
 from oneformer3d.metrics.streaming import latency
-from oneformer3d.structures.exports import Json, rounded
+from oneformer3d.structures.exports import rounded
 from oneformer3d.visualization.figure import segmentation_figure
 from oneformer3d.visualization.labels import PointLabels
 from oneformer3d.visualization.palette import instance_colors

@@ -96,7 +96,7 @@ def lift_frame(
 
 
 def looked_through(
-    frame: StreamFrame, points: NDArray[np.float64], world_from_cam: NDArray[np.float64]
+    frame: StreamFrame, points: NDArray[np.floating], world_from_cam: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     """Of world points (M, 3) those before the measured surface, (f, 3) in camera coordinates."""
     if len(points) == 0:

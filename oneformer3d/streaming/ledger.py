@@ -163,7 +163,7 @@ def _box(frame: FrameInstances) -> NDArray[np.int64]:
 
 def _encode(frame: FrameInstances) -> bytes:
     """A frame as header and arrays."""
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         'scores': np.asarray(frame.scores, np.float32),
         'class_logits': np.asarray(frame.class_logits, np.float32),
         'features': np.asarray(frame.features, np.float32),

@@ -7,10 +7,12 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypedDict, TypeVar, Unpack
 
 from oneformer3d.data.layouts import PosedFrame
+from oneformer3d.data.layouts.records import Matrix
 from oneformer3d.data.posed_rgbd import load_posed_rgbd, read_images
+from oneformer3d.files.left_out import LossRules
 
 from .frames import StreamFrame
 
@@ -18,12 +20,21 @@ Item = TypeVar('Item')
 List = Callable[[], Sequence[PosedFrame]]
 
 
+class FolderOptions(TypedDict, total=False):
+    """What ``follow`` hands on to ``load_posed_rgbd``."""
+
+    frame_step: int
+    convention: str | None
+    depth_scale: float | None
+    intrinsics: str | Path | Matrix | None
+    rules: LossRules
+
+
 def read_frame(frame: PosedFrame) -> StreamFrame | None:
     """Pixels of a listed frame; None and a warning if they are broken or there is no depth."""
-    images = read_images(frame)
-    if images is None or images[1] is None or frame.depth_intrinsics is None:
+    color, depth = read_images(frame) or (None, None)
+    if color is None or depth is None or frame.depth_intrinsics is None:
         return None
-    color, depth = images
     matrices = (frame.depth_intrinsics, frame.K, frame.world_from_cam)
     return StreamFrame(number_of_name(frame.name), depth, color, *matrices, frame.name)
 
@@ -40,7 +51,11 @@ def number_of_name(name: str) -> int:
 
 
 def follow(
-    folder: str | Path, *, idle: float = 10.0, pause: float = 0.5, **options: object
+    folder: str | Path,
+    *,
+    idle: float = 10.0,
+    pause: float = 0.5,
+    **options: Unpack[FolderOptions],
 ) -> Iterator[PosedFrame]:
     """Frames of a folder, and those that come while it is watched.
 

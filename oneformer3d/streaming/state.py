@@ -27,7 +27,7 @@ class MergeState:
     def save(self, path: str | Path) -> None:
         """Write the snapshot, whole or not at all."""
         with atomic_path(path) as temporary:
-            np.savez(temporary, **self.arrays)
+            np.savez(temporary, allow_pickle=False, **self.arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> 'MergeState':

@@ -61,4 +61,5 @@ def thin_surface(xyz: NDArray, counts: NDArray[np.int64], spacing: float) -> Sta
         open_[second[now[first]]] = False
 
     rows = np.flatnonzero(keep)
-    return Standing(rows, KDTree(xyz[rows]).query(xyz)[1].astype(np.int64))
+    _, nearest = KDTree(xyz[rows]).query(xyz)  # (N,)
+    return Standing(rows, np.asarray(nearest, np.int64))

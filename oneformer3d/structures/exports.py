@@ -7,18 +7,15 @@ files, a cloud per instance. N points of the scan, K instances, C classes.
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
 from oneformer3d.files.atomic import atomic_write_bytes
+from oneformer3d.files.plain import Json
 from oneformer3d.files.ply import write_ply
 
 from .boxes import UprightBox
 from .instances import Instance, encode_runs
-
-# what json.dumps takes
-Json: TypeAlias = 'str | int | float | bool | None | list[Json] | dict[str, Json]'
 
 
 def coco_instances(

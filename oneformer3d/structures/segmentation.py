@@ -26,6 +26,7 @@ from oneformer3d.files.atomic import atomic_path, atomic_write_bytes
 from oneformer3d.files.glb import write_glb
 from oneformer3d.files.images import write_png
 from oneformer3d.files.las import write_las
+from oneformer3d.files.plain import Json
 from oneformer3d.files.ply import write_ply
 from oneformer3d.version import __version__
 from oneformer3d.visualization.figure import segmentation_figure
@@ -33,7 +34,6 @@ from oneformer3d.visualization.labels import PointLabels
 from oneformer3d.visualization.palette import class_colors, instance_colors
 
 from .exports import (
-    Json,
     box_json,
     coco_instances,
     rounded,

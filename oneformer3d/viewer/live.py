@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from oneformer3d.files.plain import Json
 from oneformer3d.open_vocabulary.answers import MAX_RANKED, ranked_masks
 from oneformer3d.open_vocabulary.index import SceneIndex
 from oneformer3d.structures import Segmentation
@@ -21,7 +22,7 @@ from oneformer3d.structures.selection import select_instances
 from .editor import SceneEditor
 from .errors import BadQuestionError
 from .images import SceneImages
-from .page import Json, answer_json, labels_json, page_of
+from .page import answer_json, labels_json, page_of
 from .scene import ViewedAnswer, ViewedScene
 
 MAX_TEXT = 200  # characters of a text
@@ -190,7 +191,7 @@ class LiveScene:
             BadQuestionError: no such kind or object, or nothing was segmented.
         """
         result = self.segmentation
-        if result is None or kind not in EXPORTS:
+        if result is None or not isinstance(kind, str) or kind not in EXPORTS:
             raise BadQuestionError('no such file')
         if rows is not None:
             if not rows or not all(0 <= row < len(result.instances) for row in rows):

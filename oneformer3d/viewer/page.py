@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oneformer3d.files.atomic import atomic_write_bytes
+from oneformer3d.files.plain import Json
 from oneformer3d.visualization.features import similarity_colors
 
 from .scene import NONE, ViewedAnswer, ViewedClass, ViewedScene
 
-Json = None | bool | int | float | str | list['Json'] | dict[str, 'Json']
 PAGE = 'scene.html'
 _STEPS = 0xFFFF  # of an axis
 _ALONE = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
@@ -131,7 +131,7 @@ def answer_json(answer: ViewedAnswer) -> dict[str, Json]:
     }
 
 
-def _packed(values: NDArray[np.uint8] | NDArray[np.uint16]) -> dict[str, Json]:
+def _packed(values: NDArray[np.unsignedinteger]) -> dict[str, Json]:
     """An array as the page unpacks it: bits per value, and compressed little-endian values."""
     little = values.astype(values.dtype.newbyteorder('<'))
     data = base64.b64encode(zlib.compress(little.tobytes(), 9)).decode()
