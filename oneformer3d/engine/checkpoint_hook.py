@@ -9,7 +9,7 @@ with the states of the random generators beside it; and back again on loading.
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -77,7 +77,10 @@ def checkpoint_from_plain(value: Any) -> Any:
 def random_states() -> dict:
     """States of Python's, numpy's and torch's generators, as tensors and numbers."""
     version, internal, gauss = random.getstate()
-    algorithm, keys, position, has_gauss, cached = np.random.get_state()
+    # a tuple unless asked otherwise, which numpy's declarations leave open
+    algorithm, keys, position, has_gauss, cached = cast(
+        tuple[str, np.ndarray, int, int, float], np.random.get_state()
+    )
     states = {
         'python': {'version': version, 'internal': list(internal), 'gauss': gauss},
         'numpy': {
@@ -201,7 +204,9 @@ class AtomicLocalBackend(LocalBackend):
 register_backend('atomic', AtomicLocalBackend, force=True)
 
 
-@CheckpointLoader.register_scheme(prefixes='', force=True)
+@CheckpointLoader.register_scheme(  # pyright: ignore[reportOptionalCall]
+    prefixes='', force=True
+)  # a decorator without a loader, which mmengine's declarations do not say
 def load_from_local(filename: str, map_location: str | torch.device | None) -> Any:
     """How mmengine reads local checkpoints (``resume``, ``load_from``, ``init_cfg``)."""
     return read_checkpoint(Path(filename).expanduser(), map_location or 'cpu')

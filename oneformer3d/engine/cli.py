@@ -51,11 +51,12 @@ class ToolParser(ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(**{'formatter_class': RawDescriptionHelpFormatter, **options})
 
-    def parse_known_args(  # type: ignore[override]
+    def parse_known_args(
         self, args: Sequence[str] | None = None, namespace: Namespace | None = None
     ) -> tuple[Namespace, list[str]]:
         words = sys.argv[1:] if args is None else args
-        return super().parse_known_args(list(dashed(words)), namespace)
+        given = Namespace() if namespace is None else namespace
+        return super().parse_known_args(list(dashed(words)), given)
 
 
 def dashed(words: Sequence[str]) -> Iterator[str]:

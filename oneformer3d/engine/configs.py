@@ -6,7 +6,7 @@ Enters: the path of a config and options. Leaves: a checked mmengine ``Config``.
 import inspect
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -114,7 +114,7 @@ def set_everywhere(cfg: Config, name: str, value: str) -> None:
 
 def _replace(node: Any, name: str, value: str) -> int:
     """Set ``name`` in the dictionaries within a node; how many had it."""
-    if isinstance(node, Mapping):
+    if isinstance(node, MutableMapping):
         found = isinstance(node.get(name), str)
         if found:
             node[name] = value
@@ -186,7 +186,7 @@ def set_max_lost(cfg: Config, share: float) -> None:
     """Let every step that reads a feature store lack so many of the data's frames."""
 
     def visit(node: Any) -> None:
-        if isinstance(node, Mapping):
+        if isinstance(node, MutableMapping):
             if node.get('type') == 'LoadPosedViews':
                 node['max_lost'] = share
             node = tuple(node.values())

@@ -115,7 +115,10 @@ def seed_worker_from_torch(worker_id: int) -> None:
     A worker also outlives the first SIGTERM: job managers send it to all processes, and the main
     one has a step to finish and a checkpoint to write.
     """
-    np.random.seed(torch.utils.data.get_worker_info().seed % 2**32)
+    worker = torch.utils.data.get_worker_info()
+    if worker is None:
+        raise RuntimeError('is called in a worker of a DataLoader only')
+    np.random.seed(worker.seed % 2**32)
 
     def outlive(number: int, frame: FrameType | None) -> Any:
         signal.signal(number, signal.SIG_DFL)

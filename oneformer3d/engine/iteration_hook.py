@@ -4,9 +4,12 @@ Enters: the runner, before each iteration. Leaves: ``model.iteration``, for loss
 resumed run goes on with the runner's count, so its warm-up goes on too.
 """
 
+from typing import Any
+
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 
 from oneformer3d.registry import HOOKS
 
@@ -19,10 +22,14 @@ class IterationHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
         """Called by the runner."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        model.iteration = runner.iter
+        _set_iteration(runner.model, runner.iter)
 
     def after_train(self, runner: Runner) -> None:
         """Called by the runner."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        model.iteration = None
+        _set_iteration(runner.model, None)
+
+
+def _set_iteration(model: nn.Module, iteration: int | None) -> None:
+    """Of the model itself, whatever it is wrapped in."""
+    inside: Any = model.module if is_model_wrapper(model) else model
+    inside.iteration = iteration

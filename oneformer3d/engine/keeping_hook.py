@@ -6,6 +6,7 @@ before the one that takes its place is written, and none outside of the training
 """
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,9 +48,11 @@ class KeepingCheckpointHook(CheckpointHook):
             runner.message_hub.pop_info('best_score' if single else f'best_score_{metric}', None)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        kept, outdated = self.keep_ckpt_ids if self.max_keep_ckpts > 0 else (), None
-        if len(kept) == self.max_keep_ckpts and kept[-1] != step:
-            outdated = kept.popleft()
+        outdated = None
+        if self.max_keep_ckpts > 0:
+            kept: deque[int] = self.keep_ckpt_ids
+            if len(kept) == self.max_keep_ckpts and kept[-1] != step:
+                outdated = kept.popleft()
 
         super()._save_checkpoint_with_step(runner, step, meta)
         if outdated is not None and is_main_process():
@@ -92,7 +95,7 @@ class KeepingCheckpointHook(CheckpointHook):
 
 def _check_measured(name: str, runner: Runner) -> None:
     """Of our own evaluation one knows beforehand; of others after the first one."""
-    evaluator = runner.val_loop.evaluator if runner.val_loop is not None else None
+    evaluator = getattr(runner.val_loop, 'evaluator', None)
     metrics = () if evaluator is None else evaluator.metrics
     known = all(isinstance(metric, UnifiedSegMetric) for metric in metrics)
     if not metrics or not known or name == _FIRST:

@@ -51,7 +51,8 @@ class SegVisualizationHook(Hook):
         self.score_thr = score_thr
         self.interval = interval
         self.class_table = class_table
-        self.size = tuple(size)
+        height, width = size
+        self.size = (height, width)
 
     def after_test_iter(
         self,
@@ -63,9 +64,10 @@ class SegVisualizationHook(Hook):
         """Write the files of this batch's scenes."""
         if batch_idx % self.interval:
             return
-        table = get_class_table(
-            self.class_table or runner.test_dataloader.dataset.metainfo['class_table']
-        )
+        if data_batch is None or outputs is None:
+            return
+        dataset: Any = runner.test_dataloader.dataset
+        table = get_class_table(self.class_table or dataset.metainfo['class_table'])
         for index, (points, sample) in enumerate(zip(data_batch['inputs']['points'], outputs)):
             name = _scene_name(sample.metainfo, f'batch{batch_idx:05d}_{index}')
             cloud = _original_points(sample.metainfo, to_array(points))
@@ -96,7 +98,7 @@ class SegVisualizationHook(Hook):
             labels |= {'gt_semantic': truth.semantic, 'gt_instance': truth.instance}
         labels = {key: values for key, values in labels.items() if values is not None}
 
-        colors = class_colors(prediction.semantic, table.palette)
+        colors = class_colors(labels['semantic'], table.palette)
         write_ply(self.out_dir / f'{name}.ply', xyz, colors, labels)
         write_png(self.out_dir / f'{name}.png', image)
 

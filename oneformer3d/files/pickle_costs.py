@@ -128,9 +128,8 @@ class _Machine:
 
     def _make(self, operation: _Operation, argument: object) -> None:
         """Operations that take objects from the stack and make one of them."""
-        parts: Sequence[_Value] = ()
-        if operation.num_below or operation.has_mark:
-            parts = self._pop(operation)
+        takes = operation.num_below or operation.has_mark
+        parts = self._pop(operation) if takes else []
         container = parts[0] if operation.is_growing else None
         made = self._made_of(operation.name, parts[1:] if container else parts, argument)
 

@@ -104,7 +104,8 @@ class STMQueryDecoder(QueryDecoder):
 
         readers: list[ReadViews | None] = []
         for i, x in enumerate(features):
-            scene = None if views[i] is None or not views[i].num_views else scenes[i]
+            seen_by = views[i]
+            scene = None if seen_by is None or not seen_by.num_views else scenes[i]
             readers.append(self._view_reader(scene, len(x), pyramid, pyramid.first_image[i]))
         return readers
 
