@@ -6,8 +6,9 @@ python tools/evaluate_scan.py LABELS --config CONFIG --checkpoint WEIGHTS --mapp
 LABELS is a folder with cloud.npz (xyz, rgb, semantic, instance: N points; semantic is an index of
 the classes, 255 unlabeled; instance -1 none) and classes.json ({"classes": [names]}). The mapping
 says which of the model's names mean one of the labels, where they differ: {table: [table, desk]}.
-Printed and written: IoU per class, accuracy of the floor, class-agnostic AP of the network's masks
-and of two baselines, for the whole scan and its halves. See docs/real_scans.md.
+Printed and written: IoU per class, accuracy of the floor, class-agnostic AP of the instances that
+tools/infer.py finds and of two baselines, for the whole scan and its halves; docs/real_scans.md has
+an example.
 """
 
 import argparse
@@ -45,7 +46,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, help='folder for scores.json and classes.png')
     parser.add_argument('--device', help='cpu, cuda, ... (default: a GPU where there is one)')
     parser.add_argument(
-        '--component-radius', type=float, default=0.0, help='see the inferencer (default: masks)'
+        '--instances',
+        choices=('masks', 'components', 'joined'),
+        help="see tools/infer.py (default: what the model's config says)",
+    )
+    parser.add_argument(
+        '--component-radius',
+        type=float,
+        default=COMPONENT_RADIUS,
+        help='points at most so many metres apart are one piece (default: %(default)s)',
     )
     args = parser.parse_args()
     args.config, args.checkpoint = model_files(args)
@@ -64,6 +73,7 @@ def main() -> None:
         args.checkpoint,
         args.device,
         score_thr=0.0,
+        instances=args.instances,
         component_radius=args.component_radius,
     )
     result = inferencer(points)
@@ -148,7 +158,7 @@ def evaluate(
     baselines = other_masks(thinned.points, predicted, labels)
     report: dict[str, Any] = {'info': describe(result), 'known': known}
     for part, keep in parts.items():
-        proposals = {'masks': (masks, scores), **baselines}
+        proposals = {'instances': (masks, scores), **baselines}
         report[part] = score_part(
             labels.rows(row[keep]),
             predicted[keep],
@@ -196,7 +206,7 @@ def score_part(
 def other_masks(
     points: 'np.ndarray', predicted: 'np.ndarray', labels: 'ScanLabels'
 ) -> 'dict[str, tuple[np.ndarray, np.ndarray]]':
-    """What masks should beat: pieces of what is called no stuff, and superpoints as they are."""
+    """What instances should beat: pieces of what is no stuff, and superpoints as they are."""
     import numpy as np
 
     from oneformer3d.data.superpoints import superpoints_from_points
@@ -230,6 +240,7 @@ def describe(result: 'Segmentation') -> dict[str, Any]:
         'points': len(result.points),
         'points_network': result.info.num_points_network,
         'instances': len(result.instances),
+        'instance_source': result.info.instance_source,
     }
 
 
@@ -247,10 +258,10 @@ def as_table(report: dict[str, Any], classes: tuple[str, ...]) -> str:
     add('mean of these', [report[part]['miou'] for part in parts])
     add('floor called floor', [report[part]['floor'] for part in parts])
     add('wall called wall', [report[part]['wall'] for part in parts])
-    for source in ('masks', 'components', 'superpoints'):
+    for source in ('instances', 'components', 'superpoints'):
         for key, text in (('ap50', 'AP50'), ('ap25', 'AP25'), ('known_ap50', 'AP50 known kinds')):
             add(f'{text}, {source}', [report[part][source][key] for part in parts])
-    add('calibration error', [report[part]['masks']['calibration_error'] for part in parts])
+    add('calibration error', [report[part]['instances']['calibration_error'] for part in parts])
     return '\n'.join(lines)
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from oneformer3d.structures import Segmentation
 
 UPS = ('x', 'y', 'z', '-x', '-y', '-z')
+INSTANCES = ('masks', 'components', 'joined')
 
 
 def parse_args() -> argparse.Namespace:
@@ -73,11 +74,16 @@ def parse_args() -> argparse.Namespace:
         '--tile-margin', type=float, default=1.0, help='context of a tile in metres'
     )
     parser.add_argument(
+        '--instances',
+        choices=INSTANCES,
+        help="the network's masks, connected pieces of what is no wall, floor or ceiling, or both "
+        "(default: what the model's config says)",
+    )
+    parser.add_argument(
         '--component-radius',
         type=float,
-        default=0.0,
-        help='take the connected parts of each class for instances, points at most so many metres '
-        "apart (default: the network's masks)",
+        default=0.06,
+        help='points at most so many metres apart are one piece (default: %(default)s)',
     )
     parser.add_argument(
         '--up',
@@ -189,6 +195,7 @@ def load_model(args: argparse.Namespace) -> 'OneFormer3DInferencer':
         tile_margin=args.tile_margin,
         clip=clip_settings(args),
         max_views=args.max_views,
+        instances=args.instances,
         component_radius=args.component_radius,
     )
     show_progress('load model', 1, 1)

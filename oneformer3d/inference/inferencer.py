@@ -37,8 +37,8 @@ from oneformer3d.structures.instances import make_instance
 from oneformer3d.visualization.labels import to_array
 
 from .clock import Clock, Progress
-from .components import instances_from_components
-from .model_settings import model_voxel_size, pick_device, test_settings
+from .components import InstanceSource, with_instances
+from .model_settings import instance_source, model_voxel_size, pick_device, test_settings
 from .predictions import ScanPrediction, TilePrediction, drop_covered, scatter_to_points
 from .scan_images import ScanImageReader, ScanImages
 from .scans import is_finished, name_scans, result_key
@@ -66,9 +66,10 @@ class OneFormer3DInferencer:
         clip: for a model with image features, settings of ``ClipEncoder`` (``weights`` and what
             else the features it was trained with were made with); None looks at no images.
         max_views: of a folder, evenly spread over its frames.
-        component_radius: instances are the connected components of each thing class, points at
-            most so far apart in metres, instead of the network's masks, whatever
-            ``score_thr``. 0 takes the masks.
+        instances: 'masks' of the network, 'components': connected pieces of what is no stuff, or
+            'joined': both; see ``components``. None takes what the config says (``inference``),
+            or else the masks. ``score_thr`` is for masks alone.
+        component_radius: points at most so far apart belong to one piece, metres.
 
     Raises:
         FileNotFoundError: No such config, checkpoint or CLIP weights.
@@ -89,10 +90,11 @@ class OneFormer3DInferencer:
         tile_margin: float = 1.0,
         clip: Mapping[str, Any] | None = None,
         max_views: int = 64,
-        component_radius: float = 0.0,
+        instances: InstanceSource | None = None,
+        component_radius: float = 0.06,
     ) -> None:
-        if component_radius < 0:
-            raise ValueError(f'component_radius must be ≥ 0, got {component_radius}')
+        if component_radius <= 0:
+            raise ValueError(f'component_radius must be positive, got {component_radius}')
         self.config = config if isinstance(config, Config) else load_config(config)
         self.config_name = str(self.config.filename or 'config')
         checkpoint = find_checkpoint(checkpoint)
@@ -118,6 +120,7 @@ class OneFormer3DInferencer:
         self.voxel_size = model_voxel_size(self.config.model) if voxel_size is None else voxel_size
         self.max_points = max_points
         self.tile_margin = tile_margin
+        self.instances = instance_source(self.config, self.config_name, instances)
         self.component_radius = component_radius
         self.images = None if clip is None else {**clip, 'max_views': max_views}
         self.read_images = None if clip is None else self._image_reader(clip, max_views)
@@ -184,6 +187,7 @@ class OneFormer3DInferencer:
             'voxel_size': self.voxel_size,
             'max_points': self.max_points,
             'tile_margin': self.tile_margin,
+            'instances': self.instances,
             'component_radius': self.component_radius,
             'images': self.images,
         }
@@ -248,10 +252,9 @@ class OneFormer3DInferencer:
 
         clock.start('merge')
         found = merge_predictions(tiles, predictions, len(thinned.points), self.class_table.stuff)
-        if self.component_radius > 0:
-            found = instances_from_components(
-                found, thinned.points, self.class_table.stuff, self.component_radius
-            )
+        found = with_instances(
+            found, thinned.points, self.class_table.stuff, self.instances, self.component_radius
+        )
         shown = drop_covered(found)
         upright_from_scan = rotation.astype(np.float32)
         segmentation = self._segmentation(
@@ -268,6 +271,7 @@ class OneFormer3DInferencer:
             num_covered=len(found.members) - len(shown.members),
             voxel_size=self.voxel_size,
             score_thr=self.score_thr,
+            instance_source=self.instances,
             seconds=clock.seconds,
             model=self.model_info,
         )

@@ -11,6 +11,8 @@ from mmengine.config import Config
 
 from oneformer3d.data.class_tables import ClassTable, get_class_table
 
+from .components import SOURCES, InstanceSource
+
 # Steps of a test pipeline that read from disk or leave points out: the inferencer has the points
 # already, and wants a label for each.
 _DATASET_STEPS = ('LoadScenePoints', 'LoadSceneAnnotations', 'SamplePoints', 'LoadPosedViews')
@@ -30,6 +32,22 @@ def test_settings(config: Config, name: str) -> tuple[ClassTable, list[dict]]:
         )
     steps = [step for step in dataset['pipeline'] if step['type'] not in _DATASET_STEPS]
     return get_class_table(dataset['class_table']), steps
+
+
+def instance_source(config: Config, name: str, wanted: InstanceSource | None) -> InstanceSource:
+    """Where instances come from: what is wanted, else ``inference.instances``, else the masks.
+
+    Raises:
+        ValueError: an unknown source, or a config with other settings of inference.
+    """
+    settings = config.get('inference') or {}
+    unknown = sorted(set(settings) - {'instances'})
+    if unknown:
+        raise ValueError(f'{name}: inference: unknown settings {unknown}')
+    source = wanted or settings.get('instances', 'masks')
+    if source not in SOURCES:
+        raise ValueError(f'instances: expected one of {SOURCES}, got {source!r}')
+    return source
 
 
 def model_voxel_size(model: Mapping) -> float:

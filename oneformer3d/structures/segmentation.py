@@ -84,6 +84,7 @@ class SegmentationInfo:
         num_covered: instances left out because better ones hold all of their points.
         voxel_size: metres, edge of the cubes of thinning.
         score_thr: least score of an instance.
+        instance_source: 'masks', 'components' or 'joined', what instances are made of.
         seconds: of each step.
         model: what segmented.
         key: of scan, weights and settings; '' where nobody asked.
@@ -97,6 +98,7 @@ class SegmentationInfo:
     num_covered: int = 0
     voxel_size: float = 0.0
     score_thr: float = 0.0
+    instance_source: str = 'masks'
     seconds: Mapping[str, float] = field(default_factory=dict)
     model: ModelInfo = ModelInfo()
     key: str = ''

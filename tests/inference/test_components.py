@@ -1,9 +1,17 @@
 """Connected components as instances, against a search that walks from point to point."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from oneformer3d.inference.components import MIN_POINTS, connect, instances_from_components
+from oneformer3d.inference.components import (
+    MIN_POINTS,
+    SOURCES,
+    connect,
+    joined,
+    with_instances,
+)
 from oneformer3d.inference.predictions import ScanPrediction
 
 
@@ -41,30 +49,73 @@ def test_components_are_those_that_a_walk_finds(generator):
     assert pieces == walk(xyz, labels, 0.12)
 
 
-def test_instances_are_the_large_pieces_of_things(generator):
+def test_pieces_are_of_what_is_no_stuff_and_have_its_most_frequent_class(generator):
     xyz = generator.uniform(0, 1, (600, 3))
     semantic = generator.choice([0, 1, 2, 4], 600)
     stuff = (0, 1)
-    found = instances_from_components(prediction_of(semantic), xyz, stuff, 0.16)
-
-    things = [p for p in walk(xyz, semantic, 0.16) if semantic[min(p)] not in stuff]
-    large = {p for p in things if len(p) >= MIN_POINTS}
-    assert large
-    assert {frozenset(rows) for rows in found.members} == large
-    assert [semantic[rows[0]] for rows in found.members] == found.classes.tolist()
-    assert (np.diff(found.scores) <= 0).all()
-    assert all((np.diff(rows) > 0).all() for rows in found.members)
+    found = with_instances(prediction_of(semantic), xyz, stuff, 'components', 0.11)
 
     is_stuff = np.isin(semantic, stuff)
-    assert (found.panoptic[is_stuff] == semantic[is_stuff]).all()
-    assert len(np.unique(found.panoptic[~is_stuff])) == len(things)
-    assert found.panoptic[~is_stuff].min() > max(stuff)
+    rows_of_things = np.flatnonzero(~is_stuff)
+    walked = walk(xyz[~is_stuff], np.zeros(len(rows_of_things)), 0.11)
+    large = {frozenset(rows_of_things[list(p)]) for p in walked if len(p) >= MIN_POINTS}
+    assert large
+    assert {frozenset(rows) for rows in found.members} == large
+    for rows, label in zip(found.members, found.classes):
+        assert (semantic[rows] == label).sum() == np.bincount(semantic[rows]).max()
+    assert (np.diff(found.scores) <= 0).all()
+    assert all((np.diff(rows) > 0).all() for rows in found.members)
+    assert found.semantic is found.panoptic is semantic
 
 
 @pytest.mark.parametrize('count', [0, 5])
-def test_without_things_there_are_no_instances(count):
-    found = instances_from_components(
-        prediction_of(np.zeros(count, int)), np.zeros((count, 3)), (0, 1), 0.1
-    )
+@pytest.mark.parametrize('source', SOURCES)
+def test_without_things_there_are_no_instances(count, source):
+    nothing = prediction_of(np.zeros(count, int))
+    found = with_instances(nothing, np.zeros((count, 3)), (0, 1), source, 0.1)
     assert found.members == ()
-    assert (found.panoptic == 0).all()
+    assert len(found.scores) == len(found.classes) == 0
+
+
+def instances(semantic, *rows, scores):
+    """A prediction with these instances."""
+    classes = np.array([semantic[r[0]] for r in rows], np.int64)
+    return replace(
+        prediction_of(semantic),
+        members=tuple(np.array(r) for r in rows),
+        classes=classes,
+        scores=np.array(scores),
+    )
+
+
+def test_of_one_object_the_better_scored_stays():
+    semantic = np.arange(20)
+    first = instances(semantic, range(10), range(12, 16), scores=[0.5, 0.4])
+    # more than half of the first; exactly half of the second; equal to the first with its score
+    second = instances(semantic, range(1, 10), range(12, 20), range(10), scores=[0.9, 0.3, 0.5])
+    found = joined(first, second)
+    assert [rows.tolist() for rows in found.members] == [
+        list(range(1, 10)),
+        list(range(12, 16)),
+        list(range(12, 20)),
+    ]
+    assert found.scores.tolist() == [0.9, 0.4, 0.3]
+    assert found.classes.tolist() == [1, 12, 12]
+
+
+def test_joined_is_greedy_suppression(generator):
+    """Against a loop over pairs of sets."""
+    semantic = np.zeros(40, int)
+    rows = [generator.choice(40, generator.integers(5, 30), replace=False) for _ in range(30)]
+    scores = generator.permutation(30) / 30
+    found = joined(
+        instances(semantic, *map(sorted, rows[:12]), scores=scores[:12]),
+        instances(semantic, *map(sorted, rows[12:]), scores=scores[12:]),
+    )
+    kept = []
+    for row in np.argsort(-scores):
+        mine = set(rows[row].tolist())
+        if all(len(mine & other) / len(mine | other) <= 0.5 for other in kept):
+            kept.append(mine)
+    assert [set(m.tolist()) for m in found.members] == kept
+    assert 1 < len(kept) < 30

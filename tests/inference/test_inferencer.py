@@ -54,18 +54,39 @@ def test_labels_of_a_known_scene(files) -> None:
     np.testing.assert_array_equal(result.panoptic[labels < 2], 1)
 
 
-def test_components_stand_in_for_masks(files) -> None:
+def test_pieces_stand_in_for_masks_or_beside_them(files) -> None:
     scene = two_block_scene()
-    result = OneFormer3DInferencer(*files, device='cpu', component_radius=1e3)(scene)
     labels = np.rint(scene[:, 3] / 50).astype(int)
 
-    # with such a radius each thing class is one component
-    assert sorted(labels_of(result)) == np.unique(labels[labels >= 2]).tolist()
-    for members, label in zip(members_of(result), labels_of(result)):
-        np.testing.assert_array_equal(members, np.flatnonzero(labels == label))
+    # with such a radius all things are one piece
+    pieces = {'instances': 'components', 'component_radius': 1e3}
+    result = OneFormer3DInferencer(*files, device='cpu', **pieces)(scene)
+    (members,) = members_of(result)
+    np.testing.assert_array_equal(members, np.flatnonzero(labels >= 2))
+    np.testing.assert_array_equal(result.semantic, labels)
+    assert result.info.instance_source == 'components'
 
+    # joined: a piece of all things is surer than the masks and hides them; without pieces they stay
+    masks = OneFormer3DInferencer(*files, device='cpu')
+    assert masks.instances == 'masks'
+    for radius, expected in ((1e3, [members]), (1e-6, members_of(masks(scene)))):
+        settings = {'instances': 'joined', 'component_radius': radius}
+        found = members_of(OneFormer3DInferencer(*files, device='cpu', **settings)(scene))
+        assert {frozenset(rows) for rows in found} == {frozenset(rows) for rows in expected}
+
+
+def test_where_instances_come_from_is_a_setting_of_the_config(files) -> None:
+    config, checkpoint = Config.fromfile(files[0]), files[1]
+    config.inference = {'instances': 'joined'}
+    assert OneFormer3DInferencer(config, checkpoint).instances == 'joined'
+    assert OneFormer3DInferencer(config, checkpoint, instances='masks').instances == 'masks'
+    with pytest.raises(ValueError, match='instances: expected one of'):
+        OneFormer3DInferencer(config, checkpoint, instances='pieces')
+    config.inference = {'instance': 'joined'}
+    with pytest.raises(ValueError, match=r"inference: unknown settings \['instance'\]"):
+        OneFormer3DInferencer(config, checkpoint)
     with pytest.raises(ValueError, match='component_radius'):
-        OneFormer3DInferencer(*files, component_radius=-1.0)
+        OneFormer3DInferencer(*files, component_radius=0.0)
 
 
 def test_tiles_give_what_the_whole_gives_without_doubles_at_the_seam(files) -> None:

@@ -67,10 +67,10 @@ def test_scores_of_a_known_prediction(arguments, tmp_path: Path, monkeypatch, ca
     assert whole['floor'] == 1.0
 
     # the lost table lies across the middle, so it is asked for in either half
-    assert (whole['masks']['instances'], whole['masks']['known_instances']) == (4, 4)
-    assert (first['masks']['instances'], second['masks']['instances']) == (2, 3)
+    assert (whole['instances']['instances'], whole['instances']['known_instances']) == (4, 4)
+    assert (first['instances']['instances'], second['instances']['instances']) == (2, 3)
     # nothing wrong, three of four found
-    assert whole['masks']['ap50'] == pytest.approx(0.75)
+    assert whole['instances']['ap50'] == pytest.approx(0.75)
     # points lie 10 cm apart, farther than pieces reach
     assert whole['components']['ap50'] == 0.0
     assert set(report['known']) == {'wall', 'floor', 'table', 'plant'}
@@ -81,11 +81,11 @@ def test_scores_of_a_known_prediction(arguments, tmp_path: Path, monkeypatch, ca
 
 
 def test_components_can_stand_in_for_masks(arguments, tmp_path: Path, monkeypatch) -> None:
-    options = ['--component-radius', '0.2', '--kinds', 'plant']
-    assert run([*arguments, *options], monkeypatch) == 0
+    pieces = ['--instances', 'components', '--component-radius', '0.2']
+    assert run([*arguments, *pieces, '--kinds', 'plant'], monkeypatch) == 0
     report = json.loads((tmp_path / 'out/scores.json').read_text())
     assert report['info']['instances'] == 5
-    assert report['whole']['masks']['known_instances'] == 1
+    assert report['whole']['instances']['known_instances'] == 1
 
 
 @pytest.mark.parametrize(

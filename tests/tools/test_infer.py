@@ -106,9 +106,11 @@ def test_a_root_in_shares_goes_on_where_it_was(arguments, tmp_path, monkeypatch,
 
 
 def test_components_instead_of_masks(arguments, tmp_path: Path, monkeypatch) -> None:
-    assert run_in_process([*arguments, '--component-radius', '1000'], monkeypatch) == 0
-    # with such a radius each of three thing classes is one
-    assert json.loads((tmp_path / 'out/summary.json').read_text())['num_instances'] == 3
+    options = ['--instances', 'components', '--component-radius', '1000']
+    assert run_in_process([*arguments, *options], monkeypatch) == 0
+    # with such a radius all things are one
+    summary = json.loads((tmp_path / 'out/summary.json').read_text())
+    assert (summary['num_instances'], summary['instance_source']) == (1, 'components')
 
 
 BAD = {
@@ -145,7 +147,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         ['--max-points', '0'],
         ['--voxel-size', '-1'],
         ['--device', 'abacus'],
-        ['--component-radius', '-1'],
+        ['--component-radius', '0'],
+        ['--instances', 'pieces'],
         ['--shard', '3/3'],
         ['--clip-store', 'of a model that reads none'],
     ],
