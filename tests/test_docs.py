@@ -63,6 +63,22 @@ def test_every_page_is_in_the_menu():
     assert pages - {'index'} <= listed
 
 
+def test_every_config_is_in_the_table_of_trainings():
+    text = (DOCS / 'training.md').read_text()
+    named = {name for word in re.findall(r'`([\w{},/]+\.py)`', text) for name in expand(word)}
+    folder = REPOSITORY / 'configs'
+    paths = [*folder.glob('*.py'), *folder.glob('published/*.py')]
+    assert {path.relative_to(folder).as_posix() for path in paths} == named
+
+
+def expand(word: str) -> list[str]:
+    """``a_{b,c}.py`` → a_b.py, a_c.py, as a shell does."""
+    match = re.search(r'\{(.+?)\}', word)
+    if match is None:
+        return [word]
+    return [word.replace(match[0], part) for part in match[1].split(',')]
+
+
 def test_the_page_of_types_has_every_registered_one_with_its_arguments(generate, tmp_path):
     registries = {r.name: r for r in vars(mmdet3d_registry).values() if isinstance(r, Registry)}
     ours = {
