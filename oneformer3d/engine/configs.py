@@ -22,6 +22,7 @@ from oneformer3d.files.left_out import LossRules
 from oneformer3d.files.shipped import find_config
 
 from .cli import FOLDERS, folder_options
+from .published_names import with_class_settings
 
 
 def prepare(args: Namespace) -> Config:
@@ -59,6 +60,8 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     cfg = _read_config(find_config(path))
     if not cfg:
         raise ValueError(f'{path}: an empty config')
+    if isinstance(cfg.get('model'), Mapping):
+        cfg.model = with_class_settings(cfg.model)
     single = dict(options or {})
 
     for name in FOLDERS:

@@ -16,6 +16,9 @@ from .atomic import atomic_path
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # as PIL raises
 MAX_PIXELS = 100_000_000  # a photograph of today's largest cameras
+# images that are nearly empty may be this large; the others have a byte for so many pixels at least
+_LARGE_PIXELS = 12_000_000
+_PIXELS_PER_BYTE = 16
 MISSING_DEPTH = 65535  # what 7-Scenes writes where there is no depth
 
 
@@ -51,20 +54,31 @@ def read_image(
 
 @contextmanager
 def open_image(
-    source: str | Path | BinaryIO, formats: tuple[str, ...] | None = None
+    source: str | Path | BinaryIO,
+    formats: tuple[str, ...] | None = None,
+    pixels_per_byte: int = _PIXELS_PER_BYTE,
 ) -> Iterator[Image.Image]:
     """Pillow's ``Image.open``, which refuses an image of too many pixels before it is decoded.
 
     Pillow's own limit is a setting of the whole process, and importing nuscenes, as mmdet3d does,
     switches it off; a file of 2 MB may hold 900 million pixels.
 
+    Args:
+        source: an image.
+        formats: that are taken; None takes all.
+        pixels_per_byte: of a file beyond 12 million pixels at most.
+
     Raises:
-        ValueError: more than ``MAX_PIXELS``.
+        ValueError: more pixels than that, or than ``MAX_PIXELS``.
     """
+    most = MAX_PIXELS
+    if isinstance(source, str | Path) and Path(source).is_file():
+        most = min(most, _LARGE_PIXELS + pixels_per_byte * Path(source).stat().st_size)
     with Image.open(source, formats=formats) as image:
-        if image.width * image.height > MAX_PIXELS:
+        if image.width * image.height > most:
             raise ValueError(
-                f'is {image.height}×{image.width} pixels, more than {MAX_PIXELS / 1e6:g} million'
+                f'is {image.height}×{image.width} pixels, more than the {most / 1e6:.3g} million '
+                'that are taken of such a file'
             )
         yield image
 

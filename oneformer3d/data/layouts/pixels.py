@@ -17,6 +17,7 @@ from oneformer3d.files.images import MISSING_DEPTH, UNREADABLE, open_image
 from .records import Distortion, Matrix, PosedFrame, Size
 
 COLOR_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm')
+_DEPTH_PIXELS_PER_BYTE = 2  # depth is noise in its last bits, which no format makes smaller
 DEPTH_SUFFIXES = ('.png', '.pgm', '.tif', '.tiff', '.npy')
 
 
@@ -73,7 +74,7 @@ def read_depth_values(path: Path) -> NDArray:
             values = np.load(path, allow_pickle=False)
             values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
         else:
-            with open_image(path) as image:
+            with open_image(path, pixels_per_byte=_DEPTH_PIXELS_PER_BYTE) as image:
                 values = np.asarray(image)
     except (*UNREADABLE, EOFError) as error:
         raise ValueError(f'{path}: {error}') from error
@@ -112,7 +113,7 @@ def depth_header(path: Path) -> ImageHeader:
         if path.suffix.lower() == '.npy':
             values = np.load(path, allow_pickle=False, mmap_mode='r')
             return ImageHeader(tuple(values.shape[:2]), values.dtype.kind == 'f')
-        with open_image(path) as image:
+        with open_image(path, pixels_per_byte=_DEPTH_PIXELS_PER_BYTE) as image:
             return ImageHeader((image.height, image.width), image.mode == 'F')
     except (*UNREADABLE, EOFError) as error:
         raise ValueError(f'{path}: {error}') from error
