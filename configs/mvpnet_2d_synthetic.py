@@ -14,6 +14,8 @@ model = dict(
     num_classes=_base_.num_semantic_classes,
     vote='soft',
 )
+# votes of pictures do not change when the points are turned
+tta_model = None
 train_pipeline = [
     dict(type='LoadViewImages', num_views=6, select='random', flip=0.5),
     dict(type='PackViewImages'),

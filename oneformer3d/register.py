@@ -29,12 +29,14 @@ from oneformer3d.fusion import consistency, encoder, tiny_sa
 from oneformer3d.metrics import unified
 from oneformer3d.mvpnet import encoder as lifting_encoder
 from oneformer3d.mvpnet import image_segmentor, segmentor
+from oneformer3d.mvpnet import tta as lifting_tta
 from oneformer3d.segmentor import (
     criterion,
     matching,
     oneformer3d,
     published,
     query_decoder,
+    tta,
     voxel_encoder,
 )
 from oneformer3d.stm import image_pyramids, object_decoder, pyramids

@@ -56,6 +56,7 @@ def parse_args() -> argparse.Namespace:
         default=COMPONENT_RADIUS,
         help='points at most so many metres apart are one piece (default: %(default)s)',
     )
+    parser.add_argument('--tta', action='store_true', help='see the inferencer')
     args = parser.parse_args()
     args.config, args.checkpoint = model_files(args)
     return args
@@ -75,6 +76,7 @@ def main() -> None:
         score_thr=0.0,
         instances=args.instances,
         component_radius=args.component_radius,
+        tta=args.tta,
     )
     result = inferencer(points)
     report = evaluate(labels, result, mapping, args.classes, inferencer.voxel_size, args.kinds)

@@ -86,6 +86,11 @@ def parse_args() -> argparse.Namespace:
         help='points at most so many metres apart are one piece (default: %(default)s)',
     )
     parser.add_argument(
+        '--tta',
+        action='store_true',
+        help='average over mirrored and turned views of each scan, at several times the time',
+    )
+    parser.add_argument(
         '--up',
         choices=UPS,
         help='axis of the input that points up (default: z, of RGB-D frames as the cameras tell)',
@@ -197,6 +202,7 @@ def load_model(args: argparse.Namespace) -> 'OneFormer3DInferencer':
         max_views=args.max_views,
         instances=args.instances,
         component_radius=args.component_radius,
+        tta=args.tta,
     )
     show_progress('load model', 1, 1)
     return inferencer

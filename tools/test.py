@@ -2,6 +2,7 @@
 
 python tools/test.py CONFIG CHECKPOINT
 python tools/test.py CONFIG CHECKPOINT --show-dir pictures/
+python tools/test.py CONFIG CHECKPOINT --tta
 """
 
 import argparse
@@ -23,6 +24,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', help='write a PNG and a PLY per scene there (no display)')
     parser.add_argument('--score-thr', type=float, default=0.3, help='instances that are drawn')
     parser.add_argument('--task', choices=TASKS, default='lidar_seg', help='what is drawn')
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="average over the views of the config's tta_pipeline: mirrored and turned scenes",
+    )
     parser.add_argument('--out', help='write the metrics there as JSON')
     add_common_arguments(parser)
     return parser.parse_args()
@@ -36,8 +42,11 @@ def main() -> None:
 
     from oneformer3d.engine.configs import prepare
     from oneformer3d.engine.launch import leave_group
+    from oneformer3d.engine.tta import with_tta
 
     cfg = prepare(args)
+    if args.tta:
+        cfg = with_tta(cfg, args.cfg_options)
     if args.show_dir is not None:
         hooks = [*cfg.get('custom_hooks', [])]
         hooks.append(
@@ -55,10 +64,11 @@ def evaluate(cfg: 'Config', checkpoint: str) -> dict[str, float]:
     """Metrics of a checkpoint; the runner is let go on return."""
     from oneformer3d.engine.data_workers import worker_faults
     from oneformer3d.engine.launch import build_runner
+    from oneformer3d.engine.tta import inner_model
     from oneformer3d.segmentor.weights import load_checkpoint
 
     runner = build_runner(cfg)
-    load_checkpoint(getattr(runner.model, 'module', runner.model), checkpoint)
+    load_checkpoint(inner_model(runner.model), checkpoint)
     with worker_faults():
         return runner.test()
 

@@ -42,6 +42,7 @@ def check_class_sizes(cfg: Config) -> None:
         ValueError: another number of semantic or instance classes, or other stuff classes.
     """
     model = cfg.get('model') or {}
+    model = model.get('module', model)  # of test-time augmentation
     for loader in LOADERS:
         for name in _table_names((cfg.get(loader) or {}).get('dataset') or {}):
             table = get_class_table(name) if isinstance(name, str) else name

@@ -68,7 +68,10 @@ class SegVisualizationHook(Hook):
             return
         dataset: Any = runner.test_dataloader.dataset
         table = get_class_table(self.class_table or dataset.metainfo['class_table'])
-        for index, (points, sample) in enumerate(zip(data_batch['inputs']['points'], outputs)):
+        # of several views of test-time augmentation the first is the scene as it is
+        inputs = data_batch['inputs']
+        inputs = inputs[0] if isinstance(inputs, list) else inputs
+        for index, (points, sample) in enumerate(zip(inputs['points'], outputs)):
             name = _scene_name(sample.metainfo, f'batch{batch_idx:05d}_{index}')
             cloud = _original_points(sample.metainfo, to_array(points))
             self.write_scene(name, cloud, sample, table)

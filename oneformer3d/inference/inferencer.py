@@ -19,6 +19,7 @@ from typing import Any, overload
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 
 from oneformer3d.data.clouds.as_scan import Scan, log_warnings
@@ -28,6 +29,7 @@ from oneformer3d.data.thinning import thin_scan
 from oneformer3d.data.upright import rotation_to_z_up, up_from_axis
 from oneformer3d.engine.class_sizes import check_class_sizes
 from oneformer3d.engine.configs import load_config
+from oneformer3d.engine.tta import with_tta
 from oneformer3d.files.shipped import CHECKPOINT, CONFIG, find_checkpoint
 from oneformer3d.fusion.encoder import BiFusionEncoder
 from oneformer3d.registry import MODELS, TRANSFORMS
@@ -70,12 +72,14 @@ class OneFormer3DInferencer:
             'joined': both; see ``components``. None takes what the config says (``inference``),
             or else the masks. ``score_thr`` is for masks alone.
         component_radius: points at most so far apart belong to one piece, metres.
+        tta: average over mirrored and turned views of each scan, as the config's ``tta_model`` and
+            ``tta_pipeline`` say, for several times the time of the network (docs/inference.md).
 
     Raises:
         FileNotFoundError: No such config, checkpoint or CLIP weights.
         ValueError: The checkpoint belongs to another model, or the config to no segmentor; CLIP
             for a model without image features, or another CLIP than the model's; a negative
-            radius.
+            radius; ``tta`` without these settings.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class OneFormer3DInferencer:
         max_views: int = 64,
         instances: InstanceSource | None = None,
         component_radius: float = 0.06,
+        tta: bool = False,
     ) -> None:
         if component_radius <= 0:
             raise ValueError(f'component_radius must be positive, got {component_radius}')
@@ -100,7 +105,8 @@ class OneFormer3DInferencer:
         checkpoint = find_checkpoint(checkpoint)
         self.checkpoint_name = str(checkpoint)
 
-        self.class_table, pipeline = test_settings(self.config, self.config_name)
+        tested = with_tta(self.config) if tta else self.config
+        self.class_table, pipeline = test_settings(tested, self.config_name)
         check_class_sizes(self.config)
         self.device = pick_device(device)
         init_default_scope(self.config.get('default_scope', 'mmdet3d'))
@@ -115,6 +121,12 @@ class OneFormer3DInferencer:
                 f'{self.config_name}: the model has {self.model.num_semantic_classes} classes, '
                 f'class table {self.class_table.name!r} has {self.class_table.num_classes}'
             )
+
+        # what is asked for predictions: the model, or what shows it several views
+        self.tta = tta
+        self.predictor: BaseModel = self.model
+        if tta:
+            self.predictor = MODELS.build({**self.config.tta_model, 'module': self.model})
 
         self.score_thr = score_thr
         self.voxel_size = model_voxel_size(self.config.model) if voxel_size is None else voxel_size
@@ -190,6 +202,7 @@ class OneFormer3DInferencer:
             'instances': self.instances,
             'component_radius': self.component_radius,
             'images': self.images,
+            'tta': self.tta,
         }
         return result_key(source, self.checkpoint_name, {**settings, **reading})
 
@@ -354,13 +367,15 @@ class OneFormer3DInferencer:
 
         for transform in self.pipeline:
             scene = transform(scene)
-        if len(scene['inputs']['points']) != len(tile.members):
-            raise ValueError(
-                f'{self.config_name}: the test pipeline makes {len(scene["inputs"]["points"])} '
-                f'points of {len(tile.members)}; it may not add or drop points'
-            )
+        views = scene['inputs'] if self.tta else [scene['inputs']]
+        for view in views:
+            if len(view['points']) != len(tile.members):
+                raise ValueError(
+                    f'{self.config_name}: the test pipeline makes {len(view["points"])} points of '
+                    f'{len(tile.members)}; it may not add or drop points'
+                )
 
-        predicted = self.model.test_step(pseudo_collate([scene]))[0].pred_pts_seg
+        predicted = self.predictor.test_step(pseudo_collate([scene]))[0].pred_pts_seg
         scores = to_array(predicted.instance_scores)
         keep = scores >= self.score_thr
         masks, panoptic = (to_array(mask) for mask in predicted.pts_instance_mask)

@@ -21,6 +21,11 @@ _DATASET_STEPS = ('LoadScenePoints', 'LoadSceneAnnotations', 'SamplePoints', 'Lo
 def test_settings(config: Config, name: str) -> tuple[ClassTable, list[dict]]:
     """Class table of the test dataset, and its pipeline without what reads the dataset's files.
 
+    Args:
+        config: as the model was trained with; ``engine.tta.with_tta`` of it has the steps of
+            ``tta_pipeline``.
+        name: of the config, for messages.
+
     Raises:
         ValueError: The config lacks a model, or a test dataset with class table and pipeline.
     """

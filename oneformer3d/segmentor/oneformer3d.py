@@ -36,7 +36,7 @@ from oneformer3d.structures import (
 )
 
 from .classes import checked_classes, instance_class_table
-from .postprocess import PostprocessSettings, ScenePrediction, segment_scene
+from .postprocess import PostprocessSettings, SceneLogits, ScenePrediction, segment_scene
 from .targets import superpoint_targets
 from .weights import adapt_sparse_conv_layout
 
@@ -142,7 +142,7 @@ class OneFormer3D(BaseModel):
         if mode == 'predict':
             return self.predict(inputs, data_samples)
         if mode == 'tensor':
-            outputs, _ = self._decode_all(inputs, data_samples)
+            outputs, _ = self.decode_all(inputs, data_samples)
             return outputs
         raise ValueError(f'mode: expected loss, predict or tensor, got {mode!r}')
 
@@ -183,12 +183,12 @@ class OneFormer3D(BaseModel):
             [semantic, panoptic semantic], ``pts_instance_mask`` = [(K, N) bool masks, panoptic
             ids], ``instance_labels`` and ``instance_scores`` (K,), all numpy arrays.
         """
-        outputs, superpoints = self._decode_all(inputs, data_samples)
+        outputs, superpoints = self.decode_all(inputs, data_samples)
         if data_samples is None:
             data_samples = [Det3DDataSample() for _ in superpoints]
 
         return [
-            _with_prediction(sample, self.postprocess(outputs, i, ids))
+            with_prediction(sample, self.postprocess(outputs, i, ids))
             for i, (sample, ids) in enumerate(zip(data_samples, superpoints))
         ]
 
@@ -265,7 +265,7 @@ class OneFormer3D(BaseModel):
             query_targets.append(target.with_queries(query_ids))
         return queries, query_targets
 
-    def _decode_all(
+    def decode_all(
         self, inputs: Mapping, data_samples: list[Det3DDataSample] | None
     ) -> tuple[QueryOutput, list[Tensor]]:
         """The last layer's predictions with all superpoints as queries, and the superpoints."""
@@ -294,17 +294,31 @@ class OneFormer3D(BaseModel):
 
     def postprocess(self, outputs: QueryOutput, i: int, superpoints: Tensor) -> ScenePrediction:
         """Labels of the points of sample ``i``, whose superpoints are (N,) int64."""
+        return self.label_points(self.scene_logits(outputs, i), superpoints)
+
+    def scene_logits(self, outputs: QueryOutput, i: int) -> SceneLogits:
+        """What the queries say of sample ``i``."""
         instances, semantics = split_queries(outputs, self.decoder.num_semantic_queries)
         if outputs['sem_preds'] is not None:
-            semantic_logits = outputs['sem_preds'][i][:, : self.num_semantic_classes]  # (S, C)
+            semantic = outputs['sem_preds'][i][:, : self.num_semantic_classes]  # (S, C)
         else:
-            semantic_logits = semantics['masks'][i].T  # (S, C), a semantic query is a class
+            semantic = semantics['masks'][i].T  # (S, C), a semantic query is a class
 
+        scores = instances['scores']
+        return SceneLogits(
+            classes=instances['cls_preds'][i],
+            masks=instances['masks'][i],
+            scores=None if scores is None else scores[i],
+            semantic=semantic,
+        )
+
+    def label_points(self, logits: SceneLogits, superpoints: Tensor) -> ScenePrediction:
+        """Labels of the points whose superpoints are (N,) int64."""
         return segment_scene(
-            cls_logits=instances['cls_preds'][i],
-            mask_logits=instances['masks'][i],
-            mask_scores=None if instances['scores'] is None else instances['scores'][i],
-            semantic_logits=semantic_logits,
+            cls_logits=logits.classes,
+            mask_logits=logits.masks,
+            mask_scores=logits.scores,
+            semantic_logits=logits.semantic,
             superpoints=superpoints,
             stuff_classes=self.stuff_classes,
             instance_classes=self.instance_classes,
@@ -317,7 +331,8 @@ def _views_of(inputs: Mapping, points: PointFeatures) -> list[PosedViews | None]
     return views_of(inputs) if points.views is None else list(points.views)
 
 
-def _with_prediction(sample: Det3DDataSample, prediction: ScenePrediction) -> Det3DDataSample:
+def with_prediction(sample: Det3DDataSample, prediction: ScenePrediction) -> Det3DDataSample:
+    """A copy of the sample with ``pred_pts_seg``; see ``OneFormer3D.predict``."""
     predicted = cast(Det3DDataSample, sample.new())  # of its own type, declared as its base
     predicted.pred_pts_seg = PointData(
         pts_semantic_mask=[prediction.semantic, prediction.panoptic_semantic],

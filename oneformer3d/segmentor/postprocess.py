@@ -64,6 +64,23 @@ class PostprocessSettings:
 
 
 @dataclass(frozen=True)
+class SceneLogits:
+    """What the instance queries and the semantic head say of one sample.
+
+    Attributes:
+        classes: (Q, C_inst + 1).
+        masks: (Q, S).
+        scores: (Q, 1) predicted quality of the masks, no logits; None without them.
+        semantic: (S, C).
+    """
+
+    classes: Tensor
+    masks: Tensor
+    scores: Tensor | None
+    semantic: Tensor
+
+
+@dataclass(frozen=True)
 class ScenePrediction:
     """Labels of the N points of one sample.
 
@@ -199,11 +216,11 @@ def find_instances(
     return Candidates(masks[mask_of], labels[order], scores[order], sizes[mask_of])
 
 
-def soft_iou(masks: Tensor) -> Tensor:
-    """(U, U) overlap of soft masks (U, S): Σ a b / (Σ a + Σ b − Σ a b)."""
-    overlap = masks @ masks.T
-    area = masks.sum(1)
-    return overlap / (area[:, None] + area - overlap).clamp(min=1e-6)
+def soft_iou(masks: Tensor, others: Tensor | None = None) -> Tensor:
+    """(U, T) overlap Σ a b / (Σ a + Σ b − Σ a b) of soft masks (U, S) and (T, S), or themselves."""
+    others = masks if others is None else others
+    overlap = masks @ others.T
+    return overlap / (masks.sum(1)[:, None] + others.sum(1) - overlap).clamp(min=1e-6)
 
 
 def matrix_nms_decay(

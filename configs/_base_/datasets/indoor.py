@@ -5,6 +5,15 @@ flip = dict(type='RandomFlipBEV', prob_x=0.5, prob_y=0.5)
 normalize = dict(type='NormalizeColor', mean=127.5, std=127.5)
 pack = dict(type='PackSceneInputs')
 
+# views of test-time augmentation: mirrored, and for models that train with full turns turned
+mirrored = [dict(type='RandomFlipBEV', prob_x=x, prob_y=y) for x in (0, 1) for y in (0, 1)]
+turned = [
+    dict(type='RandomRotScaleTrans', rot_range=(angle, angle), scale_ratio_range=(1.0, 1.0))
+    for angle in (0.0, 1.57079633)
+]
+mirror = dict(type='TestTimeAug', transforms=[mirrored, [pack]])
+mirror_and_turn = dict(type='TestTimeAug', transforms=[mirrored, turned, [pack]])
+
 train_dataloader = dict(
     batch_size=1,
     num_workers=1,

@@ -28,6 +28,7 @@ train_pipeline = [
     _base_.pack,
 ]
 test_pipeline = [*_base_.load_scene, _base_.normalize, _base_.pack]
+tta_pipeline = [*test_pipeline[:-1], _base_.mirror_and_turn]
 
 rooms = dict(data_root=data_root, class_table=class_table)
 # the schedule counts steps, not epochs

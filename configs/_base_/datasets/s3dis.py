@@ -19,6 +19,7 @@ move = dict(
 )
 train_pipeline = [*load_scene, draw, _base_.flip, move, _base_.normalize, _base_.pack]
 test_pipeline = [*load_scene, _base_.normalize, _base_.pack]
+tta_pipeline = [*test_pipeline[:-1], _base_.mirror]
 
 areas = dict(data_root=data_root, class_table=class_table)
 train_dataloader = dict(

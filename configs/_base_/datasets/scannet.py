@@ -20,6 +20,7 @@ train_steps = [_base_.flip, move, _base_.normalize, distort, _base_.pack]
 test_steps = [_base_.normalize, _base_.pack]
 train_pipeline = [*_base_.load_scene, *train_steps]
 test_pipeline = [*_base_.load_scene, *test_steps]
+tta_pipeline = [*test_pipeline[:-1], _base_.mirror_and_turn]
 
 scans = dict(data_root=data_root, class_table=class_table)
 train_dataloader = dict(batch_size=4, num_workers=6, dataset=dict(scans, pipeline=train_pipeline))

@@ -14,6 +14,7 @@ train_steps = [_base_.flip, move, _base_.normalize, _base_.pack]
 test_steps = [_base_.normalize, _base_.pack]
 train_pipeline = [*_base_.load_scene, *train_steps]
 test_pipeline = [*_base_.load_scene, *test_steps]
+tta_pipeline = [*test_pipeline[:-1], _base_.mirror]
 
 rooms = dict(data_root=data_root, class_table=class_table)
 train_dataloader = dict(dataset=dict(rooms, pipeline=train_pipeline))

@@ -15,6 +15,7 @@ test_views = dict(
 )
 train_pipeline = [*_base_.load_scene, train_views, *_base_.train_steps]
 test_pipeline = [*_base_.load_scene, test_views, *_base_.test_steps]
+tta_pipeline = [*test_pipeline[:-1], _base_.mirror]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

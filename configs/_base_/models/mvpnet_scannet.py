@@ -15,3 +15,5 @@ model = dict(
     num_train_points=32768,
     points_per_pass=32768,
 )
+# what --tta puts around it
+tta_model = dict(type='MVPNetTTA')

@@ -15,3 +15,5 @@ model = dict(
     num_train_points=8192,
     points_per_pass=8192,
 )
+# what --tta puts around it
+tta_model = dict(type='MVPNetTTA')

@@ -45,3 +45,5 @@ model = dict(
         matrix_nms_kernel='linear',
     ),
 )
+# what --tta puts around it
+tta_model = dict(type='OneFormer3DTTA')
