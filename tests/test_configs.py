@@ -1,5 +1,6 @@
 """Every config builds, and the published model settings are what the configs say."""
 
+import math
 import re
 from pathlib import Path
 
@@ -55,6 +56,24 @@ def test_config_keeps_its_best_epoch_by_what_it_measures(path):
     tasks = METRICS.build(cfg.val_evaluator).tasks
     wanted = 'instance/AP50' if 'instance' in tasks else 'semantic/mIoU'
     assert (hook.key_indicators, hook.rules) == ([wanted], ['greater'])
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_config_sees_its_test_scenes_as_they_are_and_mirrored(path):
+    cfg = Config.fromfile(path)
+    assert cfg.tta_pipeline[:-1] == cfg.test_dataloader.dataset.pipeline[:-1]
+    assert TRANSFORMS.build(cfg.tta_pipeline[-1]).subroutines
+    views = cfg.tta_pipeline[-1].transforms
+    assert views[-1] == [cfg.test_dataloader.dataset.pipeline[-1]]
+
+    # the first of each is the scene as it is
+    assert (views[0][0].prob_x, views[0][0].prob_y) == (0, 0)
+    turns_fully = cfg.move.rot_range[1] > 3
+    assert [turn.rot_range[0] for turn in views[1]][: 2 * turns_fully] == (
+        [0.0, pytest.approx(math.pi / 2)] if turns_fully else []
+    )
+    if cfg.tta_model is not None:
+        MODELS.build({**cfg.tta_model, 'module': cfg.model})
 
 
 PUBLISHED = ('scannet', 'scannet200', 's3dis')

@@ -24,6 +24,12 @@ def parse_args() -> argparse.Namespace:
         help='scale the learning rate by the batch size over auto_scale_lr.base_batch_size',
     )
     parser.add_argument(
+        '--sync-bn',
+        choices=('torch', 'none'),
+        help='take the statistics of batch norms over all processes; GPUs only (default: as the '
+        "config's sync_bn says)",
+    )
+    parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
@@ -40,6 +46,8 @@ def main() -> None:
     from oneformer3d.engine.launch import leave_group, work_dir_of_one
 
     cfg = prepare(args)
+    if args.sync_bn is not None:
+        cfg.sync_bn = None if args.sync_bn == 'none' else args.sync_bn
     with work_dir_of_one(cfg):
         train(cfg, args)
     leave_group()

@@ -33,13 +33,14 @@ def build_runner(cfg: Config) -> Runner:
 
     Raises:
         ValueError: for an unknown launcher, or one that needs CUDA here; for a model of another
-            number of classes than its data's table.
+            number of classes than its data's table; for ``sync_bn`` that nothing can synchronise.
     """
     check_class_sizes(cfg)
     cfg = with_timeouts(without_idle_workers(cfg))
     launcher = cfg.get('launcher', 'none')
     if launcher not in LAUNCHERS:
         raise ValueError(f'launcher must be one of {LAUNCHERS}, got {launcher!r}')
+    check_sync_bn(cfg)
     if launcher != 'none' and not torch.cuda.is_available():
         cfg = with_gloo(cfg)
     return Runner.from_cfg(cfg)
@@ -72,6 +73,27 @@ def without_idle_workers(cfg: Config) -> Config:
             kept = {k: v for k, v in loader.items() if k not in _NEEDS_WORKERS}
             adapted[name] = kept
     return adapted
+
+
+def check_sync_bn(cfg: Config) -> None:
+    """Is there anything that ``sync_bn`` would synchronise, and can it?
+
+    Raises:
+        ValueError: one process, or no GPU, where torch's ``SyncBatchNorm`` does not compute.
+    """
+    kind = cfg.get('sync_bn')
+    if kind is None:
+        return
+    if cfg.get('launcher', 'none') == 'none':
+        raise ValueError(
+            f'sync_bn={kind}: one process has nobody to share statistics with; start several with '
+            'tools/dist_train.sh, or leave --sync-bn out'
+        )
+    if not torch.cuda.is_available():
+        raise ValueError(
+            f'sync_bn={kind}: batch norms are synchronised on GPUs only, and there is none here; '
+            'leave --sync-bn out'
+        )
 
 
 def with_gloo(cfg: Config) -> Config:

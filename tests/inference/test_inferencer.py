@@ -293,3 +293,40 @@ def test_outliers_far_away_change_no_label(files) -> None:
     assert (clean.info.num_isolated, result.info.num_isolated) == (0, 30)
     np.testing.assert_array_equal(result.semantic[: len(cloud)], clean.semantic)
     np.testing.assert_array_equal(result.instance[: len(cloud)], clean.instance)
+
+
+def test_mirrored_views_are_averaged(tmp_path) -> None:
+    """With views that are all the same: what the network alone says."""
+    config = Config.fromfile(write_config(tmp_path))
+    config.model = small_settings()
+    config.model.test_cfg.inst_score_thr = 0.0
+    steps = config.test_dataloader.dataset.pipeline
+    flips = [{'type': 'RandomFlipBEV', 'prob_x': 0, 'prob_y': 0}] * 2
+    config.tta_pipeline = [*steps[:-1], {'type': 'TestTimeAug', 'transforms': [flips, steps[-1:]]}]
+    config.tta_model = {'type': 'OneFormer3DTTA'}
+    state = MODELS.build(config.model).state_dict()
+    torch.save({'state_dict': state}, tmp_path / 'real.pth')
+
+    settings = {'voxel_size': 0, 'score_thr': 0.0}
+    alone, same = (
+        OneFormer3DInferencer(config, tmp_path / 'real.pth', 'cpu', tta=tta, **settings)
+        for tta in (False, True)
+    )
+    scene = two_block_scene()
+    expected, result = alone(scene), same(scene)
+    np.testing.assert_array_equal(result.semantic, expected.semantic)
+    np.testing.assert_allclose(scores_of(result), scores_of(expected), rtol=1e-4)
+
+    # a mirrored view is another one, and another result than before
+    flips[1] = {'type': 'RandomFlipBEV', 'prob_x': 1, 'prob_y': 0}
+    config.tta_pipeline[-1].transforms[0] = flips
+    other = OneFormer3DInferencer(config, tmp_path / 'real.pth', 'cpu', tta=True, **settings)
+    assert scores_of(other(scene)) != pytest.approx(scores_of(expected), rel=1e-4)
+    cloud = tmp_path / 'cloud.npy'
+    np.save(cloud, scene)
+    assert other.key(cloud) != alone.key(cloud)
+
+
+def test_averaging_needs_settings_of_the_config(files) -> None:
+    with pytest.raises(ValueError, match='has no tta_model'):
+        OneFormer3DInferencer(*files, tta=True)
