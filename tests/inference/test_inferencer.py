@@ -299,7 +299,8 @@ def test_mirrored_views_are_averaged(tmp_path) -> None:
     """With views that are all the same: what the network alone says."""
     config = Config.fromfile(write_config(tmp_path))
     config.model = small_settings()
-    config.model.test_cfg.inst_score_thr = 0.0
+    # an untrained network finds something everywhere
+    config.model.test_cfg.update(sp_score_thr=0.0, obj_normalization=False)
     steps = config.test_dataloader.dataset.pipeline
     flips = [{'type': 'RandomFlipBEV', 'prob_x': 0, 'prob_y': 0}] * 2
     config.tta_pipeline = [*steps[:-1], {'type': 'TestTimeAug', 'transforms': [flips, steps[-1:]]}]
@@ -315,6 +316,7 @@ def test_mirrored_views_are_averaged(tmp_path) -> None:
     scene = two_block_scene()
     expected, result = alone(scene), same(scene)
     np.testing.assert_array_equal(result.semantic, expected.semantic)
+    assert scores_of(expected)
     np.testing.assert_allclose(scores_of(result), scores_of(expected), rtol=1e-4)
 
     # a mirrored view is another one, and another result than before
