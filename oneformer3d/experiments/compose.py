@@ -70,7 +70,8 @@ class StageTimes:
 
     Attributes:
         seconds: by the clock.
-        processor_seconds: of all its processes and threads; beside other programs this says more.
+        processor_seconds: of its threads and the processes it waited for; beside other programs
+            this says more.
     """
 
     seconds: float
@@ -250,7 +251,7 @@ def run_stage(composition: Composition, stage: Stage) -> StageTimes:
 
 
 def _processor_seconds() -> float:
-    """Of the processes that this one started and that ended."""
+    """Of the processes that this one started and waited for, and so on down."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
