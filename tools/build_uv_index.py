@@ -8,7 +8,7 @@ can be run again. docs/clip_features.md describes the files.
 
 import argparse
 
-from oneformer3d.engine.cli import ToolParser, run_tool
+from oneformer3d.engine.cli import ToolParser, add_loss_arguments, loss_rules, run_tool
 from oneformer3d.extraction.settings import FRAME_SELECTIONS, make_settings
 
 
@@ -25,7 +25,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--abs-tol', type=float, help='metres (default: 0.05)')
     parser.add_argument('--rel-tol', type=float, help='(default: 0.01)')
     parser.add_argument('--edge-reject', action='store_true', help='reject depth edges too')
-    parser.add_argument('--strict', action='store_true', help='end at the first bad frame')
+    add_loss_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -37,6 +37,7 @@ from tqdm import tqdm
 from oneformer3d.data.scenes import check_point_files
 from oneformer3d.extraction.frames import list_frames
 from oneformer3d.extraction.uv_index import UvIndex, build_uv_indices, by_scene
+from oneformer3d.files.left_out import LeftOut
 from oneformer3d.lifting.visibility import Visibility
 
 LISTED = 40
@@ -51,11 +52,12 @@ def main(argv: list[str] | None = None) -> None:
     visibility = Visibility(**given, edge_reject=args.edge_reject)
     frames = list_frames(settings)
     check_point_files(frames)
-    rows, faults = [], []
+    rows, lost = [], LeftOut(args.output_dir, loss_rules(args))
     with tqdm(total=len(by_scene(frames)), desc='uv index', unit='scene') as bar:
 
         def done(scene: str, index: UvIndex | None, of_scene: dict[str, str]) -> None:
-            faults.extend(f'  {scene}/{name}: {reason}' for name, reason in of_scene.items())
+            for name, reason in of_scene.items():
+                lost.add(f'{scene}/{name}', reason)
             if index is not None:
                 rows.append((scene, len(index.frames), index.valid_rate, index.coverage))
             bar.update()
@@ -63,14 +65,17 @@ def main(argv: list[str] | None = None) -> None:
         written = build_uv_indices(
             frames, args.output_dir, visibility, args.workers, args.strict, done
         )
+
     if rows:
         print(f'{"scene":24}{"frames":>7}{"valid":>8}{"covered":>9}')
         rows.append((f'mean of {len(rows)}', *(sum(c) / len(rows) for c in list(zip(*rows))[1:])))
         for scene, count, valid, covered in [*rows[:-1][:LISTED], rows[-1]]:
             print(f'{scene:24}{count:7.0f}{valid:8.1%}{covered:9.1%}')
-    if faults:
+    if len(lost):
+        faults = [f'  {name}: {reason}' for name, reason in lost.reasons.items()]
         print('\n'.join(['left out:', *faults[:LISTED]]))
     print(f'{args.output_dir}: {written} written, {len(by_scene(frames)) - written} were there')
+    lost.check(len(frames))
 
 
 if __name__ == '__main__':

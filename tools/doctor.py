@@ -15,6 +15,7 @@ import sys
 from oneformer3d.engine.cli import (
     ToolParser,
     add_recording_arguments,
+    loss_rules,
     recording_options,
     run_tool,
     tell,
@@ -45,6 +46,7 @@ from oneformer3d.data.doctor.diagnose import (
 )
 from oneformer3d.data.doctor.fix import write_fixed
 from oneformer3d.data.doctor.frames import read_as_written, recording_of, source_frames
+from oneformer3d.files.left_out import LeftOut
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -52,7 +54,10 @@ def main(argv: list[str] | None = None) -> None:
     found = read_as_written(args.folder, **recording_options(args))
     tell(found.warnings, args.warnings)
     frames = source_frames(found)
-    recording = recording_of(frames, args.folder, args.max_frames, args.num_pixels)
+    lost = LeftOut(args.folder, loss_rules(args))
+    recording = recording_of(frames, args.folder, args.max_frames, args.num_pixels, lost)
+    lost.check(len(recording.chosen) + len(lost))
+    tell([lost.describe()] if len(lost) else [], args.warnings)
     diagnosis = diagnose_recording(recording)
     print(json.dumps(as_json(diagnosis), indent=1) if args.json else describe(diagnosis))
     if args.fix is not None and diagnosis.verdict == FIXABLE:

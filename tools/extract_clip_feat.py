@@ -20,7 +20,6 @@ with --resume. docs/clip_features.md has the whole story.
 import argparse
 import os
 import re
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -91,6 +90,7 @@ if __name__ == '__main__':
 from tqdm import tqdm
 
 from oneformer3d.extraction.run import extract_features
+from oneformer3d.files.left_out import LossRules
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -111,12 +111,10 @@ def main(argv: list[str] | None = None) -> None:
         if world_size > 1:
             print(f'rank 0 of {world_size}; the others: {path.parent}/extraction.r*.json')
         print(f'store: {settings.store_path}')
-
-
-def stop(signum: int, frame: object) -> None:
-    sys.exit(128 + signum)
+    if world_size == 1:  # a rank that ends so would have torchrun end the others in their work
+        report.check_lost(settings.store_path, LossRules(settings.strict, settings.max_lost))
 
 
 if __name__ == '__main__':
-    signal.signal(signal.SIGTERM, stop)  # the last batch is committed on the way out
+    # on SIGTERM the last batch is committed on the way out
     run_tool(main, errors=(*USER_ERRORS, RuntimeError))

@@ -21,6 +21,7 @@ from oneformer3d.engine.cli import (
     add_model_arguments,
     add_recording_arguments,
     folder_options,
+    loss_rules,
     model_files,
     recording_options,
     run_tool,
@@ -28,6 +29,7 @@ from oneformer3d.engine.cli import (
 
 if TYPE_CHECKING:
     from oneformer3d.data.layouts import PosedFrame
+    from oneformer3d.files.left_out import LeftOut
     from oneformer3d.streaming.segmentor import FrameResult, StreamingSegmentor
 
 SNAPSHOT, LEDGER = 'state.npz', 'votes.ledger'
@@ -72,6 +74,7 @@ def main() -> None:
     check(args)
 
     from oneformer3d.data.posed_rgbd import load_posed_rgbd
+    from oneformer3d.files.left_out import LeftOut
     from oneformer3d.streaming.files import write_stream
 
     folder = load_posed_rgbd(args.source, args.frame_step, **recording_options(args))
@@ -80,8 +83,8 @@ def main() -> None:
     segmentor = build(args, folder.frames)
     resume(args, segmentor)
 
-    results = []
-    for number, result in enumerate(stream(args, segmentor, folder.frames), start=1):
+    results, lost = [], LeftOut(args.source, loss_rules(args))
+    for number, result in enumerate(stream(args, segmentor, folder.frames, lost), start=1):
         results.append(result)
         tell_frame(number, result, segmentor)
         if number % args.snapshot_every == 0:
@@ -93,6 +96,7 @@ def main() -> None:
     segmentation = segmentor.finalize()
     segmentation.save(args.out)
     report(args, segmentor, len(segmentation.instances))
+    lost.check(len(results) + len(lost))
 
 
 def check(args: argparse.Namespace) -> None:
@@ -145,9 +149,12 @@ def resume(args: argparse.Namespace, segmentor: 'StreamingSegmentor') -> None:
 
 
 def stream(
-    args: argparse.Namespace, segmentor: 'StreamingSegmentor', frames: 'tuple[PosedFrame, ...]'
+    args: argparse.Namespace,
+    segmentor: 'StreamingSegmentor',
+    frames: 'tuple[PosedFrame, ...]',
+    lost: 'LeftOut',
 ) -> 'Iterator[FrameResult]':
-    """Results of the frames that were not taken before."""
+    """Results of the frames that were not taken before; those that cannot be read are ``lost``."""
     from oneformer3d.streaming.sources import follow, newest_first, number_of_name, read_frame
 
     listed: Iterator[PosedFrame] = iter(frames)
@@ -161,6 +168,7 @@ def stream(
         if not segmentor.has_taken(number_of_name(frame.name)):
             pixels = read_frame(frame)
             if pixels is None:
+                lost.add(frame.name, 'unreadable')
                 segmentor.leave_out('unreadable')
             else:
                 yield segmentor.step(pixels)

@@ -5,13 +5,17 @@ is imported, so that ``--help`` and wrong arguments answer at once.
 """
 
 import os
+import signal
 import sys
+import threading
 from argparse import Action, ArgumentError, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from oneformer3d.files.left_out import LossRules
+from oneformer3d.files.left_out import LossRules, LostPartsError
 from oneformer3d.files.shipped import CHECKPOINT, CONFIG, find_checkpoint, find_config
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -24,18 +28,39 @@ FOLDERS = ('data_root', 'clip_store')  # options that are set wherever a config 
 def run_tool(main: Callable[[], object], errors: tuple[type[Exception], ...] = USER_ERRORS) -> None:
     """Run a tool's ``main``; expected errors become one line on stderr and exit status 2.
 
+    Status 1 says that the input could be read and too much of it is unusable. SIGTERM ends a tool
+    with status 143 and SIGINT with 130, both without half-written files.
+
     Set ``ONEFORMER3D_TRACEBACK=1`` to see where an error came from.
     """
     try:
-        main()
+        with _ended_by_sigterm():
+            main()
     except errors as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
         print(one_line(error), file=sys.stderr)  # noqa: T201 (this is the tools' stderr)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, LostPartsError) else 2)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)  # noqa: T201
         sys.exit(130)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM unwinds the program, so that temporary files go; by itself it would leave them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class ToolParser(ArgumentParser):
@@ -214,13 +239,24 @@ def add_recording_arguments(parser: ArgumentParser, max_lost: float = 0.2) -> No
         default='show',
         help='what was assumed while reading is shown, or ends the program (default: %(default)s)',
     )
+    add_loss_arguments(parser, max_lost)
+
+
+def add_loss_arguments(parser: ArgumentParser, max_lost: float = 0.2) -> None:
+    """How many frames may be unusable; the others are left out, counted and named."""
     parser.add_argument('--strict', action='store_true', help='end at the first unusable frame')
     parser.add_argument(
         '--max-lost',
         type=float,
         default=max_lost,
-        help='share of unusable frames that is an error (default: %(default)s)',
+        metavar='SHARE',
+        help='share of unusable frames above which the exit status is 1 (default: %(default)s)',
     )
+
+
+def loss_rules(args: Namespace) -> LossRules:
+    """These arguments, and ``--warnings`` where there is one, as readers of frames take them."""
+    return LossRules(args.strict, args.max_lost, vars(args).get('warnings') == 'error')
 
 
 def recording_options(args: Namespace) -> dict[str, Any]:
@@ -229,7 +265,7 @@ def recording_options(args: Namespace) -> dict[str, Any]:
         'convention': args.convention,
         'depth_scale': args.depth_scale,
         'intrinsics': args.intrinsics,
-        'rules': LossRules(args.strict, args.max_lost, args.warnings == 'error'),
+        'rules': loss_rules(args),
     }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from oneformer3d.files.atomic import atomic_write_bytes
+from oneformer3d.files.left_out import LeftOut, LossRules
 
 _LISTED_SCENES = 40
 _LISTED_FRAMES = 20
@@ -59,6 +60,10 @@ class ExtractionReport:
     def images_per_second(self) -> float:
         """Encoded images per second, start-up left out."""
         return self.num_encoded / self.loop_seconds if self.loop_seconds else 0.0
+
+    def check_lost(self, where: str | Path, rules: LossRules) -> None:
+        """Raise LostPartsError if more frames were left out than the rules allow."""
+        LeftOut(str(where), rules, reasons=dict(self.skipped)).check(self.num_frames)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""

@@ -24,6 +24,7 @@ from torch import Tensor
 from oneformer3d.clip.encoder import ClipEncoder
 from oneformer3d.clip.timm_tower import PREFIX, TimmEncoder
 from oneformer3d.data.scenes import Frame, check_point_files
+from oneformer3d.files.left_out import LostPartsError
 from oneformer3d.lifting.pixel_shuffle import pixel_shuffle_features
 from oneformer3d.store import FeatureStoreWriter, StoreLockedError, StoreStamp
 from oneformer3d.store.export import export_h5, export_npz
@@ -64,7 +65,7 @@ def extract_features(
     Raises:
         FileNotFoundError: data or weights are missing.
         ValueError: impossible settings, damaged data, or with ``strict`` a frame that cannot be
-            used; a store made by another encoder.
+            used (``LostPartsError``); a store made by another encoder.
         OSError: the store cannot be written (``StoreFullError`` where the disk is full). What was
             committed is kept, and a run with ``resume`` goes on.
     """
@@ -322,7 +323,7 @@ class _Run:
         for one in decoded:
             fault = one.fault or (one.depth_fault if self.settings.strict else None)
             if fault is not None and self.settings.strict:
-                raise ValueError(f'{one.frame.key}: {fault}')
+                raise LostPartsError(f'{one.frame.key}: {fault}')
             if fault is not None:
                 self.report.skipped[one.frame.key] = fault
         return [one for one in decoded if one.fault is None]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from oneformer3d.files.errors import one_line
+from oneformer3d.files.left_out import LossRules
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +52,8 @@ class ExtractionSettings:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:0``.
         resume: skip the frames that the store has.
         strict: end at the first frame that cannot be used, instead of skipping it.
+        max_lost: share of such frames above which the tool ends with status 1; what was stored
+            stays.
         vis: write a picture of every frame's features.
         vis_method: ``pca`` or ``tsne`` pseudo-colours.
         point_files: write ``frame_<idx>.npz`` with features at the scene's points; None does so
@@ -84,6 +87,7 @@ class ExtractionSettings:
     device: str = 'auto'
     resume: bool = False
     strict: bool = False
+    max_lost: float = 0.2
     vis: bool = False
     vis_method: str = 'pca'
     point_files: bool | None = None
@@ -109,6 +113,7 @@ class ExtractionSettings:
             if getattr(self, name) < least:
                 raise ValueError(f'{name}: expected {least} or more, got {getattr(self, name)}')
 
+        LossRules(self.strict, self.max_lost)  # refuses what is no share
         if self.scenes_file is None and self.data_root is None:
             raise ValueError('give a scenes_file or a data_root')
         if self.store == 'npz' and self.writes_points and self.store_path == Path(self.output_dir):

@@ -23,6 +23,7 @@ import torch
 
 from oneformer3d.data.scenes import Frame
 from oneformer3d.files.images import read_depth
+from oneformer3d.files.left_out import LostPartsError
 from oneformer3d.lifting.camera import Camera
 from oneformer3d.lifting.depth_render import zbuffer_views
 from oneformer3d.lifting.pairs import PixelPairs, project_pairs
@@ -195,13 +196,15 @@ def build_uv_indices(
         visibility: what counts as visible.
         workers: threads that decode depth images.
         strict: raise for a frame that cannot be used instead of leaving it out.
-        on_scene: called with the scene, its index (None if it was there) and the faults.
+        on_scene: called with the scene, its index (None if it was there) and the faults, also
+            those of an index that was there.
 
     Returns:
         Number of indices written.
 
     Raises:
-        FileNotFoundError, ValueError: points missing or damaged; with ``strict`` any fault.
+        FileNotFoundError, ValueError: points missing or damaged; with ``strict`` any fault
+            (``LostPartsError``).
     """
     num_written = 0
     with ThreadPoolExecutor(workers) as pool:
@@ -210,18 +213,24 @@ def build_uv_indices(
             stamp = scene_stamp(of_scene, visibility)
 
             if is_current(path, stamp):
-                index, faults = None, {}
+                index, faults = None, _left_out_before(path, of_scene)
             else:
                 index, faults = build_scene_index(of_scene, visibility, pool)
                 if faults and strict:
                     name, reason = next(iter(faults.items()))
-                    raise ValueError(f'{scene}/{name}: {reason}')
+                    raise LostPartsError(f'{scene}/{name}: {reason}')
                 write_uv_index(path, index, stamp)
                 num_written += 1
 
             if on_scene is not None:
                 on_scene(scene, index, faults)
     return num_written
+
+
+def _left_out_before(path: Path, frames: Sequence[Frame]) -> dict[str, str]:
+    """Frames that the index which is there does without, by name."""
+    used = set(_read_npz(path)['frames'].tolist())
+    return {f.name: f.fault or 'left out before' for f in frames if f.name not in used}
 
 
 def _frame_depth(frame: Frame) -> np.ndarray | str | None:

@@ -60,8 +60,8 @@ def temporary_folder(parent: str | os.PathLike, stem: str) -> Iterator[Path]:
     """A hidden folder in ``parent`` whose content the block fills and moves away."""
     sweep(parent)
     folder = Path(parent) / f'.{stem[:64]}.{_owned_name()}.tmp'
-    folder.mkdir()
     try:
+        folder.mkdir()
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 _NUM_NAMED = 3
 
 
+class LostPartsError(ValueError):
+    """More of an input cannot be used than the rules allow; tools then end with status 1."""
+
+
 @dataclass(frozen=True)
 class LossRules:
     """How much may be lost.
@@ -44,9 +48,9 @@ class LeftOut:
         >>> lost.add('00007', 'no colour image')
         >>> lost.describe()
         '1 frames left out: no colour image 1 (00007)'
-        >>> lost.check(1)
+        >>> lost.check(1)  # doctest: +IGNORE_EXCEPTION_DETAIL
         Traceback (most recent call last):
-        ValueError: room: 1 of 1 frames are unusable, more than 50 %: no colour image 1 (00007)
+        LostPartsError: room: 1 of 1 frames are unusable, more than 50 %: no colour image 1 (00007)
     """
 
     where: str
@@ -61,16 +65,16 @@ class LeftOut:
         """Leave a part out.
 
         Raises:
-            ValueError: the rules are strict.
+            LostPartsError: the rules are strict.
         """
         if self.rules.strict:
-            raise ValueError(f'{self.where}: {name}: {reason}')
+            raise LostPartsError(f'{self.where}: {name}: {reason}')
         self.reasons[name] = reason
 
     def check(self, total: int) -> None:
-        """ValueError if more of ``total`` parts are lost than the rules allow."""
+        """LostPartsError if more of ``total`` parts are lost than the rules allow."""
         if total and len(self) > self.rules.max_lost * total:
-            raise ValueError(
+            raise LostPartsError(
                 f'{self.where}: {len(self)} of {total} {self.what} are unusable, more than '
                 f'{100 * self.rules.max_lost:g} %: {self._by_reason()}'
             )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from oneformer3d.files.atomic import temporary_folder
 from oneformer3d.files.images import MISSING_DEPTH, open_image
 
 from ..layouts.pixels import read_depth_values
@@ -47,13 +48,12 @@ def write_fixed(
         raise FileExistsError(f'{out}: exists already')
 
     poses = fixed_poses(frames, diagnosis)
-    partial = out.with_name(out.name + '.partial')
-    partial.mkdir(parents=True)
-    try:
-        num_written = _write_frames(frames, diagnosis, poses, partial)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(out.parent, out.name) as partial:
+        whole = partial / out.name
+        whole.mkdir()
+        num_written = _write_frames(frames, diagnosis, poses, whole)
+        whole.rename(out)
     return num_written, len(frames) - num_written
 
 

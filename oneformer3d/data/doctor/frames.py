@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from oneformer3d.files.left_out import LossRules
+from oneformer3d.files.left_out import LeftOut, LossRules
 
 from .. import layouts
 from ..layouts.cameras import resized
@@ -105,7 +105,11 @@ def source_frames(folder: PosedFolder) -> list[SourceFrame]:
 
 
 def recording_of(
-    frames: Sequence[SourceFrame], source: str, max_frames: int = 24, num_pixels: int = 300
+    frames: Sequence[SourceFrame],
+    source: str,
+    max_frames: int = 24,
+    num_pixels: int = 300,
+    left_out: LeftOut | None = None,
 ) -> Recording:
     """The frames to compare, of those of any reader.
 
@@ -113,24 +117,26 @@ def recording_of(
         frames: N in their order.
         source: named in errors.
         max_frames, num_pixels: as of ``load_recording``.
+        left_out: those to compare that are unreadable or without depth are added to it.
 
     Raises:
         ValueError: fewer than two usable frames.
     """
     track, transposed, num_lost, num_not_rigid = track_of(poses_of(frames))
     usable = np.flatnonzero(np.isfinite(track).all(axis=(1, 2)))
-    chosen, images_of, num_unreadable = [], [], 0
+    left_out = LeftOut(source, _RULES) if left_out is None else left_out
+    chosen, images_of = [], []
     for index in choose_frames(len(usable), max_frames):
         images = read_images(frames[usable[index]])
         if images is None or not (images[0] > 0).any():
-            num_unreadable += 1
+            left_out.add(frames[usable[index]].name, 'unreadable or without depth')
         else:
             chosen.append(int(usable[index]))
             images_of.append(images)
     if len(chosen) < 2:
         raise ValueError(
             f'{source}: {len(chosen)} usable frames, two are needed ({num_lost + num_not_rigid} '
-            f'with a bad pose, {num_unreadable} unreadable or without depth)'
+            f'with a bad pose, {len(left_out)} unreadable or without depth)'
         )
 
     height, width = _at_most(images_of[0][0].shape)
@@ -163,7 +169,7 @@ def recording_of(
         transposed=transposed,
         num_lost=num_lost,
         num_not_rigid=num_not_rigid,
-        num_unreadable=num_unreadable,
+        num_unreadable=len(left_out),
         clipped_at=clipped_at,
     )
 

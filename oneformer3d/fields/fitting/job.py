@@ -70,6 +70,7 @@ def run_fit(job: FitJob) -> tuple[FieldScene, FittedField]:
         labels=settings.labels,
         class_table=settings.class_table,
         max_side=settings.max_side,
+        read_all=True,
         **job.reading,
     )
     if settings.method == 'lerf':

@@ -12,9 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from mmengine.logging import print_log
@@ -74,7 +74,7 @@ def fit_field(
     Raises:
         ValueError: a checkpoint of other settings or another scene, a scene that lacks what the
             method learns from, or a loss that is not finite.
-        KeyboardInterrupt: after SIGINT or SIGTERM, when the checkpoint is written.
+        KeyboardInterrupt: after SIGINT, when the checkpoint is written; after SIGTERM SystemExit.
     """
     if settings.depth_of_points:
         scene = with_drawn_depth(scene)
@@ -116,12 +116,12 @@ def fit_field(
                 on_step(done, values)
 
             # a checkpoint from time to time, and before a requested stop
-            is_due = stop.is_set() or time.monotonic() - saved > settings.save_seconds
+            is_due = stop.number or time.monotonic() - saved > settings.save_seconds
             if path is not None and is_due and not is_last:
                 save_field(path, run.fitted, run.state())
                 saved = time.monotonic()
-            if stop.is_set():
-                raise KeyboardInterrupt
+            if stop.number:
+                stop.end()
 
     # where the sensor measured nothing, the field knows by now how far a view reaches
     field = run.fitted.field
@@ -241,18 +241,31 @@ def _resume(
     return replace(fitted, settings=settings), training
 
 
+@dataclass
+class StopRequest:
+    """The number of the signal that came, 0 before."""
+
+    number: int = 0
+
+    def end(self) -> NoReturn:
+        """End as the signal asks: with status 130, or 143 for SIGTERM."""
+        if self.number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + self.number)
+
+
 @contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that a step is finished; a second one interrupts."""
-    stop = threading.Event()
+def stop_requests() -> Iterator[StopRequest]:
+    """SIGINT and SIGTERM are noted, so that a step is finished; a second one interrupts."""
+    stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
     def request(number: int, frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
+        if stop.number:
+            stop.end()
+        stop.number = number
 
     before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -87,7 +87,7 @@ def train_semantic_nerf(
     Raises:
         ValueError: no items, items that lack something, a checkpoint of another training, or a
             loss that is not finite.
-        KeyboardInterrupt: after SIGINT or SIGTERM, when the checkpoint is written.
+        KeyboardInterrupt: after SIGINT, when the checkpoint is written; after SIGTERM SystemExit.
     """
     scene = _lazy_scene(train_dataset, model.num_classes)
     _reach_all(model.to(device).train(), scene)
@@ -110,12 +110,12 @@ def train_semantic_nerf(
             if on_step is not None:
                 on_step(done, values)
 
-            is_due = stop.is_set() or is_last or time.monotonic() - saved > _SAVE_SECONDS
+            is_due = stop.number or is_last or time.monotonic() - saved > _SAVE_SECONDS
             if path is not None and is_due:
                 run.write(path)
                 saved = time.monotonic()
-            if stop.is_set():
-                raise KeyboardInterrupt
+            if stop.number:
+                stop.end()
     return _trained(model.eval(), scene, run)
 
 

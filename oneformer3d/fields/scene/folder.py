@@ -7,6 +7,7 @@ Letters: V views, H × W pixels of a colour image, h × w of a depth image.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,7 +20,7 @@ from oneformer3d.data.class_tables import ClassTable, get_class_table
 from oneformer3d.data.layouts import PosedFolder, PosedFrame
 from oneformer3d.data.layouts.common import CommonCamera, common_camera
 from oneformer3d.data.layouts.pixels import read_color, read_depth
-from oneformer3d.data.posed_rgbd import load_posed_rgbd
+from oneformer3d.data.posed_rgbd import load_posed_rgbd, readable_frames
 from oneformer3d.data.scenes import read_scenes
 from oneformer3d.files.images import read_image
 from oneformer3d.files.left_out import LossRules
@@ -47,6 +48,7 @@ def load_field_scene(
     depth_scale: float | None = None,
     intrinsics: str | Path | NDArray | None = None,
     rules: LossRules = _RULES,
+    read_all: bool = False,
 ) -> FieldScene:
     """A scene from its folder.
 
@@ -62,6 +64,8 @@ def load_field_scene(
         max_side: read images resized so that no side is longer, in pixels.
         frame_step: take every so many-th frame.
         convention, depth_scale, intrinsics, rules: see ``load_posed_rgbd``.
+        read_all: read all images once and leave broken ones out, as the rules have it; else their
+            headers alone are looked at.
 
     Raises:
         FileNotFoundError: no such folder, store, labels or class table.
@@ -76,6 +80,9 @@ def load_field_scene(
         intrinsics=intrinsics,
         rules=rules,
     )
+    if read_all:
+        readable = tuple(frame for frame, *_ in readable_frames(sequence, rules=rules))
+        sequence = replace(sequence, frames=readable)
     root = folder.parent.parent if folder.parent.name == 'posed_images' else None
     table = _class_table(root, folder.name, class_table)
     maps = read_label_maps(labels, sequence, table)
