@@ -5,6 +5,7 @@ python tools/store.py stats STORE [--json]
 python tools/store.py merge OUT STORE [STORE ...] [--skip-damaged]
 python tools/store.py export STORE OUT --format npz
 python tools/store.py import STORE EXPORT [EXPORT ...]
+python tools/store.py import-chunks STORE CHUNKS --scene ROOM --encoder dino --transforms FILE
 
 ``verify`` checks the structure of every shard without opening it, then every record; run it on
 stores that come from elsewhere. ``merge``, ``export`` and ``import`` can be run again after an
@@ -15,6 +16,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from oneformer3d.engine.cli import ToolParser, run_tool
 
@@ -45,6 +47,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     back = commands.add_parser('import', help='make a store of npz files or HDF5 files')
     back.add_argument('out', help='folder of the store to make or to add to')
     back.add_argument('exports', nargs='+', help='folders of the exports')
+
+    chunks = commands.add_parser('import-chunks', help="make a store of chunks as F3RM's forks do")
+    chunks.add_argument('out', help='folder of the store to make or to add to')
+    chunks.add_argument('chunks', help='folder with chunk_0000.npy and so on')
+    chunks.add_argument('--scene', required=True, help='name of the scene in the store')
+    chunks.add_argument('--encoder', required=True, help='what made them; nothing in them says it')
+    order = chunks.add_mutually_exclusive_group(required=True)
+    order.add_argument('--transforms', help='transforms.json that gave the order of the images')
+    order.add_argument('--names', help='text file with the images in their order, one a line')
     return parser.parse_args(argv)
 
 
@@ -54,6 +65,7 @@ if __name__ == '__main__':
 from tqdm import tqdm
 
 from oneformer3d.store import FeatureStore, merge_stores, verify_store
+from oneformer3d.store.chunks import import_chunks, names_of_transforms
 from oneformer3d.store.export import export_h5, export_npz, import_store
 
 SHOWN = 20  # problems or scenes that are listed one by one
@@ -67,6 +79,7 @@ def main(argv: list[str] | None = None) -> None:
         'merge': run_merge,
         'export': run_export,
         'import': run_import,
+        'import-chunks': run_import_chunks,
     }
     runs[args.command](args)
 
@@ -124,6 +137,16 @@ def run_export(args: argparse.Namespace) -> None:
 def run_import(args: argparse.Namespace) -> None:
     with progress('imported') as advance:
         num_new = sum(import_store(path, args.out, on_record=advance) for path in args.exports)
+    print(f'{args.out}: {num_new} new records, {len(FeatureStore(args.out))} in all')
+
+
+def run_import_chunks(args: argparse.Namespace) -> None:
+    if args.transforms is not None:
+        names = names_of_transforms(args.transforms)
+    else:
+        names = Path(args.names).read_text(encoding='utf-8').split()
+    with progress('imported') as advance:
+        num_new = import_chunks(args.chunks, args.out, args.scene, names, args.encoder, advance)
     print(f'{args.out}: {num_new} new records, {len(FeatureStore(args.out))} in all')
 
 

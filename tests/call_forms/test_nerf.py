@@ -22,7 +22,7 @@ from oneformer3d.fields import (
     train_semantic_nerf,
 )
 from oneformer3d.lifting import invert_pose
-from tests.helpers.small_scenes import K, box_views, quick_settings
+from tests.helpers.small_scenes import K, box_views, quick_settings, wall_points
 
 POINTS = torch.rand(5, 3)
 DIRECTIONS = F.normalize(torch.randn(5, 3), dim=1)
@@ -182,17 +182,25 @@ def test_poses_of_another_convention():
     torch.testing.assert_close(items[1]['extrinsics'], views['world_from_cam'][1])
 
 
-def test_a_scan_of_images_and_cameras_alone_is_not_fitted_in_vain():
-    """Without any labels there is nothing to say of classes: no step is taken."""
-    views, steps = box_views(3), []
+def test_a_scan_of_images_and_cameras_alone_teaches_colour_and_depth():
+    """Without any labels there is nothing to say of classes, but the field is there to be seen."""
+    views, losses = box_views(3), []
+    points, _ = wall_points(3000)
     cameras = [(K, pose) for pose in views['world_from_cam']]
     result = segment_scan_with_field(
-        {'pos': POINTS}, views['images'], cameras,
-        on_step=lambda step, values: steps.append(step),
+        {'pos': points}, views['images'], cameras, training_iterations=25,
+        settings=quick_settings(holdout_every=0, labels='none', batch_rays=128),
+        on_step=lambda step, values: losses.append(values['rgb']),
     )  # fmt: skip
     assert (result['labels'] == 255).all()
     assert not result['label_confidence'].any()
-    assert not steps
+    assert len(losses) == 25
+    assert losses[-1] < 0.7 * losses[0]
+    assert 'semantics' not in result['field'].field.head_nets
+
+    # and it is a model for the same call
+    again = segment_scan_with_field({'pos': points}, [], [], nerf_model=result['field'])
+    assert again['field'] is result['field']
 
 
 def test_a_labelled_scan_goes_on_from_its_checkpoint(tmp_path):

@@ -58,8 +58,8 @@ def segment_scan_with_field(
 
     Classes are learnt from label images, and from the points' own labels where ``pc_data`` has some
     (255 = none): so a scan with a few labels becomes labelled where it was observed. Without any
-    labels nothing is fitted: every point is 255 with confidence 0, and a warning says so. Images
-    without depth get that of the points (``FitSettings.depth_of_points``).
+    labels the field learns colour and depth alone: every point is 255 with confidence 0, and a
+    warning says so. Images without depth get that of the points (``FitSettings.depth_of_points``).
 
     Args:
         pc_data: 'pos' (N, 3) world coordinates in metres, perhaps 'labels' (N,); left as it is.
@@ -79,7 +79,7 @@ def segment_scan_with_field(
 
     Returns:
         A copy of ``pc_data`` with 'labels' (N,) int64, 255 where no image observed the point, and
-        'label_confidence' (N,).
+        'label_confidence' (N,), and the 'field' itself, to render or to be asked again.
 
     Raises:
         ValueError: images and cameras that do not belong together.
@@ -90,9 +90,8 @@ def segment_scan_with_field(
         scene = _scene(images, camera_params, convention, labels, num_classes)
         scene = replace(scene, points=LabelledPoints(points))
         if not scene.class_names:
-            message = 'no labels of points or images: nothing to fit, all points are 255'
+            message = 'no labels of points or images: colour and depth alone, all points are 255'
             print_log(message, logger='current', level=logging.WARNING)
-            return _unlabelled(pc_data, len(points))
         prior = prior_of_labels(points, labels, len(scene.class_names))
         settings = settings or FitSettings(holdout_every=0, labels='none')
         settings = replace(settings, steps=training_iterations)
@@ -100,12 +99,13 @@ def segment_scan_with_field(
 
     field = nerf_model.field if isinstance(nerf_model, FittedField) else nerf_model
     if 'semantics' not in field.head_nets:
-        return _unlabelled(pc_data, len(points))
+        return {**_unlabelled(pc_data, len(points)), 'field': nerf_model}
     result = query_nerf_at_points(nerf_model, points)
     return {
         **pc_data,
         'labels': result['labels'],
         'label_confidence': result['confidence'] * result['semantic_confidence'],
+        'field': nerf_model,
     }
 
 

@@ -61,6 +61,7 @@ def save_field(path: str | Path, fitted: FittedField, training: Mapping | None =
         'occupancy': _unless_none(lambda grid: grid.occupied, fitted.occupancy),
         'proposals': _unless_none(ProposalSampler.state_dict, fitted.proposals),
         'exposure': _unless_none(Tensor.detach, fitted.exposure),
+        'poses': _unless_none(Tensor.detach, fitted.poses),
         'colors': {head: _tensors(colors) for head, colors in fitted.colors.items()},
         'step': fitted.step,
         'report': fitted.report,
@@ -111,7 +112,8 @@ def load_field(
             occupancy=_unless_none(lambda o: OccupancyGrid(o).to(device), file['occupancy']),
             proposals=_read_proposals(file.get('proposals'), settings, net, device),
             exposure=file['exposure'],
-            # files of earlier fields have neither of the two
+            # files of earlier fields have none of the three
+            poses=file.get('poses'),
             image_size=_unless_none(tuple, file.get('image_size')),
             colors={head: _colors(state) for head, state in file.get('colors', {}).items()},
             step=file['step'],

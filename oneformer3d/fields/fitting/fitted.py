@@ -47,6 +47,8 @@ class FittedField:
         occupancy: where there may be matter; None for everywhere.
         proposals: networks that place samples; None where others do.
         exposure: (V, 3) logarithm of the gain of each learnt view, None where none was learnt.
+        poses: (V, 6) corrections of the learnt cameras, see ``pose_corrections``; None where they
+            are taken as they are.
         colors: how values of a head are drawn, by its name; fitted once, so that every picture
             has the same.
         step: of the optimiser.
@@ -74,6 +76,7 @@ class FittedField:
     occupancy: OccupancyGrid | None = None
     proposals: ProposalSampler | None = None
     exposure: Tensor | None = None
+    poses: Tensor | None = None
     colors: dict[str, PcaColors] = field(default_factory=dict)
     step: int = 0
     report: dict[str, Any] = field(default_factory=dict)

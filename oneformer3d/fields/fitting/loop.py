@@ -29,6 +29,7 @@ from ..scene.scene import FieldScene
 from .field_file import CHECKPOINT_NAME, load_field, save_field
 from .fitted import FittedField
 from .loss import feature_types, heads_to_render
+from .pose_corrections import corrected_camera
 from .prior import PointPrior
 from .recipe import build_field, build_proposals, make_recipe
 from .sampling import view_sampler
@@ -123,6 +124,9 @@ def fit_field(
             if stop.number:
                 stop.end()
 
+    if run.fitted.poses is not None:
+        camera = corrected_camera(scene.camera, run.fitted.poses.cpu(), train_views)
+        scene = replace(scene, camera=camera)
     # where the sensor measured nothing, the field knows by now how far a view reaches
     field = run.fitted.field
     sampler = None if run.fitted.proposals is None else view_sampler(run.fitted)

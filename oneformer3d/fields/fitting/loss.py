@@ -7,6 +7,7 @@ Letters: R rays, M pixels that teach at their surface, N points, C classes.
 """
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from ..rendering.rays import z_to_distance
 from ..rendering.render import render_rays
 from ..scene.batches import RayBatch
 from .fitted import FittedField
+from .pose_corrections import corrected_rays
 from .prior import PointPrior
 from .recipe import SLOW_HEAD
 from .sampling import bounded_rays, training_sampler
@@ -36,6 +38,8 @@ def field_loss(
     """Total and terms of a batch: ``batch_rays`` are rendered, the others teach at surfaces."""
     settings = fitted.settings
     weights = settings.weights
+    if fitted.poses is not None:
+        batch = replace(batch, rays=corrected_rays(batch.rays, fitted.poses, batch.row))
     rays, surfaces = batch[: settings.batch_rays], batch[settings.batch_rays :]
 
     outputs = render_batch(fitted, rays, generator)

@@ -40,7 +40,10 @@ _NOT_NEGATIVE = (
     'surface_pixels', 'surface_range', 'fine_samples', 'warmup_steps', 'save_seconds',
     'weight_decay', 'seed',
 )  # fmt: skip
-_POSITIVE = ('learning_rate', 'grid_learning_rate', 'final_rate', 'guide_range', 'start_density')
+_POSITIVE = (
+    'learning_rate', 'grid_learning_rate', 'final_rate', 'guide_range', 'start_density',
+    'camera_learning_rate',
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class FitSettings:
         weight_decay: of networks.
         exposure, exposure_learning_rate: learn a gain per view and colour, their mean held at 1,
             for cameras that do not expose all views alike.
+        optimize_cameras, camera_learning_rate: learn a small turn and shift of every learnt view,
+            for poses that are not exact; views that are held out keep theirs.
         loss_weights: of ``LOSS_WEIGHTS``, those that differ.
         depth_of_points: in a scene without depth, draw it from the scan's own points, where there
             are some.
@@ -135,6 +140,8 @@ class FitSettings:
     weight_decay: float = 1e-6
     exposure: bool = True
     exposure_learning_rate: float = 3e-3
+    optimize_cameras: bool = False
+    camera_learning_rate: float = 5e-4
     loss_weights: dict = dataclasses.field(default_factory=dict)
 
     # the scene

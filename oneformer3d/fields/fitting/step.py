@@ -48,6 +48,10 @@ class FitRun:
         device = field.unit_from_world.device
         if settings.exposure and heads_to_render(field) is None:
             fitted = replace(fitted, exposure=_exposure(fitted).to(device).requires_grad_())
+        if settings.optimize_cameras and heads_to_render(field) is None:
+            poses = torch.zeros(len(fitted.frames), 6) if fitted.poses is None else fitted.poses
+            poses = poses.detach().clone().to(device).requires_grad_()
+            fitted = replace(fitted, poses=poses)
         self.fitted = fitted
         self.optimizer = _optimizer(fitted, settings)
 
@@ -197,7 +201,7 @@ def _exposure(fitted: FittedField) -> Tensor:
 
 def _optimizer(fitted: FittedField, settings: FitSettings) -> torch.optim.Optimizer:
     """Adam with a higher rate and no decay for grids (Instant NGP, SIGGRAPH 2022)."""
-    exposure = fitted.exposure
+    exposure, poses = fitted.exposure, fitted.poses
     modules: list[nn.Module] = [fitted.field]
     if fitted.proposals is not None:
         modules.append(fitted.proposals)
@@ -212,6 +216,7 @@ def _optimizer(fitted: FittedField, settings: FitSettings) -> torch.optim.Optimi
         (grids, settings.grid_learning_rate, 0.0),
         (networks, settings.learning_rate, settings.weight_decay),
         ([] if exposure is None else [exposure], settings.exposure_learning_rate, 0.0),
+        ([] if poses is None else [poses], settings.camera_learning_rate, 0.0),
     ):
         if parameters:
             groups.append({'params': parameters, 'initial_lr': rate, 'weight_decay': decay})
