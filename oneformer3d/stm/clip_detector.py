@@ -34,7 +34,8 @@ class ClipDetector(nn.Module):
         channels: D.
         num_frames: T.
         num_actions: of the decoder.
-        num_stages, num_queries, spatial_points: of the decoder.
+        num_stages, num_queries, spatial_points, num_heads, out_multiplier: of the decoder.
+        feedforward_channels: of the decoder; None for eight times the channels.
 
     Raises:
         FileNotFoundError: no such file of weights.
@@ -52,6 +53,9 @@ class ClipDetector(nn.Module):
         num_stages: int = 6,
         num_queries: int = 100,
         spatial_points: int = 32,
+        num_heads: int = 8,
+        out_multiplier: int = 4,
+        feedforward_channels: int | None = None,
     ) -> None:
         super().__init__()
         if backbone == 'patches':
@@ -67,7 +71,9 @@ class ClipDetector(nn.Module):
             num_queries=num_queries,
             query_dim=channels,
             featmap_strides=self.backbone.strides,
-            feedforward_channels=8 * channels,
+            num_heads=num_heads,
+            feedforward_channels=feedforward_channels or 8 * channels,
+            out_multiplier=out_multiplier,
             spatial_points=spatial_points,
             temporal_points=num_frames,
             num_classes_action=num_actions,

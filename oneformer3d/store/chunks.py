@@ -1,8 +1,8 @@
 """Feature maps that forks of F3RM keep in chunks, as a store.
 
 Enters: ``chunk_0000.npy`` and so on, each (n, h, w, C) of n images, and the images' names in the
-order of the chunks. Leaves: records of a feature store. The ``meta.pt`` beside the chunks is a pickle
-and is not opened; ``names_of_transforms`` gives the order that those programs take from
+order of the chunks. Leaves: records of a feature store. The ``meta.pt`` beside the chunks is a
+pickle and is not opened; ``names_of_transforms`` gives the order that those programs take from
 ``transforms.json``.
 """
 
