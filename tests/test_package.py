@@ -173,3 +173,25 @@ def test_metafiles_name_every_config_once():
     configs = sorted(f'configs/{path.name}' for path in (REPOSITORY / 'configs').glob('*.py'))
     assert sorted(model['Config'] for model in models) == configs
     assert all(Path(model['Config']).stem == model['Name'] for model in models)
+
+
+def test_the_zoo_and_the_metafile_have_the_same_results():
+    metafile = yaml.safe_load((REPOSITORY / 'configs' / 'metafile.yml').read_text())
+    listed = {
+        (model['Config'], result['Dataset']): result['Metrics']
+        for model in metafile['Models']
+        for result in model.get('Results', ())
+    }
+
+    lines = (REPOSITORY / 'docs' / 'model_zoo.md').read_text().splitlines()
+    table = [[cell.strip() for cell in line.split('|')[1:-1]] for line in lines if line[:1] == '|']
+    columns, _, *rows = table
+    shown = {}
+    for _, config, weights, data, *values in rows:
+        cells = zip(columns[4:], values, strict=True)
+        metrics = {name: float(value) for name, value in cells if value != '–'}
+        shown[config.strip('`'), data] = metrics
+        if weights.startswith('shipped'):
+            assert (REPOSITORY / weights.split('`')[1]).is_file()
+    assert shown == listed
+    assert len(shown) == 4

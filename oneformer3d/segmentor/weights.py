@@ -39,16 +39,32 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Any]) ->
         origin, state_dict = str(source), load_checkpoint_file(source)
 
     # any layout, then no name and no shape may differ
-    model_state = model.state_dict()
-    state_dict = adapt_shared_convolutions(state_dict, model)
     try:
-        state_dict = adapt_sparse_conv_layout(state_dict, model_state)
+        state_dict = adapt_layouts(state_dict, model)
     except ValueError as error:
         raise ValueError(f'{origin}: {error}') from error
-    faults = _differences(state_dict, model_state)
+    faults = differences(state_dict, model)
     if faults:
         raise ValueError(f'{origin}: checkpoint of another model: {"; ".join(faults)}')
     model.load_state_dict(state_dict, strict=True)
+
+
+def adapt_layouts(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """A new dictionary, in which every weight has the layout that the model's has.
+
+    Raises:
+        ValueError: a weight in the layout that results from moving axes of a published file again.
+    """
+    widened = adapt_shared_convolutions(state_dict, model)
+    return adapt_sparse_conv_layout(widened, model.state_dict())
+
+
+def published_layout(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Sparse convolutions (out, kD, kH, kW, in), as spconv's modules have them → as published."""
+    return {
+        name: value.permute(1, 2, 3, 4, 0).contiguous() if value.ndim == 5 else value
+        for name, value in state_dict.items()
+    }
 
 
 def adapt_shared_convolutions(
@@ -102,8 +118,9 @@ def _adapted(name: str, value: Tensor, shape: torch.Size) -> Tensor:
     return value
 
 
-def _differences(state_dict: Mapping[str, Tensor], model_state: Mapping[str, Tensor]) -> list[str]:
+def differences(state_dict: Mapping[str, Tensor], model: nn.Module) -> list[str]:
     """What keeps a strict load from succeeding, a few names each."""
+    model_state = model.state_dict()
     shapes = [
         f'{name} {tuple(value.shape)} instead of {tuple(model_state[name].shape)}'
         for name, value in state_dict.items()
