@@ -163,10 +163,11 @@ def colored_points(
     column, row = (np.floor(x + 0.5).astype(np.int64) for x in (color_u, color_v))
     inside = (column >= 0) & (column < color.shape[1]) & (row >= 0) & (row < color.shape[0])
 
-    points = unproject(
-        *(torch.from_numpy(np.asarray(x, dtype=np.float32)) for x in (depth, depth_intrinsics)),
-        torch.from_numpy(np.asarray(world_from_cam, dtype=np.float32)),
-    ).numpy()  # (H, W, 3)
+    measured, K, pose = (
+        torch.from_numpy(np.asarray(x, dtype=np.float32))
+        for x in (depth, depth_intrinsics, world_from_cam)
+    )
+    points = unproject(measured, K, pose).numpy()  # (H, W, 3)
     points = points[pixel_v[inside], pixel_u[inside]]  # (M, 3)
     return np.concatenate((points, color[row[inside], column[inside]]), 1).astype(np.float32)
 

@@ -58,7 +58,8 @@ def local_surfaces(
         # neighbours off the plane belong to another surface
         weights = np.exp(-((height / (0.3 * spacing)) ** 2)) + _TINY
         weights /= weights.sum(1, keepdims=True)
-        mean_colors[chunk] = (weights[..., None] * colors[around]).sum(1)
+        if colors is not None and mean_colors is not None:
+            mean_colors[chunk] = (weights[..., None] * colors[around]).sum(1)
     return Surfaces(points, points + offset * normals, normals, False, colors, mean_colors)
 
 
@@ -99,7 +100,7 @@ def unit(vectors: NDArray) -> NDArray[np.float64]:
 def scatter_sum(indices: NDArray, values: NDArray, num_rows: int) -> NDArray[np.float64]:
     """Sums (num_rows, C) of the rows of ``values`` (N, C) that share an index (N,)."""
     columns = [np.bincount(indices, column, minlength=num_rows) for column in values.T]
-    return np.stack(columns, axis=1)
+    return np.stack(columns, axis=1, dtype=np.float64)
 
 
 def checked_rows(name: str, values: NDArray, num_rows: int | None) -> NDArray[np.float64]:

@@ -217,13 +217,14 @@ def make_scene(
     if images and (info.get('image_size') is None or info.get('cam2img') is None):
         raise ValueError(f'{info["scene_id"]}: has images, but no image_size or no cam2img')
 
+    intrinsics = _matrix(info.get('cam2img'))
     return Scene(
         name=info['scene_id'],
         points_path=Path(points_path),
         images=images,
         image_folder=Path(image_folder),
         image_size=_size(info.get('image_size')) or (1, 1),
-        intrinsics=_matrix(info.get('cam2img'), np.eye(3)),
+        intrinsics=np.eye(3) if intrinsics is None else intrinsics,
         depth_intrinsics=_matrix(info.get('depth2img')),
         depth_size=_size(info.get('depth_size')),
         class_table=class_table,
@@ -248,6 +249,8 @@ def find_data_root(scenes_file: str | None, data_root: str | None) -> Path:
             raise FileNotFoundError(f'{data_root}: holds no oneformer3d_infos_<split>.json')
         return Path(data_root)
 
+    if scenes_file is None:
+        raise ValueError('give a file of scenes or the data root')
     folders = list(Path(scenes_file).resolve().parents)[:2]
     for folder in folders:
         if find_infos(folder):
@@ -310,8 +313,8 @@ def _float32(array: NDArray[np.float64]) -> Tensor:
     return torch.from_numpy(array.astype(np.float32))
 
 
-def _matrix(values: Any, default: NDArray[np.float64] | None = None) -> NDArray[np.float64] | None:
-    return default if values is None else np.asarray(values, dtype=np.float64)
+def _matrix(values: Any) -> NDArray[np.float64] | None:
+    return None if values is None else np.asarray(values, dtype=np.float64)
 
 
 def _size(values: Any) -> tuple[int, int] | None:

@@ -240,7 +240,7 @@ def _membership_cost(
     """Cost (E,) of putting a point on the plane and to the colour of a target; no angles."""
     height = (surfaces.points[point] - surfaces.smooth[target]) * surfaces.normals[target]
     cost = (height.sum(1) / spacing) ** 2
-    if surfaces.mean_colors is not None:
+    if surfaces.colors is not None and surfaces.mean_colors is not None:
         cost += _color_change(surfaces.colors[point], surfaces.mean_colors[target])
     return cost
 

@@ -72,7 +72,7 @@ def scan_of_cloud(
         raise ValueError(f'{name}: the cloud has no points')
 
     # what is not a number is no point
-    finite = np.isfinite(xyz).all(axis=1)
+    finite = np.all(np.isfinite(xyz), axis=1)  # (N,)
     if rgb is not None and rgb.dtype.kind == 'f':
         finite &= np.isfinite(rgb).all(axis=1)
     if not finite.any():

@@ -35,12 +35,12 @@ def read_las(path: Path) -> CloudFile:
     _check_counts(path)
     with foreign_parser(path, 'LAS file'):
         table = laspy.read(path)
-        xyz = np.stack([table.x, table.y, table.z], axis=1)
+        xyz = np.stack([np.asarray(table[name]) for name in ('x', 'y', 'z')], axis=1)
 
     names = set(table.point_format.dimension_names)
     rgb = None
     if {'red', 'green', 'blue'} <= names:
-        rgb = np.stack([table.red, table.green, table.blue], axis=1)
+        rgb = np.stack([np.asarray(table[name]) for name in ('red', 'green', 'blue')], axis=1)
     return CloudFile(xyz, rgb, 'a LAS file', up='z')
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
+from trimesh.sample import sample_surface
+from trimesh.visual import TextureVisuals
 
 from oneformer3d.files.errors import foreign_parser
 from oneformer3d.files.pcd import read_pcd
@@ -68,7 +70,7 @@ def read_mesh(path: Path) -> CloudFile:
         raise ValueError(f'{path}: the mesh has no surface')
 
     count = int(np.clip(mesh.area * _SAMPLES_PER_AREA, _MIN_SAMPLES, _MAX_SAMPLES))
-    xyz, face = trimesh.sample.sample_surface(mesh, count, seed=_SEED)
+    xyz, face, *_ = sample_surface(mesh, count, seed=_SEED)
     # glTF defines y as up, the others nothing
     up = 'y' if path.suffix.lower() in ('.glb', '.gltf') else None
     note = f'{count} points were drawn from the surface of {len(mesh.faces)} triangles'
@@ -80,17 +82,15 @@ def _mesh_colors(
 ) -> NDArray[np.uint8] | None:
     """(N, 3) colours of points on a mesh's faces, None where it has none."""
     visual = mesh.visual
-    if isinstance(visual, trimesh.visual.TextureVisuals):
+    if isinstance(visual, TextureVisuals):
         if visual.uv is None or visual.material is None:
             return None
         visual = visual.to_color()
-        colors = np.asarray(visual.vertex_colors)[mesh.faces[face]]  # (N, 3, 4)
-    elif visual.kind == 'vertex':
-        colors = np.asarray(visual.vertex_colors)[mesh.faces[face]]
+    elif visual is None or visual.kind not in ('vertex', 'face'):
+        return None
     elif visual.kind == 'face':
         return np.asarray(visual.face_colors)[face, :3]
-    else:
-        return None
+    colors = np.asarray(visual.vertex_colors)[mesh.faces[face]]  # (N, 3, 4)
 
     weights = trimesh.triangles.points_to_barycentric(mesh.triangles[face], xyz)  # (N, 3)
     blended = np.einsum('nv,nvc->nc', weights, colors[..., :3].astype(np.float64))

@@ -202,10 +202,10 @@ def read_mesh(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Vertices with colours (N, 6) and triangles (F, 3) of a PLY file, in file order."""
     vertices = read_ply_vertices(path)
     names = ('x', 'y', 'z', 'red', 'green', 'blue')
-    if not set(names) <= set(vertices.dtype.names):
+    if not set(names) <= set(vertices.dtype.names or ()):
         raise ValueError(f'{path}: expected vertices with x, y, z, red, green, blue')
     points = np.stack([vertices[name].astype(np.float64) for name in names], axis=1)
-    mesh = trimesh.load(path, process=False, force='mesh')
+    mesh = trimesh.load_mesh(path, process=False)
     return points, np.asarray(mesh.faces, dtype=np.int64).reshape(-1, 3)
 
 
@@ -218,7 +218,7 @@ def find_aggregation(folder: Path, scene: str) -> Path | None:
 def read_label_ply(path: Path, num_points: int) -> NDArray[np.int64]:
     """NYU40 class ids (N,) of a labelled mesh; ids above 40 become 0."""
     vertices = read_ply_vertices(path)
-    if 'label' not in vertices.dtype.names or len(vertices) != num_points:
+    if 'label' not in (vertices.dtype.names or ()) or len(vertices) != num_points:
         raise ValueError(f'{path}: expected {num_points} vertices with a property "label"')
     labels = vertices['label'].astype(np.int64)
     return np.where((labels < 0) | (labels > 40), 0, labels)

@@ -4,7 +4,7 @@ Enters: nothing. Leaves: ``Change`` records, each a few functions of arrays, and
 kinds of change with the values at which each is tried. N frames of a sequence, H×W the depth image.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,9 +98,9 @@ def shift_change(frames: float) -> Change:
     )
 
 
-def order_changes(names: Sequence[str]) -> list[Change]:
-    """Poses listed backwards, or in the order of names as text or as numbers."""
-    as_text = np.array(sorted(range(len(names)), key=lambda i: str(i)), dtype=np.float64)
+def order_changes(num_frames: int) -> list[Change]:
+    """Poses listed backwards, or in the order of their numbers as text or as numbers."""
+    as_text = np.array(sorted(range(num_frames), key=str), dtype=np.float64)
     place = np.argsort(as_text).astype(np.float64)
     changes = [
         Change('time: poses stand in reverse order', positions=lambda p, n: n - 1 - p),

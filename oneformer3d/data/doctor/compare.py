@@ -130,7 +130,7 @@ def compare(
         tolerance: of depth, relative.
     """
     samples = project(frames, reading, pairs, num_pixels, corrections)
-    usable = reading.valid[pairs].all(axis=1)[:, None]
+    usable = np.all(reading.valid[pairs], axis=1)[:, None]
     z, measured = samples.points[..., 2], samples.measured  # (P, n)
 
     # behind what the frame shows there a pixel is occluded and says nothing
@@ -184,7 +184,7 @@ def project(
     return Samples(points, inside, u, v, measured)
 
 
-def move(transforms: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+def move(transforms: NDArray[np.floating], points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Points (P, n, 3) moved by (P, 4, 4)."""
     return points @ transforms[:, :3, :3].swapaxes(1, 2) + transforms[:, None, :3, 3]
 

@@ -77,7 +77,7 @@ def search_changes(
     given, (recording, made) = made, with_depth_changed(recording, made)
     found = [_best_of_family(recording, made, family, num_pixels) for family in FAMILIES]
     found.append(_best_of_family(recording, made, _offsets(recording), num_pixels))
-    single = [*depth_changes(), *intrinsics_changes(), *order_changes(range(len(recording.frames)))]
+    single = [*depth_changes(), *intrinsics_changes(), *order_changes(len(recording.frames))]
     found += [_tried(recording, made, change, num_pixels) for change in single]
     if poses:
         tried = [

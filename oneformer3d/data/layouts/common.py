@@ -52,9 +52,12 @@ class CommonCamera:
     ) -> FittedFrame:
         """Pixels of a frame resized to the common sizes; depth takes the nearest pixel."""
         if color.shape[:2] != self.image_size:
-            color = cv2.resize(color, self.image_size[::-1], interpolation=cv2.INTER_AREA)
+            small = cv2.resize(color, self.image_size[::-1], interpolation=cv2.INTER_AREA)
+            color = np.asarray(small, np.uint8)
         if depth is not None and self.depth_size is not None and depth.shape != self.depth_size:
-            depth = cv2.resize(depth, self.depth_size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+            nearest = cv2.INTER_NEAREST_EXACT
+            resized = cv2.resize(depth, self.depth_size[::-1], interpolation=nearest)
+            depth = np.asarray(resized, np.float32)
         return FittedFrame(color, self.intrinsics_of(frame), depth, self._depth_intrinsics(frame))
 
     def intrinsics_of(self, frame: PosedFrame) -> Matrix:

@@ -30,6 +30,7 @@ class _Sampled:
     """Pixels (n, 2) with depth (n,) of one frame and its whole depth image (h, w)."""
 
     frame: PosedFrame
+    K: Matrix  # of the depth image
     depth: NDArray[np.float32]
     rays: Matrix  # (n, 3) of z = 1
     z: NDArray[np.float64]
@@ -102,13 +103,16 @@ def _sample(frame: PosedFrame) -> _Sampled | None:
         depth = read_depth(frame)
     except ValueError:  # counted where all frames are read
         return None
+    if depth is None or frame.depth_intrinsics is None:
+        return None
     v, u = np.nonzero(depth > 0)
     if len(v) == 0:
         return None
     take = np.random.default_rng(0).choice(len(v), min(_NUM_PIXELS, len(v)), replace=False)
     pixels = np.stack([u[take], v[take], np.ones(len(take))], axis=1)  # (n, 3)
-    rays = np.linalg.solve(frame.depth_intrinsics, pixels.T).T
-    return _Sampled(frame, depth, rays, depth[v[take], u[take]].astype(np.float64))
+    K = frame.depth_intrinsics
+    rays = np.linalg.solve(K, pixels.T).T
+    return _Sampled(frame, K, depth, rays, depth[v[take], u[take]].astype(np.float64))
 
 
 def _agreement(
@@ -124,7 +128,7 @@ def _agreement(
         points = (here.rays * here.z[:, None] * factor) @ move[:3, :3].T + move[:3, 3]  # (n, 3)
         z = points[:, 2]
         front = z > 1e-3
-        projected = points[front] @ there.frame.depth_intrinsics.T / z[front, None]
+        projected = points[front] @ there.K.T / z[front, None]
         column, row = np.floor(projected[:, :2].T + 0.5)
         height, width = there.depth.shape
         inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)

@@ -80,23 +80,23 @@ def find_layout(
         ValueError: broken files, no usable frame or too many unusable ones, no intrinsics in the
             folder nor stated.
     """
-    folder = Path(folder)
+    place: Path | None = Path(folder)
     if frame_step < 1:
         raise ValueError(f'frame_step: expected 1 or more, got {frame_step}')
     if depth_scale is not None and not depth_scale > 0:
         raise ValueError(f'depth_scale: expected a positive number, got {depth_scale}')
-    listing = list_folder(folder)
+    listing = list_folder(place)
     if listing is None:
-        folder = _only_recording_in(folder)
-        listing = None if folder is None else list_folder(folder)
-    if folder is None or listing is None:
+        place = _only_recording_in(place)
+        listing = None if place is None else list_folder(place)
+    if place is None or listing is None:
         return None
 
     if convention is not None:
         listing = replace(listing, convention=convention)
     stated = None if intrinsics is None else parse_intrinsics(intrinsics)
     given = _Given(stated, depth_scale, rules, as_written)
-    found = _assemble(folder, listing, listing.frames[::frame_step], given)
+    found = _assemble(place, listing, listing.frames[::frame_step], given)
     if as_written:
         return found
     doubtful = doubts(found.frames, convention is not None, depth_scale is not None)
@@ -234,6 +234,7 @@ class _Usable:
     """A frame with a sound pose, ``world_from_cam``, and images whose headers can be read."""
 
     frame: ListedFrame
+    image_path: Path
     pose: Matrix
     color: ImageHeader
     depth: ImageHeader | None
@@ -261,7 +262,7 @@ def _usable(folder: Path, frame: ListedFrame, listing: Listing, as_written: bool
     nearly = rigid or is_valid_pose(torch.from_numpy(frame.pose), _NEARLY_RIGID)
     pose = as_world_from_cam(frame.pose, listing.convention if nearly else 'opencv')
     pose[:3, 3] *= listing.pose_unit
-    return _Usable(frame, pose, color, depth)
+    return _Usable(frame, frame.image_path, pose, color, depth)
 
 
 def _common_sizes(usable: Sequence[_Usable]) -> tuple[Size, Size | None]:
@@ -294,7 +295,7 @@ def _cameras(
 
     (K, depth_K), common_depth = cameras, of_sizes[1]
     pairs = ((color_size, sizes[0]), (depth_size, common_depth))
-    if any(size is not None and not same_shape(size, common) for size, common in pairs):
+    if any(size and common and not same_shape(size, common) for size, common in pairs):
         raise _UnusableError(
             f'{color_size[0]}×{color_size[1]} pixels, another shape than the other images, whose '
             'intrinsics the folder gives'
@@ -315,7 +316,7 @@ def _posed_frame(
     usual = listing.float_scale if depth is not None and depth.is_float else listing.depth_scale
     return PosedFrame(
         name=frame.name,
-        image_path=frame.image_path,
+        image_path=found.image_path,
         depth_path=frame.depth_path,
         world_from_cam=found.pose,
         K=cameras[0],

@@ -148,7 +148,7 @@ def _applied_transform(content: Mapping[str, Any]) -> Matrix | None:
     matrix[: len(rows)] = rows
     rotation = matrix[:3, :3]
     rigid = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-4) and np.linalg.det(rotation) > 0
-    return None if rigid else np.linalg.inv(matrix)
+    return None if rigid else np.asarray(np.linalg.inv(matrix), np.float64)
 
 
 def _image_path(folder: Path, name: str) -> Path:

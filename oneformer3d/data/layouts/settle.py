@@ -61,19 +61,18 @@ def settle_cameras(
         color_K, depth_K = of_size(frame.K, frame.K_size, color_size), None
     elif color_K is None and depth_K is None:
         color_K, depth_K = _usual(listing, color_size, depth_size, notes, folder)
-    elif color_K is None or depth_K is None:
-        color_K, depth_K = _owner(
-            depth_K if color_K is None else color_K,
-            color_size,
-            depth_size,
-            depth_first=color_K is None,
-        )
+    elif color_K is None:
+        assert depth_K is not None  # else the branch above
+        color_K, depth_K = _owner(depth_K, color_size, depth_size, depth_first=True)
+    elif depth_K is None:
+        color_K, depth_K = _owner(color_K, color_size, depth_size, depth_first=False)
     elif depth_size not in (None, color_size) and np.allclose(color_K, depth_K):
         notes.counts['one K for colour and depth of different sizes: rescaled by their ratio'] += 1
         color_K, depth_K = _owner(color_K, color_size, depth_size)
 
     known_color = listing.usual_color_intrinsics if stated is None else None
     if color_K is None:
+        assert depth_K is not None  # one of the two is known by now
         color_K = _color_of_depth(depth_K, depth_size, color_size, listing, known_color)
     if depth_K is None and depth_size is not None:
         depth_K = of_size(color_K, color_size, depth_size)
@@ -168,7 +167,7 @@ def _of_its_image(K: Matrix, size: Size, name: str, notes: CameraNotes) -> Matri
         ] += 1
         return resized(K, implied, size)
 
-    exchanged = implied_factor(K, size[::-1])
+    exchanged = implied_factor(K, (size[1], size[0]))
     if size[0] != size[1] and np.abs(np.log(exchanged)).max() < _SAME:
         notes.counts[
             f'doubtful: the principal point of {name} fits the image turned by 90°, not as it lies'

@@ -172,6 +172,8 @@ def _camera_json(folder: Path) -> tuple[Matrix | None, float | None]:
                     K = _column_major_intrinsics(camera)
                 else:
                     K = pinhole(*(float(camera[key]) for key in ('fx', 'fy', 'cx', 'cy')))
+                if K is None:
+                    continue
                 check_intrinsics(K, str(path), may_mirror=True)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue
@@ -247,8 +249,8 @@ def _frames_by_time(
     """Colour, depth and pose that are nearest in time; what has no partner is counted."""
     pairs = _associated(folder)
     if not pairs:
-        color = _stamped(folder, 'rgb.txt', files.color.values())
-        depth = _stamped(folder, 'depth.txt', files.depth.values())
+        color = _stamped(folder, 'rgb.txt', list(files.color.values()))
+        depth = _stamped(folder, 'depth.txt', list(files.depth.values()))
         partner = _nearest([stamp for stamp, _ in color], [stamp for stamp, _ in depth])
         pairs = [
             (stamp, path, None if j is None else depth[j][1])
@@ -308,11 +310,11 @@ def _stamped(folder: Path, index: str, paths: Sequence[Path]) -> list[tuple[floa
     return named
 
 
-def _nearest(times: Sequence[float], others: Sequence[float]) -> list[int | None]:
+def _nearest(wanted: Sequence[float], there: Sequence[float]) -> list[int | None]:
     """For each time the index of the nearest other one within ``_MAX_TIME``, or None."""
-    if not len(times) or not len(others):
-        return [None] * len(times)
-    times, others = np.asarray(times), np.asarray(others)
+    if not len(wanted) or not len(there):
+        return [None] * len(wanted)
+    times, others = np.asarray(wanted), np.asarray(there)
     order = np.argsort(others)
     right = np.searchsorted(others[order], times).clip(1, max(1, len(others) - 1))
     candidates = np.stack([right - 1, np.minimum(right, len(others) - 1)])  # (2, T)

@@ -123,11 +123,11 @@ class IndoorSegDataset(BaseDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the infos, join the paths and make sure that every file is there."""
-        infos = read_infos(self.ann_file, allow_pickle=self.allow_pickle)
+        infos = read_infos(str(self.ann_file), allow_pickle=self.allow_pickle)
         self._check_class_table(infos['metainfo'])
         scenes = [self.parse_data_info(scene) for scene in infos['data_list']]
         if self.scene_list is not None:
-            scenes = self._only_listed(scenes)
+            scenes = self._only_listed(scenes, self.scene_list)
         if not scenes:
             raise ValueError(f'{self.ann_file}: holds no scenes')
 
@@ -178,8 +178,8 @@ class IndoorSegDataset(BaseDataset):
                 f'{self.ann_file}: written for class table {written_for!r}, expected {expected!r}'
             )
 
-    def _only_listed(self, scenes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        path = Path(self.data_root or '') / self.scene_list
+    def _only_listed(self, scenes: list[dict[str, Any]], file: str) -> list[dict[str, Any]]:
+        path = Path(self.data_root or '') / file
         names = read_scene_list(path)
         by_name = {scene['scene_id']: scene for scene in scenes}
         absent = [name for name in names if name not in by_name]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmdet3d.structures import Det3DDataSample, PointData
+from torch import Tensor
 
 from oneformer3d.registry import TRANSFORMS
 from oneformer3d.structures import PosedViews
@@ -48,7 +49,9 @@ class PackSceneInputs:
             ValueError: masks, elastic coordinates or views of another number of points.
         """
         points = results['points']
-        inputs = {'points': torch.from_numpy(np.ascontiguousarray(points, dtype=np.float32))}
+        inputs: dict[str, Tensor | PosedViews] = {
+            'points': torch.from_numpy(np.ascontiguousarray(points, dtype=np.float32))
+        }
         if 'elastic_coords' in results:
             _check_length(results, 'elastic_coords', len(points))
             coords = np.ascontiguousarray(results['elastic_coords'], dtype=np.float32)

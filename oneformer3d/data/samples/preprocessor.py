@@ -51,5 +51,5 @@ class SceneDataPreprocessor(BaseDataPreprocessor):
     def cast_data(self, data: Any) -> Any:
         """As the base class, which would leave views where they are."""
         if isinstance(data, PosedViews):
-            return data.to(self.device, self._non_blocking)
+            return data.to(self.device, bool(self._non_blocking))
         return super().cast_data(data)

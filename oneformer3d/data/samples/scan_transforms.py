@@ -18,7 +18,7 @@ from oneformer3d.data.class_tables import get_class_table
 from oneformer3d.registry import TRANSFORMS
 
 from .loading import densify
-from .transforms import elastic_offsets
+from .transforms import elastic_offsets, two_numbers
 
 _POINTWISE = ('points', 'elastic_coords', 'pts_semantic_mask')
 _DENSE = ('sp_pts_mask', 'pts_instance_mask')
@@ -34,7 +34,7 @@ class CutAbove:
     """
 
     def __init__(self, heights: Sequence[float] = (1.4, 2.6), prob: float = 0.5) -> None:
-        self.heights = tuple(heights)
+        self.heights = two_numbers(heights)
         self.prob = prob
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -100,9 +100,9 @@ class DropPoints:
     ) -> None:
         if not 0 <= ratio[0] <= ratio[1] < 1:
             raise ValueError(f'ratio must be a range within 0…1, got {ratio}')
-        self.ratio = tuple(ratio)
+        self.ratio = two_numbers(ratio)
         self.num_holes = num_holes
-        self.radius = tuple(radius)
+        self.radius = two_numbers(radius)
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Return ``results`` with fewer points, never none."""
@@ -130,9 +130,9 @@ class DriftPoints:
         wave: float = 0.5,
         noise: Sequence[float] = (0.0, 0.008),
     ) -> None:
-        self.drift = tuple(drift)
+        self.drift = two_numbers(drift)
         self.wave = wave
-        self.noise = tuple(noise)
+        self.noise = two_numbers(noise)
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Return ``results`` with moved points.

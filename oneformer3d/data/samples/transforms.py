@@ -65,8 +65,8 @@ class RandomRotScaleTrans:
             raise ValueError(f'scale_ratio_range must be positive, got {scale_ratio_range}')
         if len(translation_std) != 3 or min(translation_std) < 0:
             raise ValueError(f'translation_std must be three numbers ≥ 0, got {translation_std}')
-        self.rot_range = tuple(rot_range)
-        self.scale_ratio_range = tuple(scale_ratio_range)
+        self.rot_range = two_numbers(rot_range)
+        self.scale_ratio_range = two_numbers(scale_ratio_range)
         self.translation_std = tuple(translation_std)
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -214,6 +214,12 @@ def elastic_offsets(
 def _check_probability(name: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise ValueError(f'{name} must be within 0…1, got {value}')
+
+
+def two_numbers(values: Sequence[float]) -> tuple[float, float]:
+    """A range as configs have it, a list perhaps."""
+    low, high = values
+    return low, high
 
 
 def _check_range(name: str, value: Sequence[float]) -> None:

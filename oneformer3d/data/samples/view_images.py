@@ -19,6 +19,7 @@ from oneformer3d.registry import TRANSFORMS
 from ..class_tables import ClassTable, get_class_table
 from ..scenes import Frame, Scene
 from .view_selection import evenly_spread
+from .views import image_sides
 
 SELECTIONS = ('random', 'even', 'first')
 
@@ -62,7 +63,7 @@ class LoadViewImages:
         self.select = select
         self.suffix = suffix
         self.flip = flip
-        self.image_size = None if image_size is None else tuple(image_size)
+        self.image_size = None if image_size is None else image_sides(image_size)
         self.crop = None if crop is None else tuple(crop)
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from oneformer3d.lifting.camera import Camera
 from oneformer3d.lifting.depth_render import zbuffer_views
 from oneformer3d.lifting.map_cache import MapCache
 from oneformer3d.lifting.pairs import PixelPairs, project_pairs
+from oneformer3d.lifting.shapes import size_of
 from oneformer3d.lifting.visibility import Visibility, nearest_pixel
 
 from ..scenes import Frame
@@ -89,16 +90,17 @@ class ViewPairs:
         """The pairs of each view, nothing remembered."""
         camera = frames[0].scene.cameras(frames)
         depth, depth_camera = self._depth(frames, camera, points)
-        masks = {}
+        instance_maps = segments = None
         if self.instance_suffix is not None:
-            masks = _instance_masks(frames, self.instance_suffix, superpoints)
+            instance_maps, segments = _instance_masks(frames, self.instance_suffix, superpoints)
         pairs = project_pairs(
             points,
             camera,
             depth,
             depth_camera=depth_camera,
             visibility=self.visibility,
-            **masks,
+            instance_maps=instance_maps,
+            segments=segments,
         )
 
         # sorted by point so far; a stable sort by view keeps that order within a view
@@ -111,7 +113,8 @@ class ViewPairs:
         self, frames: Sequence[Frame], camera: Camera, points: Tensor
     ) -> tuple[Tensor | None, Camera | None]:
         """Depth maps (V, h, w) to test against, with their own camera where it is another."""
-        with_depth = all(frame.depth_file for frame in frames)
+        paths = [frame.beside(frame.depth_file) for frame in frames if frame.depth_file]
+        with_depth = len(paths) == len(frames)
         occlusion = self.occlusion
         if occlusion == 'auto':
             occlusion = 'depth' if with_depth else 'zbuffer'
@@ -125,8 +128,8 @@ class ViewPairs:
 
         if not with_depth:
             raise ValueError(f'{frames[0].scene.name}: images without depth maps')
-        depth = np.stack([read_depth(frame.depth_path) for frame in frames])  # (V, h, w)
-        return torch.from_numpy(depth), frames[0].scene.depth_cameras(frames, depth.shape[1:])
+        depth = np.stack([read_depth(path) for path in paths])  # (V, h, w)
+        return torch.from_numpy(depth), frames[0].scene.depth_cameras(frames, size_of(depth))
 
 
 def join_views(views: Sequence[PixelPairs]) -> PixelPairs:
@@ -171,14 +174,11 @@ def pair_objects(frames: Sequence[Frame], pairs: PixelPairs, suffix: str) -> Ten
 
 def _instance_masks(
     frames: Sequence[Frame], suffix: str, superpoints: np.ndarray | None
-) -> dict[str, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """2D instances (V, h, w) and the points' superpoints (N,), as ``project_pairs`` takes them."""
     if superpoints is None:
         raise ValueError(f'{frames[0].scene.name}: mask-aware views need superpoints')
     maps = []
     for frame in frames:
         maps.append(read_instance_map(frame.label_path(suffix)))
-    return {
-        'instance_maps': torch.from_numpy(np.stack(maps)),
-        'segments': torch.from_numpy(superpoints),
-    }
+    return torch.from_numpy(np.stack(maps)), torch.from_numpy(superpoints)

@@ -119,7 +119,7 @@ class LoadPosedViews:
             cache_bytes,
         )
         self.clip_store = clip_store
-        self.image_size = None if image_size is None else tuple(image_size)
+        self.image_size = None if image_size is None else image_sides(image_size)
         self.allow_missing = allow_missing
         self.rules = LossRules(max_lost=max_lost)
         self._store: FeatureStore | None = None
@@ -255,6 +255,12 @@ class LoadPosedViews:
             return {'images': stacked.permute(0, 3, 1, 2).contiguous()}  # (V, 3, H, W)
 
         return read_views(self.store, scene.name, [frame.name for frame in frames])
+
+
+def image_sides(size: Sequence[int]) -> tuple[int, int]:
+    """(H, W) as configs have it, a list perhaps."""
+    height, width = size
+    return height, width
 
 
 def original_points(points: np.ndarray, augmented_from_original: np.ndarray) -> Tensor:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import cv2
@@ -199,7 +200,7 @@ def make_scenes(
             pool.shutdown(cancel_futures=True)
 
 
-def worker_context() -> multiprocessing.context.BaseContext:
+def worker_context() -> BaseContext:
     """Start method that copies no threads: a fork server that imports once, else spawn."""
     if 'forkserver' not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context('spawn')

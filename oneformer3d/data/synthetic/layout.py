@@ -66,12 +66,12 @@ def make_room(rng: np.random.Generator, settings: RoomSettings) -> Room:
     objects = make_shell(rng, low, high, height)
     num_instances = 0
     for blueprint, world_from_object in best:
-        is_object = blueprint.name is not None
-        num_instances += is_object
+        name = blueprint.name
+        num_instances += name is not None
         objects.append(
             SceneObject(
-                raw_id=raw_id(blueprint.name) if is_object else 0,
-                instance_id=num_instances if is_object else 0,
+                raw_id=0 if name is None else raw_id(name),
+                instance_id=0 if name is None else num_instances,
                 parts=blueprint.parts,
                 world_from_object=world_from_object,
             )

@@ -8,6 +8,7 @@ and v up, on level faces u and v are the object's x and y.
 Letters: V vertices, F faces, P parts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,9 +129,10 @@ def surface_axes(normals: np.ndarray) -> np.ndarray:
 
 def box(low: tuple[float, float, float], high: tuple[float, float, float]) -> trimesh.Trimesh:
     """Box between two corners."""
-    low, high = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
+    least, most = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
     return trimesh.creation.box(
-        extents=high - low, transform=trimesh.transformations.translation_matrix((low + high) / 2)
+        extents=most - least,
+        transform=trimesh.transformations.translation_matrix((least + most) / 2),
     )
 
 
@@ -157,7 +159,7 @@ def frustum(
     return trimesh.Trimesh(vertices, mesh.faces, process=False)
 
 
-def pose(yaw: float, translation: tuple[float, float, float]) -> np.ndarray:
+def pose(yaw: float, translation: Sequence[float] | np.ndarray) -> np.ndarray:
     """Pose of an object turned about the vertical.
 
     Args:

@@ -194,10 +194,11 @@ def soft_material(
         saturation: range of saturation.
     """
     color = random_color(rng, value, saturation)
+    red, green, blue = ((1.0 - contrast) * c for c in color)
     return Material(
         pattern,
         color,
-        tuple((1.0 - contrast) * c for c in color),
+        (red, green, blue),
         period=rng.uniform(*period),
         angle=rng.choice([0.0, np.pi / 2]),
         phase=tuple(rng.uniform(0.0, 10.0, 2)),

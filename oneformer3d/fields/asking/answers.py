@@ -136,4 +136,5 @@ def write_rows(path: Path, points: Tensor, result: dict[str, Tensor], **more: np
     """Write points with all that is said of them, as arrays."""
     arrays = {name: values.numpy() for name, values in result.items()}
     with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, points=points.numpy(), **arrays, **more)
+        everything = {'points': points.numpy(), **arrays, **more}
+        np.savez_compressed(temporary, allow_pickle=False, **everything)

@@ -42,7 +42,8 @@ def nearest_view_baseline(
         errors.append(squared_errors(rgb, target))
         aligned.append(squared_errors(rgb * best_gains(rgb, target), target))
         covered.append(is_covered.flatten())
-        depth_errors.append((depth - content.depth).abs()[content.depth > 0])
+        if content.depth is not None:
+            depth_errors.append((depth - content.depth).abs()[content.depth > 0])
     if not errors:
         return {}
 
@@ -52,7 +53,7 @@ def nearest_view_baseline(
         'psnr_aligned': psnr(float(torch.cat(aligned).mean())),
         'psnr_covered': psnr(float(error[hit].mean())),
         'covered': float(hit.float().mean()),
-        **depth_report(torch.cat(depth_errors)),
+        **(depth_report(torch.cat(depth_errors)) if depth_errors else {}),
     }
 
 
@@ -72,6 +73,8 @@ def reproject(scene: FieldScene, source: int, camera: Camera) -> tuple[Tensor, T
         rgb (H, W, 3) in 0–1 and depth (H, W) without holes, and where pixels fell (H, W).
     """
     content = scene.read(source)
+    if content.depth is None:
+        raise ValueError(f'{scene.name}/{scene.frames[source]}: has no depth')
     measured = content.depth > 0
     points = scene.view_camera(source, content).unproject(content.depth)[measured]  # (N, 3)
     uv, z = camera.project(points)
@@ -92,7 +95,9 @@ def reproject(scene: FieldScene, source: int, camera: Camera) -> tuple[Tensor, T
 
     is_covered = depth.reshape(height, width) > 0
     if is_covered.any():
-        nearest = distance_transform_edt(~is_covered, return_distances=False, return_indices=True)
+        nearest = np.asarray(
+            distance_transform_edt(~is_covered, return_distances=False, return_indices=True)
+        )  # (2, H, W)
         index = (nearest[0].astype(np.int64) * width + nearest[1]).ravel()
         rgb, depth = rgb[index], depth[index]
     return (

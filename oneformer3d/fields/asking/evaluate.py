@@ -36,7 +36,7 @@ def evaluate_views(
     fitted: FittedField,
     scene: FieldScene,
     views: Sequence[int],
-    on_view: Callable[[], None] | None = None,
+    on_view: Callable[[], object] | None = None,
 ) -> dict[str, float]:
     """Means over whole views; PSNR is of the mean squared error of all pixels.
 

@@ -23,7 +23,7 @@ from oneformer3d.visualization.features import PcaColors, similarity_colors
 from oneformer3d.visualization.palette import class_colors, instance_colors
 
 from ..fitting.fitted import FittedField
-from ..fitting.surfaces import drawn_heads, feature_colors_of
+from ..fitting.surfaces import drawn_heads, feature_colors_of, observations_of
 from .evaluate import render_view
 from .text import TextQuery, relevancy, text_head
 
@@ -67,8 +67,9 @@ def make_painters(fitted: FittedField, text: TextQuery | None = None) -> dict[st
     """Name → function from rendered maps to a picture (H, W, 3) uint8, for what the field has."""
     heads = fitted.field.head_nets
     painters: dict[str, Painter] = {'rgb': _paint_rgb, 'depth': _paint_depth}
-    if 'semantics' in heads and fitted.palette is not None:
-        painters['semantics'] = lambda maps: _paint_classes(maps, fitted.palette)
+    palette = fitted.palette
+    if 'semantics' in heads and palette is not None:
+        painters['semantics'] = lambda maps: _paint_classes(maps, palette)
     for name in drawn_heads(fitted):
         colors = fitted.colors.get(name) or feature_colors_of(fitted, name)
         painters[name] = _component_painter(name, colors)
@@ -85,7 +86,7 @@ def turntable_cameras(
     fitted: FittedField, num_frames: int = 36, size: tuple[int, int] = (120, 160)
 ) -> list[Camera]:
     """Cameras in the middle of the learnt views that turn once around the vertical."""
-    poses = fitted.observations.camera.world_from_cam  # (V, 4, 4)
+    poses = observations_of(fitted).camera.world_from_cam  # (V, 4, 4)
     # cameras look along z, their y points down
     up = -poses[:, :3, 1].mean(0)
     up = up / up.norm()
@@ -119,7 +120,7 @@ def write_turntable(
     num_frames: int = 36,
     size: tuple[int, int] = (120, 160),
     way: str = 'rgb',
-    on_frame: Callable[[], None] | None = None,
+    on_frame: Callable[[], object] | None = None,
 ) -> None:
     """Write a GIF that turns on the spot.
 

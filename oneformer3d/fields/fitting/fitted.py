@@ -6,8 +6,9 @@ its classes are called, whose features it learnt, and what its views observed.
 Letters: V views, C classes, D width of features or language.
 """
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ class FittedField:
     class_names: tuple[str, ...] = ()
     palette: np.ndarray | None = None
     things: tuple[int, ...] = ()
-    stamps: Mapping[str, StoreStamp] = field(default_factory=dict)
+    stamps: Mapping[str, StoreStamp] = dataclasses.field(default_factory=dict)
     language_stamp: StoreStamp | None = None
     language_scales: tuple[float, ...] = ()
     image_size: tuple[int, int] | None = None
@@ -77,9 +78,9 @@ class FittedField:
     proposals: ProposalSampler | None = None
     exposure: Tensor | None = None
     poses: Tensor | None = None
-    colors: dict[str, PcaColors] = field(default_factory=dict)
+    colors: dict[str, PcaColors] = dataclasses.field(default_factory=dict)
     step: int = 0
-    report: dict[str, Any] = field(default_factory=dict)
+    report: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def add_feature_head(
@@ -101,7 +102,7 @@ def add_feature_head(
     net.load_state_dict(fitted.field.state_dict())
     net.add_head(name, FeatureField(**added), freeze=True)
 
-    stamps = {} if stamp is None else {net.head_nets[name].feature_type: stamp}
+    stamps = {} if stamp is None else {net.head(name).feature_type: stamp}
     return replace(
         fitted,
         field=net.to(fitted.field.unit_from_world.device),

@@ -20,6 +20,7 @@ import torch
 from mmengine.logging import print_log
 
 from ..networks.field import Field
+from ..networks.heads import SemanticHead
 from ..rendering.occupancy import OccupancyGrid
 from ..rendering.proposals import ProposalSampler
 from ..scene.batches import RayPool
@@ -165,7 +166,7 @@ def _begin(
         stamps={**(start.stamps if start else {}), **scene.stamps},
         language_stamp=scene.language_stamp or (start.language_stamp if start else None),
         language_scales=scene.language_scales or (start.language_scales if start else ()),
-        image_size=tuple(scene.camera.image_size),
+        image_size=scene.camera.image_size,
         observations=observe(scene, train_views),
         occupancy=None if occupancy is None else occupancy.to(pool.device),
         proposals=None if proposals is None else proposals.to(pool.device),
@@ -209,7 +210,9 @@ def _new_field(
         field.init_density(settings.start_density / float(box.scale))
     if 'semantics' in field.head_nets:
         field.set_gradient('semantics', settings.semantic_gradient)
-        field.head_nets['semantics'].mode = settings.semantic_mode
+        head = field.head('semantics')
+        assert isinstance(head, SemanticHead)
+        head.mode = settings.semantic_mode
     return field, recipe, occupancy
 
 

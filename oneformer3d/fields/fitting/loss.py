@@ -206,7 +206,7 @@ def _targets(field: Field, batch: RayBatch) -> dict[str, Tensor]:
 
 def feature_types(field: Field) -> dict[str, str]:
     """Types of the features that are trained, by the names of their heads."""
-    heads = {name: field.head_nets[name] for name in learning_heads(field)}
+    heads = field.select_heads(learning_heads(field))
     return {name: head.feature_type for name, head in heads.items() if name.startswith('features')}
 
 

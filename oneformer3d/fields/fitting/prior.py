@@ -49,6 +49,8 @@ def read_prior(path: str | Path, num_classes: int, certainty: float = 0.9) -> Po
             return prior
 
     points = read_labelled_points(path)
+    if points.semantic is None:
+        raise ValueError(f'{path}: its points have no classes')
     known = points.semantic != IGNORE
     labels = points.semantic[known]
     if len(labels) and int(labels.max()) >= num_classes:

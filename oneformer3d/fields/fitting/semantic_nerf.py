@@ -26,6 +26,7 @@ from oneformer3d.lifting import Camera
 
 from ..losses.total import SemanticNeRFLoss
 from ..networks.field import Field
+from ..networks.heads import SemanticHead
 from ..networks.scene_box import SceneBox
 from ..rendering.rays import sample_rays
 from ..rendering.render import render_semantic_rays
@@ -180,7 +181,9 @@ class _Run:
     def begin(cls, model: Field, made_of: dict[str, Any]) -> '_Run':
         optimizer = torch.optim.Adam(model.parameters(), lr=made_of['learning_rate'])
         scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=_DECAY)
-        loss = SemanticNeRFLoss(semantic_mode=model.head_nets['semantics'].mode)
+        head = model.head('semantics')
+        assert isinstance(head, SemanticHead)
+        loss = SemanticNeRFLoss(semantic_mode=head.mode)
         return cls(model, optimizer, scheduler, loss, made_of)
 
     def advance(self, items: Items) -> dict[str, float]:
@@ -246,12 +249,11 @@ def _lazy_scene(items: Items, num_classes: int) -> FieldScene:
         matrices.append((item['intrinsics'].float().cpu(), item['extrinsics'].float().cpu()))
 
     intrinsics, poses = zip(*matrices, strict=True)
+    height, width, _ = items[0]['image'].shape
     return FieldScene(
         name='scene',
         frames=tuple(f'{index:05d}' for index in range(len(items))),
-        camera=Camera(
-            torch.stack(intrinsics), torch.stack(poses), tuple(items[0]['image'].shape[:2])
-        ),
+        camera=Camera(torch.stack(intrinsics), torch.stack(poses), (height, width)),
         read=lambda view: view_content(f'item {view}', items[view]['image']),
         has_depth=False,
         class_names=tuple(map(str, range(num_classes))),

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from ..losses.instance_losses import follow_slowly
 from ..rendering.render import render_rays
@@ -57,7 +58,7 @@ class FitRun:
 
         # float16 overflows without a scaler; a CPU multiplies bfloat16, which does not
         half = settings.amp and device.type == 'cuda'
-        self.scaler = torch.amp.GradScaler(device.type, enabled=half)
+        self.scaler = GradScaler(device.type, enabled=half)
         self.autocast = torch.autocast(
             device.type, torch.float16 if half else torch.bfloat16, enabled=settings.amp
         )

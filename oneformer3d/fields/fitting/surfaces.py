@@ -11,6 +11,7 @@ from torch import Tensor
 from oneformer3d.lifting import Camera
 from oneformer3d.visualization.features import PcaColors
 
+from ..scene.extent import Observations
 from .fitted import FittedField
 
 _PCA_POINTS = 5000
@@ -44,9 +45,7 @@ def feature_colors_of(fitted: FittedField, head: str = 'features') -> PcaColors:
 
 def surface_points(fitted: FittedField) -> Tensor:
     """World points (N, 3) of the small depth maps that the views left behind."""
-    observations = fitted.observations
-    if observations is None:
-        raise ValueError('the field does not know what its views observed')
+    observations = observations_of(fitted)
     depth = observations.depth  # (V, h, w)
     points = torch.stack([observations.camera[v].unproject(d) for v, d in enumerate(depth)])
     points = points[depth > 0]  # (N, 3)
@@ -54,7 +53,18 @@ def surface_points(fitted: FittedField) -> Tensor:
     return points[box.contains(box.to_unit(points))]
 
 
+def observations_of(fitted: FittedField) -> Observations:
+    """What its views observed.
+
+    Raises:
+        ValueError: the field does not know.
+    """
+    if fitted.observations is None:
+        raise ValueError('the field does not know what its views observed')
+    return fitted.observations
+
+
 def learnt_camera(fitted: FittedField, row: int) -> Camera:
     """Camera of a learnt view at the size of its image, or of its small map where that is gone."""
-    camera = fitted.observations.camera[row]
+    camera = observations_of(fitted).camera[row]
     return camera if fitted.image_size is None else camera.resize(fitted.image_size)

@@ -22,6 +22,8 @@ class PositionalEncoding(nn.Module):
         encoding_dim: number of frequencies.
     """
 
+    freq_bands: Tensor
+
     def __init__(self, input_dim: int, encoding_dim: int) -> None:
         super().__init__()
         if input_dim < 1 or encoding_dim < 0:
@@ -52,6 +54,8 @@ class FrequencyEncoding(nn.Module):
         input_dim: width of the input.
         num_frequencies: 6 gives 36 values in 3D.
     """
+
+    bands: Tensor
 
     def __init__(self, input_dim: int = 3, num_frequencies: int = 6) -> None:
         super().__init__()

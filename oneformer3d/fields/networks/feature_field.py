@@ -7,7 +7,7 @@ has and how wide they are.
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .encodings import FrequencyEncoding, contract, unit_cube
 from .hash_grid import HashGrid
@@ -94,7 +94,9 @@ class FeatureField(Head):
 
     def activate(self, composite: Tensor, accumulation: Tensor) -> Tensor:
         """Σ w f (…, D)."""
-        return linear_of_composite(self.net[-1], composite, accumulation)
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
+        return linear_of_composite(last, composite, accumulation)
 
 
 def feature_heads(
@@ -108,9 +110,14 @@ def feature_heads(
     widths: dict[str, int | None] = {}
     for feature_type, width in features.items():
         if feature_type == 'DINOCLIP':
-            widths.update(zip(('CLIP', 'DINO'), width or (None, None), strict=True))
-        else:
+            pair = width or (None, None)
+            if isinstance(pair, int) or len(pair) != 2:
+                raise ValueError(f'DINOCLIP: expected the widths of CLIP and DINO, got {width}')
+            widths['CLIP'], widths['DINO'] = pair
+        elif width is None or isinstance(width, int):
             widths[feature_type] = width
+        else:
+            raise ValueError(f'{feature_type}: expected one width, got {width}')
 
     heads = {}
     for feature_type, width in widths.items():

@@ -11,6 +11,7 @@ Letters: H hidden width, C classes, D feature width, K instance slots, P phrases
 """
 
 from collections.abc import Collection, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,8 @@ class Field(nn.Module):
 
     reads_text: bool = False
     contracted: bool = False
+    unit_from_world: Tensor
+    half_extent: Tensor
 
     def __init__(self, scene_box: SceneBox | None = None) -> None:
         super().__init__()
@@ -66,9 +69,15 @@ class Field(nn.Module):
     @property
     def num_classes(self) -> int:
         """C of the head 'semantics', 0 without one."""
-        if 'semantics' not in self.head_nets:
-            return 0
-        return self.head_nets['semantics'].output_dim
+        return self.head('semantics').output_dim if 'semantics' in self.head_nets else 0
+
+    def head(self, name: str) -> Head:
+        """The head of a name.
+
+        Raises:
+            ValueError: the field has none of this name.
+        """
+        return self.select_heads([name])[name]
 
     @property
     def num_slots(self) -> int:
@@ -135,14 +144,14 @@ class Field(nn.Module):
         self, names: Collection[str] | None, with_directions: bool = True
     ) -> dict[str, Head]:
         """The named heads; for None all, but without directions only those that need none."""
-        heads = self.head_nets.items()
+        heads = cast(dict[str, Head], dict(self.head_nets.items()))
         if names is None:
-            return {name: h for name, h in heads if with_directions or not h.needs_directions}
+            return {k: h for k, h in heads.items() if with_directions or not h.needs_directions}
 
-        unknown = sorted(set(names) - set(self.head_nets))
+        unknown = sorted(set(names) - set(heads))
         if unknown:
-            raise ValueError(f'the field has no head {unknown}, only {list(self.head_nets)}')
-        return {name: head for name, head in heads if name in names}
+            raise ValueError(f'the field has no head {unknown}, only {list(heads)}')
+        return {name: head for name, head in heads.items() if name in names}
 
     def add_head(self, name: str, head: Head, freeze: bool = True) -> None:
         """Add a head to a field that may be trained already.
@@ -163,7 +172,7 @@ class Field(nn.Module):
         """How far the gradients of a head go: 'density', 'trunk' or 'head'."""
         if reach not in GRADIENT_REACHES:
             raise ValueError(f'reach must be of {GRADIENT_REACHES}, got {reach!r}')
-        self.select_heads([name])[name].gradient = reach
+        self.head(name).gradient = reach
 
     @staticmethod
     def reach(head: Head, hidden: Tensor) -> Tensor:

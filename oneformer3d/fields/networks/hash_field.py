@@ -5,9 +5,10 @@ Enters: unit-box positions (…, 3). Leaves: as every field, see ``field``. Lett
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .encodings import SphericalHarmonics, unit_cube
 from .feature_field import FeatureField, feature_heads
@@ -51,7 +52,7 @@ class HashGridField(Field):
         num_classes: int = 20,
         instance_dim: int = 0,
         features: Mapping[str, int | None | tuple[int, int]] | None = None,
-        feature_options: Mapping[str, object] | None = None,
+        feature_options: Mapping[str, Any] | None = None,
         language_dim: int = 0,
         language_grids: tuple[tuple[int, int], ...] = ((16, 128), (128, 512)),
         max_instances: int = 0,
@@ -93,14 +94,24 @@ class HashGridField(Field):
             )
 
         # features and language have grids of their own, over the same space
-        shared = dict(contracted=contracted, implementation=implementation)
         for name, (feature_type, width) in feature_heads(features or {}).items():
             self.head_nets[name] = FeatureField(
-                width, feature_type=feature_type, **shared, **(feature_options or {})
+                width,
+                feature_type=feature_type,
+                contracted=contracted,
+                implementation=implementation,
+                **(feature_options or {}),
             )
         if language_dim:
             self.head_nets['language'] = LanguageHead(
-                geo_dim, language_dim, 256, 4, language_grids, log2_hashmap_size, **shared
+                geo_dim,
+                language_dim,
+                256,
+                4,
+                language_grids,
+                log2_hashmap_size,
+                contracted=contracted,
+                implementation=implementation,
             )
 
     def density(self, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,4 +128,6 @@ class HashGridField(Field):
         """Set the density that the field begins with, exact where it is queried now: the origin."""
         now = float(self.density(self.unit_from_world.new_zeros(1, 3))[0])
         # σ = e^{x + b}: a ratio of densities is a difference of biases
-        self.density_net[-1].bias[0] += math.log(density / now)
+        last = self.density_net[-1]
+        assert isinstance(last, nn.Linear)
+        last.bias[0] += math.log(density / now)

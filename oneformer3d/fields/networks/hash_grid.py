@@ -64,7 +64,7 @@ class HashGrid(nn.Module):
             raise ValueError(f'implementation must be of {IMPLEMENTATIONS}, got {implementation!r}')
         if (max_resolution is None) == (per_level_scale is None):
             raise ValueError('give either max_resolution or per_level_scale')
-        if per_level_scale is None:
+        if per_level_scale is None and max_resolution is not None:
             # b = exp(ln(N_max / N_min) / (L − 1))
             steps = max(num_levels - 1, 1)
             per_level_scale = float(np.exp(np.log(max_resolution / base_resolution) / steps))

@@ -46,7 +46,8 @@ def load_backend(
 def _tcnn_backend(levels: tuple[GridLevel, ...], features: int, per_level_scale: float) -> Backend:
     """tiny-cuda-nn's grid reading our table, so that checkpoints are the same for all."""
     try:
-        import tinycudann as tcnn
+        # in no package index: users build it themselves
+        import tinycudann as tcnn  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(
             f"implementation='tcnn' needs tinycudann, built for this GPU: {error}"

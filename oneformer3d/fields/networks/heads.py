@@ -38,6 +38,7 @@ class Head(nn.Module):
     """
 
     output_dim: int
+    net: nn.Sequential
     needs_directions: bool = False
     feature_type: str = 'CLIP'
     num_slots: int = 0
@@ -218,12 +219,13 @@ class LanguageHead(Head):
         self.output_dim = feature_dim
         self.contracted = contracted
 
-        self.grids = nn.ModuleList(
+        own = [
             HashGrid(12, 8, log2_hashmap_size, low, high, implementation=implementation)
             for low, high in grids
-        )
-        if grids:
-            hidden_dim = sum(grid.output_dim for grid in self.grids)
+        ]
+        self.grids = nn.ModuleList(own)
+        if own:
+            hidden_dim = sum(grid.output_dim for grid in own)
         self.net = mlp(hidden_dim + 1, feature_dim, width, num_layers)
 
     def sample(self, hidden, positions, directions=None, patch_size=None) -> Tensor:

@@ -79,17 +79,19 @@ class SemanticNeRF(Field):
     @property
     def view_encoder(self) -> nn.Module:
         """Encoding of directions."""
-        return self.head_nets['rgb'].view_encoder
+        head = self.head('rgb')
+        assert isinstance(head, ColorHead)
+        return head.view_encoder
 
     @property
     def rgb_net(self) -> nn.Sequential:
         """Network of hidden values and encoded directions to colour."""
-        return self.head_nets['rgb'].net
+        return self.head('rgb').net
 
     @property
     def semantic_net(self) -> nn.Sequential:
         """Network of hidden values to class logits."""
-        return self.head_nets['semantics'].net
+        return self.head('semantics').net
 
     def density(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Softplus density (…) in float32 and hidden values (…, H)."""
@@ -141,7 +143,7 @@ class PanopticNeRF(SemanticNeRF):
     @property
     def instance_feature_net(self) -> nn.Sequential:
         """Network of hidden values to instance vectors, not yet of unit length."""
-        return self.head_nets['instances'].net
+        return self.head('instances').net
 
     @property
     def instance_embeddings(self) -> nn.Embedding:
@@ -203,7 +205,7 @@ class LERF(SemanticNeRF):
     @property
     def language_decoder(self) -> nn.Sequential:
         """Network of hidden values and patch size to language vectors, not yet of unit length."""
-        return self.head_nets['language'].net
+        return self.head('language').net
 
     @property
     def clip_model(self) -> nn.Module:
@@ -242,7 +244,7 @@ class LERF(SemanticNeRF):
             ValueError: its text space has another width than the field.
         """
         vectors = encode_text(self.clip_model, text_queries).to(self.scale.device)
-        width = self.head_nets['language'].output_dim
+        width = self.head('language').output_dim
         if vectors.shape[-1] != width:
             raise ValueError(f'CLIP has a text space of {vectors.shape[-1]}, the field of {width}')
         return vectors
@@ -255,5 +257,5 @@ def _load_clip(model: str | Path | nn.Module, weights: str | None) -> nn.Module:
     if isinstance(model, nn.Module):
         return model
     if weights is None and str(model).endswith(('.pt', '.pth', '.safetensors')):
-        return load_clip('ViT-B-32', model).clip
-    return load_clip(str(model).replace('/', '-'), weights or 'openai').clip
+        return load_clip('ViT-B-32', model).model
+    return load_clip(str(model).replace('/', '-'), weights or 'openai').model

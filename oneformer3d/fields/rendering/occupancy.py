@@ -35,6 +35,8 @@ class OccupancyGrid(nn.Module):
         (0.125, tensor([ True, False, False]))
     """
 
+    occupied: Tensor
+
     def __init__(self, occupied: Tensor) -> None:
         super().__init__()
         expect_shape('occupied', occupied, 'G G G')

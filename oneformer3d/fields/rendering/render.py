@@ -159,12 +159,20 @@ def render_image(
     rays = image_rays(camera, near, far)
     if not field.contracted:
         rays = clip_to_box(rays, field.scene_box)
-    options = dict(background=background, occupancy=occupancy, min_weight=min_weight)
 
     # what is known per sample is released chunk by chunk
     chunks = []
     for chunk in rays.split(chunk_rays):
-        rendered = render_rays(field, chunk, sampler, heads, perturb=False, **options)
+        rendered = render_rays(
+            field,
+            chunk,
+            sampler,
+            heads,
+            perturb=False,
+            background=background,
+            occupancy=occupancy,
+            min_weight=min_weight,
+        )
         chunks.append({
             'distance': rendered.distance,
             'depth': rendered.depth,

@@ -123,6 +123,7 @@ def view_content(
 
 def _numbered_classes(views: Sequence[ViewContent]) -> tuple[str, ...]:
     """Names for as many classes as the views show, at least one."""
-    known = [view.semantics[view.semantics != IGNORE] for view in views]
+    maps = [view.semantics for view in views if view.semantics is not None]
+    known = [classes[classes != IGNORE] for classes in maps]
     count = 1 + max((int(ids.max()) for ids in known if len(ids)), default=0)
     return tuple(map(str, range(count)))

@@ -127,12 +127,14 @@ class RayPool:
     def _views_at(self, step: int) -> 'FlatViews':
         """The views in memory at a step, read where another turn begins."""
         turn = 0 if self.num_turns == 1 else step // STEPS_PER_TURN
-        if turn != self._turn:
-            rows = self._rows_of(turn)
-            views = [self.views[row] for row in rows]
-            contents = [self._read(view) for view in views]
-            self._flat = FlatViews(views, contents, self.scene.language_scales, rows)
-            self._turn = turn
+        if self._flat is not None and turn == self._turn:
+            return self._flat
+
+        rows = self._rows_of(turn)
+        views = [self.views[row] for row in rows]
+        contents = [self._read(view) for view in views]
+        self._flat = FlatViews(views, contents, self.scene.language_scales, rows)
+        self._turn = turn
         return self._flat
 
     def _rows_of(self, turn: int) -> list[int]:
@@ -185,9 +187,8 @@ class FlatViews:
             if all(kind in content.features for content in contents)
         }
         self.scales = torch.tensor(scales)
-        self.language = [
-            FlatMaps([content.language[k] for content in contents]) for k in range(len(scales))
-        ]
+        crops = [content.language for content in contents if content.language is not None]
+        self.language = [FlatMaps([maps[k] for maps in crops]) for k in range(len(scales))]
 
     def take(
         self,
@@ -235,10 +236,11 @@ class FlatViews:
         low = position.floor().long().clamp(max=max(last - 1, 0))
         share = (position - low)[:, None]
 
-        mixed = 0
+        terms = []
         for k, maps in enumerate(self.language):
             weight = (low == k)[:, None] * (1 - share) + (low + 1 == k)[:, None] * share
-            mixed = mixed + weight * maps.sample(row, uv, self.sizes[row])  # (R, D)
+            terms.append(weight * maps.sample(row, uv, self.sizes[row]))  # (R, D)
+        mixed = torch.stack(terms).sum(0)
         high = (low + 1).clamp(max=last)
         scale = torch.lerp(self.scales[low], self.scales[high], share[:, 0])
         # between two unit vectors lies a shorter one

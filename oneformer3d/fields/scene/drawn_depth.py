@@ -42,12 +42,15 @@ def with_drawn_depth(scene: FieldScene) -> FieldScene:
     points = scene.points.xyz
     spacing = min(point_spacing(points), _MOST_SPACING)
 
+    def drawn(view: int, content: ViewContent) -> Tensor:
+        return draw_depth(points, scene.view_camera(view, content), spacing)
+
     def read(view: int) -> ViewContent:
         content = scene.read(view)
-        return replace(content, depth=draw_depth(points, scene.view_camera(view, content), spacing))
+        return replace(content, depth=drawn(view, content))
 
     tried = {round(k * (len(scene) - 1) / (_TRIED - 1)) for k in range(_TRIED)}
-    known = [float((read(view).depth > 0).float().mean()) for view in tried]
+    known = [float((drawn(view, scene.read(view)) > 0).float().mean()) for view in tried]
     if sum(known) < _LEAST_KNOWN * len(known):
         return scene
     return replace(scene, read=read, has_depth=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from oneformer3d.lifting import DEFAULT_BYTE_BUDGET, Camera
 from oneformer3d.lifting.chunks import num_rows, ranges
-from oneformer3d.lifting.shapes import expect_shape
+from oneformer3d.lifting.shapes import expect_shape, size_of
 from oneformer3d.lifting.visibility import Visibility, in_frustum, nearest_pixel
 
 from ..networks.field import Field
@@ -165,7 +165,7 @@ class Observations:
     def from_state(cls, state: dict[str, Tensor]) -> 'Observations':
         """Observations from ``state``."""
         depth = state['depth'].float()
-        camera = Camera(state['intrinsics'], state['world_from_cam'], tuple(depth.shape[-2:]))
+        camera = Camera(state['intrinsics'], state['world_from_cam'], size_of(depth))
         return cls(camera, depth)
 
 
@@ -194,7 +194,8 @@ def observe(
         max_side: of the small depth maps, which have one size even where images differ.
     """
     scale = min(1.0, max_side / max(scene.camera.image_size))
-    size = tuple(max(1, round(side * scale)) for side in scene.camera.image_size)
+    height, width = (max(1, round(side * scale)) for side in scene.camera.image_size)
+    size = (height, width)
     maps, cameras = [], []
     for view in views:
         content = scene.read(view)

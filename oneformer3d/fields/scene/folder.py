@@ -154,9 +154,8 @@ def _class_table(root: Path | None, scene: str, name: str | None) -> ClassTable 
     if name is not None:
         return get_class_table(name)
     scenes = {} if root is None else read_scenes(root)
-    if scene not in scenes or scenes[scene].class_table is None:
-        return None
-    return get_class_table(scenes[scene].class_table)
+    named = scenes[scene].class_table if scene in scenes else None
+    return None if named is None else get_class_table(named)
 
 
 def _open_features(path: str | Path, sequence: PosedFolder) -> FeatureStore:

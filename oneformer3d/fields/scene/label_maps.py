@@ -84,6 +84,8 @@ def point_labels_reader(points: LabelledPoints, max_distance: float = _MAX_DISTA
         points: with classes.
         max_distance: a pixel farther from all points has no label, metres.
     """
+    if points.semantic is None:
+        raise ValueError('the points have no classes')
     tree = KDTree(points.xyz.numpy())
     # row N is what the tree gives pixels without a near point
     semantic = torch.cat((points.semantic, torch.tensor([IGNORE]))).to(torch.uint8)
@@ -151,6 +153,8 @@ def _maps_of_folder(folder: Path, sequence: PosedFolder, table: ClassTable | Non
 
 def _maps_of_points(path: Path, table: ClassTable | None) -> LabelMaps:
     points = read_labelled_points(path)
+    if points.semantic is None:
+        raise ValueError(f'{path}: its points have no classes')
     known = points.semantic[points.semantic != IGNORE]
     largest = int(known.max()) if len(known) else 0
     names = points.class_names if table is None else table.classes

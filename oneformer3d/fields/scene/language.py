@@ -55,7 +55,7 @@ def crop_pyramid(
     """
     height, width, _ = expect_shape('image', image, 'H W 3')
     check_scales(scales)
-    size = (crop_size, crop_size) if isinstance(crop_size, int) else tuple(crop_size)
+    size = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
     pixels = image.permute(2, 0, 1)[None].float() / 255  # (1, 3, H, W)
 
     maps = []
@@ -78,7 +78,8 @@ def crop_boxes(
     Returns:
         The boxes and the grid's (h, w).
     """
-    grid = tuple(max(1, round(extent / (_STRIDE * side))) for extent in image_size)
+    num_rows, num_columns = (max(1, round(extent / (_STRIDE * side))) for extent in image_size)
+    grid = (num_rows, num_columns)
 
     spans = []  # of the rows, of the columns
     for extent, cells in zip(image_size, grid):
@@ -96,7 +97,7 @@ def write_pyramids(
     encoder: ClipEncoder,
     folder: str | Path,
     scales: Sequence[float] = LERF_SCALES,
-    on_view: Callable[[], None] | None = None,
+    on_view: Callable[[], object] | None = None,
 ) -> FeatureStore:
     """Write the maps of all views, as far as they are not there; can be run again.
 

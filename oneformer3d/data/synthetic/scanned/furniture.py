@@ -18,7 +18,11 @@ BODY = ('white', 'white', 'wood', 'wood', 'gray', 'vivid', 'dark', 'pale')
 
 
 def fronts(
-    rng: np.random.Generator, material: Material, x: tuple[float, float], y: float, z: tuple
+    rng: np.random.Generator,
+    material: Material,
+    x: tuple[float, float],
+    y: float,
+    z: tuple[float, float],
 ) -> list[Part]:
     """Doors or drawers that stand out a little, with gaps between them and maybe handles."""
     num_columns = max(1, round((x[1] - x[0]) / rng.uniform(0.4, 0.65)))
@@ -252,7 +256,7 @@ def make_radiator(rng: np.random.Generator) -> Blueprint:
     w, h, d = rng.uniform(0.5, 1.6), rng.uniform(0.4, 0.65), rng.uniform(0.07, 0.14)
     white = finish(rng, 'white')
     parts = [Part(box((-w / 2, 0.03, 0.12), (w / 2, d - 0.03, 0.12 + h)), white)]
-    for x in np.arange(-w / 2, w / 2 - 0.04, 0.08):
+    for x in np.arange(-w / 2, w / 2 - 0.04, 0.08).tolist():
         parts.append(Part(box((x, 0.03, 0.12), (x + 0.04, d, 0.12 + h)), white))
     return Blueprint('other', tuple(parts), (w, d, 0.12 + h))
 
@@ -294,8 +298,8 @@ def make_window(rng: np.random.Generator) -> Blueprint:
 def make_curtain(rng: np.random.Generator, height: float) -> Blueprint:
     """Folds of cloth from a rail nearly to the floor."""
     w, h = rng.uniform(0.35, 1.6), height - rng.uniform(0.1, 0.3)
-    cloth, low = finish(rng, 'cloth', 'pale', 'vivid'), rng.choice([0.03, 0.03, 0.8])
-    parts, xs = [], np.arange(-w / 2, w / 2, 0.09)
+    cloth, low = finish(rng, 'cloth', 'pale', 'vivid'), float(rng.choice([0.03, 0.03, 0.8]))
+    parts, xs = [], np.arange(-w / 2, w / 2, 0.09).tolist()
     for i, x in enumerate(xs):
         y = 0.06 + 0.05 * (i % 2)
         parts.append(Part(box((x, y, low), (x + 0.09, y + 0.04, h)), cloth))
