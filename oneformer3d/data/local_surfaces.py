@@ -82,7 +82,8 @@ def mesh_vertex_normals(vertices: NDArray, faces: NDArray) -> NDArray[np.float64
 def nearest_neighbors(points: NDArray, num_neighbors: int) -> tuple[NDArray, NDArray]:
     """Distances and indices (M, k) of the nearest other points."""
     count = min(num_neighbors, len(points) - 1)
-    distances, indices = KDTree(points).query(points, k=count + 1, workers=-1)
+    found = KDTree(points).query(points, k=count + 1, workers=-1)
+    distances, indices = (np.asarray(x) for x in found)  # (M, 1 + k), the point itself first
     return distances[:, 1:], indices[:, 1:]
 
 

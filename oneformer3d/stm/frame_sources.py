@@ -53,7 +53,7 @@ def open_frames(root: Path, video: str) -> FrameSource:
 class ImageFolder:
     """Images of a folder in the order of their names."""
 
-    fps = None
+    fps: float | None = None
 
     def __init__(self, folder: Path) -> None:
         self.files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)

@@ -26,7 +26,9 @@ def read_images(
         with open_image(frame.color_path) as image:
             color_size = (image.height, image.width)
             image.draft('L', (depth.shape[-1], depth.shape[0]))  # JPEG is decoded smaller
-            grey = image.convert('L').resize((depth.shape[1], depth.shape[0]), Image.BILINEAR)
+            grey = image.convert('L').resize(
+                (depth.shape[1], depth.shape[0]), Image.Resampling.BILINEAR
+            )
     except UNREADABLE:
         return None
     return depth, np.asarray(grey, dtype=np.float32), color_size

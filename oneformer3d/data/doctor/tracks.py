@@ -45,7 +45,7 @@ def poses_at(poses: NDArray[np.float64], positions: NDArray[np.float64]) -> NDAr
 
 def _is_rigid(poses: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which of (N, 4, 4) are rigid motions."""
-    finite = np.isfinite(poses).all(axis=(1, 2))
+    finite = np.all(np.isfinite(poses), axis=(1, 2))
     rotation = np.where(finite[:, None, None], poses, 0)[:, :3, :3]
     orthogonal = np.abs(rotation @ rotation.swapaxes(1, 2) - np.eye(3)).max(axis=(1, 2))
     last = np.abs(np.where(finite[:, None], poses[:, 3], 9) - [0, 0, 0, 1]).max(axis=1)
@@ -54,7 +54,7 @@ def _is_rigid(poses: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def _orthonormal(poses: NDArray[np.float64]) -> NDArray[np.float64]:
     """Poses (N, 4, 4) with the rotation that is nearest to their upper left; nan stays."""
-    finite = np.isfinite(poses).all(axis=(1, 2))
+    finite = np.all(np.isfinite(poses), axis=(1, 2))
     u, _, vh = np.linalg.svd(np.where(finite[:, None, None], poses, 0)[:, :3, :3])
     rotated = poses.copy()
     rotated[:, :3, :3] = np.where(finite[:, None, None], u @ vh, np.nan)

@@ -111,7 +111,7 @@ def _sample(frame: PosedFrame) -> _Sampled | None:
     take = np.random.default_rng(0).choice(len(v), min(_NUM_PIXELS, len(v)), replace=False)
     pixels = np.stack([u[take], v[take], np.ones(len(take))], axis=1)  # (n, 3)
     K = frame.depth_intrinsics
-    rays = np.linalg.solve(K, pixels.T).T
+    rays = np.asarray(np.linalg.solve(K, pixels.T).T, np.float64)
     return _Sampled(frame, K, depth, rays, depth[v[take], u[take]].astype(np.float64))
 
 

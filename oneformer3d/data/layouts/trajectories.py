@@ -257,7 +257,8 @@ def _frames_by_time(
             for (stamp, path), j in zip(color, partner)
             if j is not None or not depth
         ]
-    of_pose = _nearest([pair[0] for pair in pairs], list(poses.stamps))
+    stamps = [] if poses.stamps is None else poses.stamps.tolist()
+    of_pose = _nearest([pair[0] for pair in pairs], stamps)
 
     frames = tuple(
         ListedFrame(frame_name(image), image, depth_path, poses.poses[j])

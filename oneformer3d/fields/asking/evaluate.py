@@ -72,7 +72,7 @@ def evaluate_views(
             predicted = shown['semantics'].argmax(-1).flatten().numpy()
             true = content.semantics.flatten().numpy().astype(np.int64)
             confusion += confusion_matrix(predicted, true, len(confusion))
-        for name, head in fitted.field.head_nets.items():
+        for name, head in fitted.field.select_heads(None).items():
             if name.startswith('features') and head.feature_type in content.features:
                 stored = content.features[head.feature_type]
                 cosines.setdefault(name, []).append(_feature_cosine(shown[name], stored))

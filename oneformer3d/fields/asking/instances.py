@@ -74,7 +74,12 @@ def _cluster_centres(vectors: Tensor, min_size: int) -> Tensor:
     """Means (K, D) of the clusters of vectors (M, D), at least one."""
     from sklearn.cluster import HDBSCAN
 
-    clusters = HDBSCAN(min_cluster_size=min_size, allow_single_cluster=True, copy=True)
+    # its type is read off a default that stands for another
+    clusters = HDBSCAN(
+        min_cluster_size=min_size,
+        allow_single_cluster=True,
+        copy=True,  # pyright: ignore[reportArgumentType]
+    )
     found = torch.from_numpy(clusters.fit_predict(vectors.double().numpy()))
     means = [vectors[found == k].mean(0) for k in range(int(found.max()) + 1)]
     return torch.stack(means or [vectors.mean(0)])

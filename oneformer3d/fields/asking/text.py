@@ -6,6 +6,7 @@ phrases or their unit vectors. Leaves: relevancies (N, P), 0 where nothing was o
 Letters: N points, D width of a feature, P positive and K negative phrases, S patch sizes.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -84,15 +85,17 @@ def query_lerf_with_text(
     positives, negatives = (_vectors(texts, encode) for texts in (text_queries, negatives))
     name = text_head(lerf_model)
 
-    scores = None
+    by_size = []
     for size in sizes if name == 'language' else (None,):
         features = field_at_points(
             field, point_cloud, (name,), patch_size=size, byte_budget=byte_budget
         )[name]
-        score = relevancy(features, positives.to(features), negatives.to(features), temperature)
-        scores = score if scores is None else torch.maximum(scores, score)  # (N, P)
+        by_size.append(
+            relevancy(features, positives.to(features), negatives.to(features), temperature)
+        )
+    best = functools.reduce(torch.maximum, by_size)  # (N, P)
 
-    scores = torch.where(observed[:, None], scores, 0.0)
+    scores = torch.where(observed[:, None], best, 0.0)
     confidence, labels = scores.max(-1)
     return {
         'labels': labels,
@@ -109,7 +112,7 @@ def text_head(model: FittedField | Field) -> str:
         ValueError: the field has none of them.
     """
     stamps = model.stamps if isinstance(model, FittedField) else {}
-    heads = (model.field if isinstance(model, FittedField) else model).head_nets
+    heads = (model.field if isinstance(model, FittedField) else model).select_heads(None)
     if 'language' in heads:
         return 'language'
     types = {name: head.feature_type for name, head in heads.items() if name.startswith('features')}

@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .heads import GRADIENT_REACHES, Head
+from .heads import GRADIENT_REACHES, Head, InstanceHead
 from .scene_box import SceneBox
 
 # Beyond this a density is opaque at any resolution, and exp would overflow.
@@ -71,6 +71,12 @@ class Field(nn.Module):
         """C of the head 'semantics', 0 without one."""
         return self.head('semantics').output_dim if 'semantics' in self.head_nets else 0
 
+    @property
+    def instance_head(self) -> InstanceHead | None:
+        """The head 'instances', None without one."""
+        head = self.select_heads(None).get('instances')
+        return head if isinstance(head, InstanceHead) else None
+
     def head(self, name: str) -> Head:
         """The head of a name.
 
@@ -82,13 +88,13 @@ class Field(nn.Module):
     @property
     def num_slots(self) -> int:
         """K of ``instance_logits``, 0 without slots."""
-        return self.head_nets['instances'].num_slots if 'instances' in self.head_nets else 0
+        return 0 if self.instance_head is None else self.instance_head.num_slots
 
     def instance_logits(self, features: Tensor) -> Tensor:
         """Instance vectors (…, D) → slots (…, K), where ``num_slots`` is not 0."""
-        if not self.num_slots:
+        if self.instance_head is None or not self.num_slots:
             raise NotImplementedError(f'{type(self).__name__} has no instance slots')
-        return self.head_nets['instances'].slot_logits(features)
+        return self.instance_head.slot_logits(features)
 
     @property
     def scene_box(self) -> SceneBox:

@@ -62,14 +62,16 @@ class HashGrid(nn.Module):
         super().__init__()
         if implementation not in IMPLEMENTATIONS:
             raise ValueError(f'implementation must be of {IMPLEMENTATIONS}, got {implementation!r}')
-        if (max_resolution is None) == (per_level_scale is None):
-            raise ValueError('give either max_resolution or per_level_scale')
-        if per_level_scale is None and max_resolution is not None:
+        if max_resolution is not None and per_level_scale is None:
             # b = exp(ln(N_max / N_min) / (L − 1))
             steps = max(num_levels - 1, 1)
-            per_level_scale = float(np.exp(np.log(max_resolution / base_resolution) / steps))
+            growth = float(np.exp(np.log(max_resolution / base_resolution) / steps))
+        elif per_level_scale is not None and max_resolution is None:
+            growth = per_level_scale
+        else:
+            raise ValueError('give either max_resolution or per_level_scale')
 
-        self.levels = grid_levels(num_levels, log2_hashmap_size, base_resolution, per_level_scale)
+        self.levels = grid_levels(num_levels, log2_hashmap_size, base_resolution, growth)
         self.features_per_level = features_per_level
         self.implementation = implementation
         num_rows = self.levels[-1].first + self.levels[-1].num_rows
@@ -79,7 +81,7 @@ class HashGrid(nn.Module):
         self._accelerated = None
         if implementation != 'torch':
             self._accelerated = load_backend(
-                implementation, self.levels, features_per_level, per_level_scale
+                implementation, self.levels, features_per_level, growth
             )
 
     @property

@@ -1,7 +1,8 @@
 """The hash grid as two triton kernels, forward and backward; see ``hash_grid`` for the maths.
 
 Enters: positions (N, 3) in [0, 1]³ float32, table (rows, F) float32. Leaves: values (N, L · F).
-One program handles a block of points at one level.
+One program handles a block of points at one level. Triton's declarations know neither that numbers
+become constants nor that its ranges can be gone through, which a type checker is told to pass over.
 
 Letters: L levels, F values per row, N points.
 """
@@ -32,7 +33,9 @@ class _TritonHashGrid(torch.autograd.Function):
         if len(positions):
             _forward_kernel[grid](
                 positions, table, values, sizes, scales, len(positions),
-                NUM_LEVELS=len(levels), F=table.shape[1], BLOCK=_BLOCK,
+                NUM_LEVELS=len(levels),  # pyright: ignore[reportArgumentType]
+                F=table.shape[1],  # pyright: ignore[reportArgumentType]
+                BLOCK=_BLOCK,  # pyright: ignore[reportArgumentType]
             )  # fmt: skip
         ctx.save_for_backward(positions, table, sizes, scales)
         return values
@@ -46,7 +49,10 @@ class _TritonHashGrid(torch.autograd.Function):
         if len(positions):
             _backward_kernel[grid](
                 positions, table, grad.contiguous(), grad_table, grad_positions, sizes, scales,
-                len(positions), NUM_LEVELS=len(sizes), F=table.shape[1], BLOCK=_BLOCK,
+                len(positions),
+                NUM_LEVELS=len(sizes),  # pyright: ignore[reportArgumentType]
+                F=table.shape[1],
+                BLOCK=_BLOCK,  # pyright: ignore[reportArgumentType]
                 NEEDS_POSITIONS=ctx.needs_input_grad[0],
             )  # fmt: skip
         return grad_positions if ctx.needs_input_grad[0] else None, grad_table, None
@@ -93,9 +99,9 @@ def _forward_kernel(
     ix, iy, iz = fx.to(tl.int32), fy.to(tl.int32), fz.to(tl.int32)
 
     # Σ_k weight_k row_k over the 8 corners
-    for f in tl.static_range(F):
+    for f in tl.static_range(F):  # pyright: ignore[reportGeneralTypeIssues]
         total = tl.full((BLOCK,), 0.0, tl.float32)
-        for k in tl.static_range(8):
+        for k in tl.static_range(8):  # pyright: ignore[reportGeneralTypeIssues]
             bx, by, bz = k & 1, (k >> 1) & 1, k >> 2
             row = first + _row(ix + bx, iy + by, iz + bz, nodes, rows, dense)
             w = (wx if bx else 1 - wx) * (wy if by else 1 - wy) * (wz if bz else 1 - wz)
@@ -129,9 +135,9 @@ def _backward_kernel(
     gx = tl.full((BLOCK,), 0.0, tl.float32)
     gy = tl.full((BLOCK,), 0.0, tl.float32)
     gz = tl.full((BLOCK,), 0.0, tl.float32)
-    for f in tl.static_range(F):
+    for f in tl.static_range(F):  # pyright: ignore[reportGeneralTypeIssues]
         g = tl.load(grad + point * (NUM_LEVELS * F) + level * F + f, mask=valid, other=0.0)
-        for k in tl.static_range(8):
+        for k in tl.static_range(8):  # pyright: ignore[reportGeneralTypeIssues]
             bx, by, bz = k & 1, (k >> 1) & 1, k >> 2
             row = first + _row(ix + bx, iy + by, iz + bz, nodes, rows, dense)
             ax, ay, az = wx if bx else 1 - wx, wy if by else 1 - wy, wz if bz else 1 - wz

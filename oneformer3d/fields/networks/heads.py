@@ -13,7 +13,7 @@ Letters: H hidden width, C classes, D feature width, K values of a head, S insta
 import torch
 from torch import Tensor, nn
 
-from .encodings import unit_cube
+from .encodings import PositionalEncoding, SphericalHarmonics, unit_cube
 from .hash_grid import HashGrid
 from .layers import full_precision, mlp, unit, weighted_mean
 
@@ -91,7 +91,7 @@ class ColorHead(Head):
     def __init__(
         self,
         hidden_dim: int,
-        view_encoder: nn.Module,
+        view_encoder: PositionalEncoding | SphericalHarmonics,
         width: int = 64,
         num_layers: int = 1,
         gradient: str = 'density',

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from oneformer3d.clip.encoder import ClipEncoder
 from oneformer3d.clip.text import CANONICAL_PHRASES, encode_text, pairwise_relevancy
-from oneformer3d.clip.weights import load_clip
+from oneformer3d.clip.weights import ClipModel, load_clip
 
 from .encodings import PositionalEncoding
 from .field import Field
@@ -148,12 +148,14 @@ class PanopticNeRF(SemanticNeRF):
     @property
     def instance_embeddings(self) -> nn.Embedding:
         """Vector of every slot, (K, D)."""
-        return self.head_nets['instances'].slots
+        assert self.instance_head is not None
+        return self.instance_head.slots
 
     @property
     def temperature(self) -> nn.Parameter:
         """Of the slots' softmax."""
-        return self.head_nets['instances'].temperature
+        assert self.instance_head is not None
+        return self.instance_head.temperature
 
     def forward(self, points: Tensor, directions: Tensor | None = None) -> dict[str, Tensor]:
         """As ``Field.forward``, the instance vectors named 'instance_features'."""
@@ -180,7 +182,7 @@ class LERF(SemanticNeRF):
 
     def __init__(
         self,
-        clip_model: str | Path | nn.Module = 'ViT-B/32',
+        clip_model: str | Path | ClipEncoder | ClipModel = 'ViT-B/32',
         feature_dim: int = 512,
         hidden_dim: int = 256,
         *,
@@ -200,7 +202,7 @@ class LERF(SemanticNeRF):
         self.scale = nn.Parameter(torch.full((1,), 0.1), requires_grad=False)
 
         self._clip_source = (clip_model, clip_weights)
-        self._clip: list[nn.Module] = []  # in a list, so that it is neither moved nor saved with us
+        self._clip: list[ClipModel] = []  # in a list, so that it is neither moved nor saved with us
 
     @property
     def language_decoder(self) -> nn.Sequential:
@@ -208,7 +210,7 @@ class LERF(SemanticNeRF):
         return self.head('language').net
 
     @property
-    def clip_model(self) -> nn.Module:
+    def clip_model(self) -> ClipModel:
         """CLIP, frozen; read now if it was not yet."""
         if not self._clip:
             self._clip.append(_load_clip(*self._clip_source))
@@ -250,11 +252,11 @@ class LERF(SemanticNeRF):
         return vectors
 
 
-def _load_clip(model: str | Path | nn.Module, weights: str | None) -> nn.Module:
+def _load_clip(model: str | Path | ClipEncoder | ClipModel, weights: str | None) -> ClipModel:
     """The open_clip model behind a name, a file, a ``ClipEncoder`` or a model."""
     if isinstance(model, ClipEncoder):
         return model.clip
-    if isinstance(model, nn.Module):
+    if not isinstance(model, str | Path):
         return model
     if weights is None and str(model).endswith(('.pt', '.pth', '.safetensors')):
         return load_clip('ViT-B-32', model).model

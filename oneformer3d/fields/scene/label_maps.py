@@ -28,7 +28,7 @@ from .labelled_points import IGNORE, LabelledPoints, read_labelled_points, thing
 _MAX_DISTANCE = 0.1  # a pixel takes the label of a point within so many metres
 _IMAGE_SUFFIXES = ('.semantic.png', '.png')
 
-ReadLabels = Callable[[str, Camera, Tensor], tuple[Tensor, Tensor | None]]
+ReadLabels = Callable[[str, Camera, Tensor | None], tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,19 +93,18 @@ def point_labels_reader(points: LabelledPoints, max_distance: float = _MAX_DISTA
     if instance is not None:
         instance = torch.cat((instance, torch.tensor([-1]))).to(torch.int32)
 
-    def read(frame: str, camera: Camera, depth: Tensor) -> tuple[Tensor, Tensor | None]:
-        measured = depth > 0
-        positions = camera.unproject(depth)[measured].numpy()
-        _, nearest = tree.query(positions, distance_upper_bound=max_distance)
-        nearest = torch.from_numpy(nearest)
-
-        semantics = torch.full(depth.shape, IGNORE, dtype=torch.uint8)
-        semantics[measured] = semantic[nearest]
-        if instance is None:
-            return semantics, None
-        instances = torch.full(depth.shape, -1, dtype=torch.int32)
-        instances[measured] = instance[nearest]
-        return semantics, instances
+    def read(frame: str, camera: Camera, depth: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        semantics = torch.full(camera.image_size, IGNORE, dtype=torch.uint8)
+        instances = torch.full(camera.image_size, -1, dtype=torch.int32)
+        if depth is not None:  # without it no pixel has a position
+            measured = depth > 0
+            positions = camera.unproject(depth)[measured].numpy()
+            _, rows = tree.query(positions, distance_upper_bound=max_distance)
+            nearest = torch.from_numpy(np.asarray(rows))
+            semantics[measured] = semantic[nearest]
+            if instance is not None:
+                instances[measured] = instance[nearest]
+        return semantics, None if instance is None else instances
 
     return read
 
@@ -120,7 +119,7 @@ def _maps_beside_images(sequence: PosedFolder, table: ClassTable | None) -> Labe
     if table is None:
         raise ValueError(f'{folder}: has label images; give the class table that they are of')
 
-    def read(frame: str, camera: Camera, depth: Tensor) -> tuple[Tensor, Tensor | None]:
+    def read(frame: str, camera: Camera, depth: Tensor | None) -> tuple[Tensor, Tensor | None]:
         semantics = _contiguous(
             _read_ids(folder / f'{frame}.semantic.png', camera.image_size), table
         )
@@ -140,7 +139,7 @@ def _maps_of_folder(folder: Path, sequence: PosedFolder, table: ClassTable | Non
         known = [ids[ids != IGNORE] for ids in map(_read_ids, paths.values())]
         num_classes = 1 + max(int(ids.max(initial=0)) for ids in known)
 
-    def read(frame: str, camera: Camera, depth: Tensor) -> tuple[Tensor, None]:
+    def read(frame: str, camera: Camera, depth: Tensor | None) -> tuple[Tensor, None]:
         ids = _read_ids(paths[frame], camera.image_size)
         if table is not None:
             return _contiguous(ids, table), None

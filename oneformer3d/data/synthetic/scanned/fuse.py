@@ -84,7 +84,7 @@ def vote(xyz: np.ndarray, votes: np.ndarray, radius: float) -> np.ndarray:
     """
     distance, point = KDTree(xyz).query(votes[:, :3], distance_upper_bound=radius)
     near = np.isfinite(distance)
-    point, code = point[near], votes[near, 3].astype(np.int64)
+    point, code = np.asarray(point)[near], votes[near, 3].astype(np.int64)
 
     # of equal pairs (point, code) how many; the last of each point after sorting by count wins
     num_codes = int(code.max(initial=0)) + 1
