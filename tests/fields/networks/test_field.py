@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from oneformer3d.clip.text import encode_text
 from oneformer3d.fields import (
     LERF,
     FeatureField,
@@ -16,7 +17,7 @@ from oneformer3d.fields import (
 from oneformer3d.fields.networks.feature_field import feature_width
 from oneformer3d.fields.networks.field import trunc_exp
 from oneformer3d.fields.networks.heads import InstanceHead, LanguageHead
-from oneformer3d.tiny_clip.train import TinyClipSettings, build_tiny_clip
+from oneformer3d.tiny_clip.train import TinyClipSettings, build_tiny_clip, save_tiny_clip
 from tests.helpers.analytic_fields import KnownField, random_rays
 
 BOX = SceneBox(
@@ -88,6 +89,14 @@ def test_lerf_encodes_text_only_when_given_some_and_never_saves_clip() -> None:
     torch.testing.assert_close(outputs['language_features'].norm(dim=-1), torch.ones(4))
     with pytest.raises(ValueError, match='text space'):
         LERF(clip, feature_dim=width + 1, hidden_dim=16).encode_text(['chair'])
+
+
+def test_lerf_reads_clip_from_a_file(tmp_path) -> None:
+    settings = TinyClipSettings(steps=1)
+    clip = build_tiny_clip(settings).eval()
+    save_tiny_clip(tmp_path / 'clip.pt', clip, settings, {}, {})
+    field = LERF(tmp_path / 'clip.pt', feature_dim=clip.text_projection.shape[-1], hidden_dim=16)
+    torch.testing.assert_close(field.encode_text(['chair']), encode_text(clip, ['chair']))
 
 
 def test_language_depends_on_the_patch_size() -> None:

@@ -10,7 +10,8 @@ from oneformer3d.fields.scene.arrays import scene_from_arrays
 from oneformer3d.fields.scene.batches import FlatMaps, RayPool
 from oneformer3d.fields.scene.extent import Observations, small_depth
 from oneformer3d.fields.scene.folder import depth_at_color, load_field_scene
-from oneformer3d.fields.scene.labelled_points import IGNORE
+from oneformer3d.fields.scene.label_maps import point_labels_reader
+from oneformer3d.fields.scene.labelled_points import IGNORE, LabelledPoints
 from oneformer3d.lifting import Camera, project, sample_map
 from oneformer3d.store import FeatureStoreWriter, StoreStamp
 from tests.helpers.small_scenes import view_batch
@@ -120,6 +121,15 @@ def test_labels_of_points_and_of_a_folder(room, tmp_path):
     assert plain.class_names == ('0', '1', '2', '3')
     assert (plain.read(0).semantics == 3).all()
     assert load_field_scene(room, labels='none').class_names == ()
+
+
+def test_without_depth_no_pixel_takes_the_label_of_a_point():
+    points = LabelledPoints(torch.zeros(1, 3), torch.tensor([2]), torch.tensor([7]))
+    camera = Camera(torch.eye(3), torch.eye(4), (2, 3))
+    semantics, instances = point_labels_reader(points)('0', camera, None)
+    assert (semantics == IGNORE).all()
+    assert (instances == -1).all()
+    assert semantics.shape == instances.shape == (2, 3)
 
 
 def test_features_come_from_the_stores_by_type(tmp_path):
