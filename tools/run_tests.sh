@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up if needed, checks the style and runs the tests.
 # Usage: bash tools/run_tests.sh [pytest arguments]
-#   without arguments two processes share the files of tests
+#   without arguments types are checked too, and two processes share the files of tests
 #   bash tools/run_tests.sh -m slow      the slow tests
 #   bash tools/run_tests.sh -m gpu       the tests that need a CUDA device
 set -euo pipefail
@@ -14,9 +14,21 @@ export MPLBACKEND=Agg
 .venv/bin/ruff check .
 marker=(-m 'not slow and not gpu')
 workers=()
+types=
 if [ $# = 0 ]; then
   workers=(-n 2 --dist loadfile)
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+  # a minute of one core, beside the tests
+  types=$(mktemp)
+  trap 'rm -f "$types"' EXIT
+  .venv/bin/basedpyright --pythonpath .venv/bin/python >"$types" 2>&1 &
+  checker=$!
 fi
 for argument in "$@"; do if [ "$argument" = -m ]; then marker=(); fi; done
-exec .venv/bin/python -m pytest "${marker[@]}" "${workers[@]}" --durations=15 "$@"
+status=0
+.venv/bin/python -m pytest "${marker[@]}" "${workers[@]}" --durations=15 "$@" || status=$?
+if [ -n "$types" ]; then
+  wait "$checker" || status=$?
+  tail -n 40 "$types"
+fi
+exit "$status"

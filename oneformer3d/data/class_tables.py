@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .synthetic.classes import (
     ROOMS_CLASSES,
@@ -65,7 +66,7 @@ class ClassTable:
     raw_ids: tuple[int, ...]
     stuff: tuple[int, ...]
     instance_classes: tuple[int, ...]
-    palette: np.ndarray
+    palette: NDArray[np.uint8]
     things: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -105,7 +106,7 @@ class ClassTable:
         """Label of unlabeled points: C."""
         return len(self.classes)
 
-    def contiguous_from_raw(self, raw: np.ndarray) -> np.ndarray:
+    def contiguous_from_raw(self, raw: np.ndarray) -> NDArray[np.int64]:
         """Labels on disk → labels inside the program.
 
         Args:
@@ -128,7 +129,7 @@ class ClassTable:
         lookup[list(self.raw_ids)] = np.arange(self.num_classes)
         return lookup[raw]
 
-    def raw_from_contiguous(self, labels: np.ndarray, unlabeled: int = 0) -> np.ndarray:
+    def raw_from_contiguous(self, labels: np.ndarray, unlabeled: int = 0) -> NDArray[np.int64]:
         """Labels inside the program → ids on disk (int64); C becomes ``unlabeled``."""
         return np.append(np.asarray(self.raw_ids, dtype=np.int64), unlabeled)[np.asarray(labels)]
 

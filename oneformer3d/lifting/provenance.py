@@ -10,7 +10,7 @@ reads.
 from collections import Counter
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -47,6 +47,17 @@ class Reason(IntEnum):
     NO_WEIGHT = 8  # visible, but its weight is 0
 
 
+class PointInView(TypedDict):
+    """One point in one view: pixel (u, v), metres, share of the feature; None for no meaning."""
+
+    view: int
+    reason: str
+    uv: tuple[float, float] | None
+    depth_z: float | None
+    measured: float | None
+    weight: float
+
+
 @dataclass(frozen=True)
 class Provenance:
     """Sources of N points in V views.
@@ -76,7 +87,7 @@ class Provenance:
         """(V, N) bool: what contributes."""
         return self.reason == Reason.SEEN
 
-    def of_point(self, row: int) -> list[dict[str, Any]]:
+    def of_point(self, row: int) -> list[PointInView]:
         """Every view of one point, the heaviest first: view, reason, uv, depth_z, measured, weight.
 
         Values that mean nothing are None.
@@ -92,15 +103,16 @@ class Provenance:
             placed = reason not in (Reason.NOT_FINITE, Reason.BEHIND)  # its pixel means something
             measured = float(self.measured[view, row])
 
+            u, v = self.uv[view, row].tolist()
             entries.append(
-                {
-                    'view': view,
-                    'reason': reason.name.lower(),
-                    'uv': tuple(self.uv[view, row].tolist()) if placed else None,
-                    'depth_z': float(self.depth_z[view, row]) if placed else None,
-                    'measured': measured if measured > 0 else None,
-                    'weight': float(self.weight[view, row]),
-                }
+                PointInView(
+                    view=view,
+                    reason=reason.name.lower(),
+                    uv=(u, v) if placed else None,
+                    depth_z=float(self.depth_z[view, row]) if placed else None,
+                    measured=measured if measured > 0 else None,
+                    weight=float(self.weight[view, row]),
+                )
             )
 
         return sorted(entries, key=lambda entry: (-entry['weight'], entry['view']))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ class FrameMap:
         mean: of the actions that occur; NaN for none.
     """
 
-    ap: np.ndarray
+    ap: NDArray[np.float64]
     mean: float
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oneformer3d.lifting.shapes import expect_shape
 
@@ -31,9 +32,9 @@ class InstanceScores:
         mean_ap, mean_ap50, mean_ap25: means over the classes that have true instances.
     """
 
-    ap: np.ndarray
-    ap50: np.ndarray
-    ap25: np.ndarray
+    ap: NDArray[np.float64]
+    ap50: NDArray[np.float64]
+    ap25: NDArray[np.float64]
     mean_ap: float
     mean_ap50: float
     mean_ap25: float
@@ -51,13 +52,13 @@ class InstanceMatches:
             overlapping pair of one class, ordered by true instance, then prediction.
     """
 
-    pred_labels: np.ndarray
-    pred_scores: np.ndarray
-    pred_sizes: np.ndarray
-    pred_ignored: np.ndarray
-    gt_labels: np.ndarray
-    gt_sizes: np.ndarray
-    pairs: np.ndarray
+    pred_labels: NDArray[np.integer]
+    pred_scores: NDArray[np.floating]
+    pred_sizes: NDArray[np.integer]
+    pred_ignored: NDArray[np.integer]
+    gt_labels: NDArray[np.integer]
+    gt_sizes: NDArray[np.integer]
+    pairs: NDArray[np.int64]
 
 
 def instance_scores(

@@ -15,16 +15,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
 class PanopticCounts:
     """What scenes contribute per class: (C,) int64 tp, fp, fn and float64 sum of IoU."""
 
-    tp: np.ndarray
-    fp: np.ndarray
-    fn: np.ndarray
-    iou: np.ndarray
+    tp: NDArray[np.int64]
+    fp: NDArray[np.int64]
+    fn: NDArray[np.int64]
+    iou: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class PanopticScores:
         means_mmdet3d: the same names, absent classes counted as 0; NaN for an empty group.
     """
 
-    pq: np.ndarray
-    sq: np.ndarray
-    rq: np.ndarray
+    pq: NDArray[np.float64]
+    sq: NDArray[np.float64]
+    rq: NDArray[np.float64]
     means: dict[str, float]
     means_mmdet3d: dict[str, float]
 

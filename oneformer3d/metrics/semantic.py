@@ -7,6 +7,7 @@ N points, C classes. A true label outside 0…C−1 (C = unlabeled) is not evalu
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class SemanticScores:
         macc: mean recall of the classes that occur in the ground truth.
     """
 
-    iou: np.ndarray
+    iou: NDArray[np.float64]
     miou: float
     acc: float
     macc: float

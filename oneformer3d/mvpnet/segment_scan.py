@@ -6,7 +6,7 @@ features came from. N points, V views.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -26,6 +26,21 @@ from .segmentor import FeatureLiftingSegmentation
 OCCLUSION = ('zbuffer', 'none')
 
 
+class SegmentedScan(TypedDict):
+    """What was known of the points, ``pos`` (N, 3) and more, and what the network says of them.
+
+    ``labels`` (N,) int64, ``label_confidence`` and ``view_agreement`` (N,) float32 and, where it
+    was asked for, ``sources``; see ``segment_scan``.
+    """
+
+    pos: Tensor
+    rgb: NotRequired[Tensor]
+    labels: Tensor
+    label_confidence: Tensor
+    view_agreement: Tensor
+    sources: NotRequired[Provenance]
+
+
 @torch.no_grad()
 def segment_scan(
     pc_data: Mapping[str, Any],
@@ -37,7 +52,7 @@ def segment_scan(
     occlusion: str = 'zbuffer',
     point_size: int = 3,
     trace: Tensor | None = None,
-) -> dict[str, Any]:
+) -> SegmentedScan:
     """Label every point.
 
     Args:
@@ -101,12 +116,10 @@ def segment_scan(
         confidence, labels = xyz.new_zeros(0), torch.zeros(0, dtype=torch.int64, device=device)
     else:
         confidence, labels = logits.softmax(1).max(1)  # (N,) both
-    result = {
-        **pc_data,
-        'labels': labels,
-        'label_confidence': confidence,
-        'view_agreement': xyz.new_zeros(len(xyz)) if agreement is None else agreement[0],
-    }
+    result = cast(SegmentedScan, dict(pc_data))  # with whatever else the caller keeps there
+    result['labels'] = labels
+    result['label_confidence'] = confidence
+    result['view_agreement'] = xyz.new_zeros(len(xyz)) if agreement is None else agreement[0]
     if trace is not None and views is not None and camera is not None:
         result['sources'] = _sources(xyz, trace.to(device), views, camera, depth, model)
     return result

@@ -167,7 +167,7 @@ class FeatureLiftingSegmentation(BaseModel):
         inputs: dict,
         data_samples: list[Det3DDataSample] | None = None,
         mode: str = 'tensor',
-    ) -> dict | list[Det3DDataSample] | list[Tensor]:
+    ) -> dict[str, Tensor] | list[Det3DDataSample] | list[Tensor]:
         """``loss``, ``predict`` or, with mode 'tensor', the logits (N, C) of each sample."""
         if mode == 'loss':
             if data_samples is None:

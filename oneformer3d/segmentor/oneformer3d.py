@@ -133,7 +133,7 @@ class OneFormer3D(BaseModel):
         inputs: dict,
         data_samples: list[Det3DDataSample] | None = None,
         mode: str = 'tensor',
-    ) -> dict | list[Det3DDataSample] | QueryOutput:
+    ) -> dict[str, Tensor] | list[Det3DDataSample] | QueryOutput:
         """``loss``, ``predict`` or, with mode 'tensor', the decoder's output."""
         if mode == 'loss':
             if data_samples is None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -94,12 +95,12 @@ class ScenePrediction:
         instance_scores: (K,) float32, descending.
     """
 
-    semantic: np.ndarray
-    panoptic_semantic: np.ndarray
-    panoptic_ids: np.ndarray
-    instance_masks: np.ndarray
-    instance_labels: np.ndarray
-    instance_scores: np.ndarray
+    semantic: NDArray[np.int64]
+    panoptic_semantic: NDArray[np.int64]
+    panoptic_ids: NDArray[np.int64]
+    instance_masks: NDArray[np.bool_]
+    instance_labels: NDArray[np.int64]
+    instance_scores: NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ class StoreStamp:
             return None
         return self.grid[0] // self.shuffle_factor, self.grid[1] // self.shuffle_factor
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain dictionary for JSON."""
         return asdict(self)
 

@@ -7,6 +7,7 @@ about the vertical.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 
 
@@ -26,7 +27,7 @@ class UprightBox:
     yaw: float
 
     @property
-    def corners(self) -> np.ndarray:
+    def corners(self) -> NDArray[np.float64]:
         """(8, 3) float64, the four at the bottom first."""
         signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) / 2
         plan = signs * self.size[:2] @ _turn(self.yaw).T + self.centre[:2]  # (4, 2)

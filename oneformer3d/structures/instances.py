@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .boxes import UprightBox, fit_upright_box
 
@@ -28,12 +29,12 @@ class Instance:
     name: str
     label: int
     score: float
-    members: np.ndarray
+    members: NDArray[np.int64]
     num_scan_points: int
     box: UprightBox
 
     @property
-    def mask(self) -> np.ndarray:
+    def mask(self) -> NDArray[np.bool_]:
         """(N,) bool."""
         mask = np.zeros(self.num_scan_points, dtype=bool)
         mask[self.members] = True
@@ -53,7 +54,7 @@ def make_instance(
     return Instance(name, label, score, members, len(upright), box)
 
 
-def instance_map(instances: Sequence[Instance], num_points: int) -> np.ndarray:
+def instance_map(instances: Sequence[Instance], num_points: int) -> NDArray[np.int64]:
     """Masks that may overlap → one instance per point.
 
     Args:
@@ -82,7 +83,7 @@ def encode_runs(mask: np.ndarray) -> list[int]:
     return [0, *runs] if len(mask) and mask[0] else runs
 
 
-def decode_runs(counts: Sequence[int]) -> np.ndarray:
+def decode_runs(counts: Sequence[int]) -> NDArray[np.bool_]:
     """The mask (N,) bool of ``encode_runs``."""
     values = np.arange(len(counts)) % 2 == 1
     return np.repeat(values, counts)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oneformer3d.files.atomic import atomic_path, atomic_write_bytes
 from oneformer3d.files.glb import write_glb
@@ -127,19 +128,19 @@ class Segmentation:
         origin: (3,) float64 metres that were subtracted from its coordinates.
     """
 
-    points: np.ndarray
-    semantic: np.ndarray
-    panoptic: np.ndarray
-    panoptic_semantic: np.ndarray
+    points: NDArray[np.float32]
+    semantic: NDArray[np.int64]
+    panoptic: NDArray[np.int64]
+    panoptic_semantic: NDArray[np.int64]
     instances: tuple[Instance, ...]
     class_names: tuple[str, ...]
     class_ids: tuple[int, ...]
-    palette: np.ndarray
-    upright_from_scan: np.ndarray
+    palette: NDArray[np.uint8]
+    upright_from_scan: NDArray[np.float32]
     info: SegmentationInfo = SegmentationInfo()
     views: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    origin: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    origin: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
 
     @classmethod
     def load(cls, out_dir: str | Path) -> 'Segmentation':
@@ -182,22 +183,22 @@ class Segmentation:
         )
 
     @property
-    def upright(self) -> np.ndarray:
+    def upright(self) -> NDArray[np.float32]:
         """(N, 3) float32 the points with z up."""
         return self.points[:, :3] @ self.upright_from_scan.T
 
     @property
-    def up(self) -> np.ndarray:
+    def up(self) -> NDArray[np.float32]:
         """(3,) float32 the direction of the scan that points up."""
         return self.upright_from_scan[2]
 
     @cached_property
-    def instance(self) -> np.ndarray:
+    def instance(self) -> NDArray[np.int64]:
         """(N,) int64 row of the best-scored instance that has the point, -1 none."""
         return instance_map(self.instances, len(self.points))
 
     @property
-    def rgb(self) -> np.ndarray:
+    def rgb(self) -> NDArray[np.uint8]:
         """(N, 3) uint8 colours of the scan."""
         return self.points[:, 3:].astype(np.uint8)
 
@@ -300,7 +301,9 @@ class Segmentation:
         world = self.points[:, :3].astype(np.float64) + self.origin
         write_las(path, world, self.rgb, self.semantic, labels)
 
-    def picture(self, camera: str = 'dollhouse', size: tuple[int, int] = (480, 640)) -> np.ndarray:
+    def picture(
+        self, camera: str = 'dollhouse', size: tuple[int, int] = (480, 640)
+    ) -> NDArray[np.uint8]:
         """Input | semantic | instances | panoptic as one image (H', W', 3) uint8.
 
         Args:
@@ -312,7 +315,7 @@ class Segmentation:
             self.upright, self.rgb, labels, self.class_names, self.palette, size=size, camera=camera
         )
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
         """What ``predictions.npz`` holds; it loads with ``allow_pickle=False``.
 
         Returns:
