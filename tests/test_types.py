@@ -5,6 +5,10 @@
 
 import dataclasses
 import inspect
+import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -23,6 +27,7 @@ from oneformer3d.metrics.unified import UnifiedSegMetric
 from oneformer3d.open_vocabulary.index import SceneIndex
 from oneformer3d.streaming.segmentor import StreamingSegmentor
 from oneformer3d.structures import Segmentation
+from tests.conftest import REPOSITORY
 
 PUBLIC = (
     *(getattr(oneformer3d, name) for name in oneformer3d.__all__ if name != '__version__'),
@@ -40,6 +45,17 @@ PUBLIC = (
     panoptic_scores,
     semantic_scores,
 )
+USE = """import oneformer3d
+from oneformer3d.mvpnet.segment_scan import SegmentedScan
+
+result = oneformer3d.Inferencer()('scan.ply')
+reveal_type(result)
+reveal_type(result.semantic)
+reveal_type(result.instances[0].score)
+def labels_of(scan: SegmentedScan):
+    reveal_type(scan['labels'])
+text: str = result.instances[0].score
+"""
 BARE = (dict, list, tuple, set, frozenset, np.ndarray, Callable)  # without what they hold
 
 
@@ -110,3 +126,26 @@ def _function(member: Any) -> Callable | None:
     for attribute in ('fget', 'func', '__func__'):  # property, cached_property, classmethod
         member = getattr(member, attribute, member)
     return member if inspect.isfunction(member) else None
+
+
+@pytest.mark.slow
+def test_a_checker_sees_the_types_from_outside(tmp_path):
+    pytest.importorskip('basedpyright')
+    (tmp_path / 'use.py').write_text(USE)
+    (tmp_path / 'pyrightconfig.json').write_text(json.dumps({'extraPaths': [str(REPOSITORY)]}))
+    done = subprocess.run(
+        [sys.executable, '-m', 'basedpyright', '--outputjson', '--pythonpath', sys.executable],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = json.loads(done.stdout)['generalDiagnostics']
+
+    revealed = [one['message'] for one in said if one['severity'] == 'information']
+    types = [re.sub(r'.* is "(.*)"', r'\1', message) for message in revealed]
+    assert types[::2] == ['Segmentation', 'float']
+    assert types[3] == 'Tensor'
+    assert 'signedinteger[_64Bit]' in types[1]
+    wrong = [one['range']['start']['line'] for one in said if one['severity'] == 'error']
+    assert [USE.splitlines()[line] for line in wrong] == ['text: str = result.instances[0].score']

@@ -5,6 +5,7 @@ model, and the test data come in the views of ``tta_pipeline``.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -41,6 +42,5 @@ def with_tta(cfg: Config, options: Iterable[str] = ()) -> Config:
 
 def inner_model(model: nn.Module) -> nn.Module:
     """The segmentor within what stands around it: several processes, test-time augmentation."""
-    if is_model_wrapper(model):
-        model = model.module
-    return model.module if isinstance(model, BaseTTAModel) else model
+    inside: Any = model.module if is_model_wrapper(model) else model
+    return inside.module if isinstance(inside, BaseTTAModel) else inside

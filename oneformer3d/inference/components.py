@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from .predictions import ScanPrediction
 
@@ -113,7 +113,7 @@ def connect(
     xyz: NDArray[np.floating], labels: NDArray[np.integer], radius: float
 ) -> NDArray[np.int64]:
     """Component (N,) of each point: chains of points of one label, no step above the radius."""
-    pairs = cKDTree(xyz).query_pairs(radius, output_type='ndarray')  # (P, 2)
+    pairs = KDTree(xyz).query_pairs(radius, output_type='ndarray')  # (P, 2)
     a, b = pairs[labels[pairs[:, 0]] == labels[pairs[:, 1]]].T
 
     graph = coo_array((np.ones(len(a), bool), (a, b)), shape=(len(xyz), len(xyz)))

@@ -140,7 +140,9 @@ def match_segments(
         tp=np.bincount(matched_class, minlength=num_classes),
         fp=np.bincount(pred_class[is_false], minlength=num_classes),
         fn=np.bincount(gt_class[is_missed], minlength=num_classes),
-        iou=np.bincount(matched_class, weights=iou[is_match], minlength=num_classes),
+        iou=np.asarray(
+            np.bincount(matched_class, weights=iou[is_match], minlength=num_classes), np.float64
+        ),
     )
 
 

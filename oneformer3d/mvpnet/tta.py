@@ -41,15 +41,17 @@ class MVPNetTTA(BaseTTAModel):
             data: ``inputs`` and ``data_samples``, a list of V each, the first of which is the one
                 whose sample is returned.
         """
+        model = self.module
+        assert isinstance(model, FeatureLiftingSegmentation)  # no other is taken
         views = [
-            self.module.data_preprocessor({'inputs': inputs, 'data_samples': samples})
+            model.data_preprocessor({'inputs': inputs, 'data_samples': samples})
             for inputs, samples in zip(data['inputs'], data['data_samples'], strict=True)
         ]
         # what a view of the scene shows does not turn with the scene: the first agreement is any
-        logits, agreement = self.module.logits_and_agreement(views[0]['inputs'])
+        logits, agreement = model.logits_and_agreement(views[0]['inputs'])
         totals = [rows.softmax(1) for rows in logits]  # (N, C) each
         for view in views[1:]:
-            seen = self.module.logits(view['inputs'])
+            seen = model.logits(view['inputs'])
             totals = [total + rows.softmax(1) for total, rows in zip(totals, seen, strict=True)]
 
         agreed = [None] * len(totals) if agreement is None else agreement

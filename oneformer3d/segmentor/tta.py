@@ -63,7 +63,8 @@ class OneFormer3DTTA(BaseTTAModel):
         Raises:
             ValueError: views of different points.
         """
-        model: OneFormer3D = self.module
+        model = self.module
+        assert isinstance(model, OneFormer3D)  # no other is taken
         first_samples: list[Det3DDataSample] = []
         sums: list[SceneSum] = []
         for inputs, samples in zip(data['inputs'], data['data_samples'], strict=True):
