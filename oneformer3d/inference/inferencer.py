@@ -132,7 +132,7 @@ class OneFormer3DInferencer:
         self.voxel_size = model_voxel_size(self.config.model) if voxel_size is None else voxel_size
         self.max_points = max_points
         self.tile_margin = tile_margin
-        self.instances = instance_source(self.config, self.config_name, instances)
+        self.instances: InstanceSource = instance_source(self.config, self.config_name, instances)
         self.component_radius = component_radius
         self.images = None if clip is None else {**clip, 'max_views': max_views}
         self.read_images = None if clip is None else self._image_reader(clip, max_views)
