@@ -197,8 +197,8 @@ def predicted_masks(
     """AP50 of a model's masks with names of its head, of text, and with the best names."""
     import numpy as np
 
-    from oneformer3d.inference.opened_scene import segment_scene
     from oneformer3d.inference.scene_index import index_masks
+    from oneformer3d.inference.segment_scene import segment_scene
     from oneformer3d.metrics.instance import instance_scores, match_instances
     from oneformer3d.open_vocabulary.members import members_of_masks
 

@@ -103,6 +103,16 @@ def parse_args() -> argparse.Namespace:
         'open_clip); a folder is then segmented with its images',
     )
     parser.add_argument('--clip-model', help='open_clip model, where the weights do not tell')
+    parser.add_argument(
+        '--vocabulary',
+        nargs='+',
+        metavar='WORD',
+        help='name what is found by these words instead of the trained classes (needs '
+        '--clip-weights and folders of images)',
+    )
+    parser.add_argument(
+        '--with-classes', action='store_true', help='the trained classes beside the vocabulary'
+    )
     parser.add_argument('--clip-layers', nargs='+', help='as at the extraction')
     parser.add_argument('--clip-input-size', nargs='+', type=int, help='as at the extraction')
     parser.add_argument(
@@ -151,6 +161,10 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f'--score-thr: expected a number within 0 to 1, got {args.score_thr}')
     if args.max_points < 1 or args.tile_margin < 0 or (args.voxel_size or 0) < 0:
         raise ValueError('--max-points, --tile-margin and --voxel-size must not be negative')
+    if args.vocabulary is not None and args.clip_weights is None:
+        raise ValueError('--vocabulary needs --clip-weights, which compare words with images')
+    if args.with_classes and args.vocabulary is None:
+        raise ValueError('--with-classes needs --vocabulary')
     if args.out is not None and Path(args.out).exists() and not Path(args.out).is_dir():
         raise NotADirectoryError(f'{args.out}: is not a folder')
 
@@ -188,10 +202,16 @@ def load_model(args: argparse.Namespace) -> 'OneFormer3DInferencer':
     """The model with the settings of the command line."""
     from oneformer3d.engine.configs import load_config
     from oneformer3d.inference.inferencer import OneFormer3DInferencer
+    from oneformer3d.inference.model_settings import test_settings
 
     show_progress('load model', 0, 1)
+    config = load_config(args.config, folder_options(args))
+    words = args.vocabulary
+    if args.with_classes:
+        classes = test_settings(config, str(args.config))[0].classes
+        words = [*classes, *(word for word in words if word not in classes)]
     inferencer = OneFormer3DInferencer(
-        load_config(args.config, folder_options(args)),
+        config,
         args.checkpoint,
         args.device,
         score_thr=args.score_thr,
@@ -200,6 +220,7 @@ def load_model(args: argparse.Namespace) -> 'OneFormer3DInferencer':
         tile_margin=args.tile_margin,
         clip=clip_settings(args),
         max_views=args.max_views,
+        vocabulary=words,
         instances=args.instances,
         component_radius=args.component_radius,
         tta=args.tta,

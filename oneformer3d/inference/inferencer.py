@@ -44,7 +44,9 @@ from .model_settings import instance_source, model_voxel_size, pick_device, test
 from .predictions import ScanPrediction, TilePrediction, drop_covered, scatter_to_points
 from .scan_images import ScanImageReader, ScanImages
 from .scans import is_finished, name_scans, result_key
+from .scene_index import text_image_reader
 from .tiling import Tile, merge_predictions, split_tiles
+from .vocabulary import TextNamer, Vocabulary
 
 ScanSource = str | Path | np.ndarray | Scan | Mapping[str, np.ndarray]
 
@@ -68,6 +70,9 @@ class OneFormer3DInferencer:
         clip: for a model with image features, settings of ``ClipEncoder`` (``weights`` and what
             else the features it was trained with were made with); None looks at no images.
         max_views: of a folder, evenly spread over its frames.
+        vocabulary: words that name the masks instead of the trained classes, compared with the
+            images of a scan by ``clip`` (any model will do then); words that are trained classes
+            may come from the trained head, so ``[*classes, 'a piano']`` adds one.
         instances: 'masks' of the network, 'components': connected pieces of what is no stuff, or
             'joined': both; see ``components``. None takes what the config says (``inference``),
             or else the masks. ``score_thr`` is for masks alone.
@@ -94,6 +99,7 @@ class OneFormer3DInferencer:
         tile_margin: float = 1.0,
         clip: Mapping[str, Any] | None = None,
         max_views: int = 64,
+        vocabulary: Vocabulary | Sequence[str] | None = None,
         instances: InstanceSource | None = None,
         component_radius: float = 0.06,
         tta: bool = False,
@@ -135,7 +141,8 @@ class OneFormer3DInferencer:
         self.instances: InstanceSource = instance_source(self.config, self.config_name, instances)
         self.component_radius = component_radius
         self.images = None if clip is None else {**clip, 'max_views': max_views}
-        self.read_images = None if clip is None else self._image_reader(clip, max_views)
+        self.read_images = None if clip is None else self._image_reader(clip, max_views, vocabulary)
+        self.namer = None if vocabulary is None else self._namer(vocabulary, clip, max_views)
 
     @overload
     def __call__(
@@ -203,6 +210,7 @@ class OneFormer3DInferencer:
             'component_radius': self.component_radius,
             'images': self.images,
             'tta': self.tta,
+            'vocabulary': None if self.namer is None else vars(self.namer.vocabulary),
         }
         return result_key(source, self.checkpoint_name, {**settings, **reading})
 
@@ -288,13 +296,16 @@ class OneFormer3DInferencer:
             seconds=clock.seconds,
             model=self.model_info,
         )
-        return replace(
+        segmentation = replace(
             segmentation,
             info=info,
             views=() if images is None else images.frames,
             warnings=scan.warnings,
             origin=scan.origin,
         )
+        if self.namer is None:
+            return segmentation
+        return self.namer(segmentation, scan.recording, progress)
 
     @property
     def model_info(self) -> ModelInfo:
@@ -338,11 +349,29 @@ class OneFormer3DInferencer:
             return None
         return superpoints_from_points(points[:, :3], points[:, 3:])
 
-    def _image_reader(self, clip: Mapping[str, Any], max_views: int) -> ScanImageReader:
+    def _image_reader(
+        self,
+        clip: Mapping[str, Any],
+        max_views: int,
+        vocabulary: Vocabulary | Sequence[str] | None,
+    ) -> ScanImageReader | None:
         encoder = getattr(self.model, 'encoder', None)
-        if not isinstance(encoder, BiFusionEncoder):
+        if isinstance(encoder, BiFusionEncoder):
+            channels = encoder.clip_channels
+            return ScanImageReader(clip, channels, max_views=max_views, device=self.device)
+        if vocabulary is None:
             raise ValueError(f'{self.config_name}: the model reads no image features')
-        return ScanImageReader(clip, encoder.clip_channels, max_views=max_views, device=self.device)
+        return None  # CLIP is there for the words alone
+
+    def _namer(
+        self, vocabulary: Vocabulary | Sequence[str], clip: Mapping[str, Any] | None, max_views: int
+    ) -> TextNamer:
+        if clip is None:
+            raise ValueError('vocabulary: words are compared with images by clip, which is missing')
+        if not isinstance(vocabulary, Vocabulary):
+            vocabulary = Vocabulary(tuple(vocabulary))
+        reader = text_image_reader(clip['weights'], clip.get('model'), max_views, str(self.device))
+        return TextNamer(vocabulary, reader)
 
     def _segment_tile(
         self,

@@ -4,7 +4,6 @@ Enters: a path. Leaves: an ``OpenedScene``: its points, its posed images, and it
 there is one. N points.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oneformer3d.data.clouds.as_scan import Scan
 from oneformer3d.data.layouts import PosedFolder, find_layout
 from oneformer3d.data.posed_rgbd import load_posed_rgbd
 from oneformer3d.data.scan import read_scan
 from oneformer3d.data.upright import rotation_to_z_up
-from oneformer3d.engine.configs import load_config
 from oneformer3d.structures import Segmentation
 
-from .clock import Progress
-from .inferencer import OneFormer3DInferencer
 from .scans import RESULT_FILE
 
 _OF_IMAGES = ('convention', 'depth_scale', 'intrinsics', 'rules')
@@ -94,44 +89,6 @@ def open_scene(
         scan.warnings,
         scan.path,
     )
-
-
-def segment_scene(
-    scene: OpenedScene,
-    config: str | Path,
-    checkpoint: str | Path,
-    clip: Mapping[str, Any] | None = None,
-    device: str | None = None,
-    progress: Progress | None = None,
-    score_thr: float = 0.3,
-) -> Segmentation:
-    """Segment the points of a scene.
-
-    Args:
-        scene: without segmentation.
-        config, checkpoint, device: of the model.
-        clip: settings of ``ClipEncoder``, for a model that reads image features; others see the
-            points alone.
-        progress, score_thr: see ``OneFormer3DInferencer``.
-
-    Raises:
-        FileNotFoundError, ValueError: as ``OneFormer3DInferencer``.
-    """
-    cfg = load_config(config)
-    reads_images = cfg.model.get('encoder', {}).get('type') == 'BiFusionEncoder'
-    model = OneFormer3DInferencer(
-        cfg, checkpoint, device, clip=clip if reads_images else None, score_thr=score_thr
-    )
-    scan = Scan(
-        scene.points,
-        scene.origin,
-        scene.upright_from_scan[2].astype(np.float64),
-        scene.source,
-        scene.path,
-        scene.warnings,
-        scene.recording,
-    )
-    return model(scan, progress=progress)
 
 
 def scene_of_result(

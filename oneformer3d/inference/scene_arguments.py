@@ -108,7 +108,8 @@ def segmented(
     scene: 'OpenedScene', args: Namespace, progress: Progress = show_progress
 ) -> 'OpenedScene':
     """The scene with what a model says of it, kept as a result in ``--out``."""
-    from .opened_scene import scene_of_result, segment_scene
+    from .opened_scene import scene_of_result
+    from .segment_scene import segment_scene
 
     config, checkpoint = model_files(args)
     # a fused model looks through the CLIP that reads the text

@@ -150,6 +150,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         ['--component-radius', '0'],
         ['--instances', 'pieces'],
         ['--shard', '3/3'],
+        ['--vocabulary', 'a chair'],
+        ['--with-classes'],
         ['--clip-store', 'of a model that reads none'],
     ],
 )
