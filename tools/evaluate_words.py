@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from oneformer3d.engine.cli import run_tool
 from oneformer3d.engine.progress import show_progress
 from oneformer3d.files.shipped import find_config
+from oneformer3d.open_vocabulary.phrases import NEGATIVES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from oneformer3d.inference.scan_images import ScanImageReader, ScanImages
     from oneformer3d.metrics.instance import InstanceMatches
 
-NEGATIVES = ('object', 'things', 'stuff', 'texture')
 ABSENT = ('an elephant', 'a bicycle', 'a swimming pool', 'a traffic light', 'a horse')
 
 

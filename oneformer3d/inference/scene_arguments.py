@@ -17,6 +17,7 @@ from oneformer3d.engine.cli import (
     tell,
 )
 from oneformer3d.engine.progress import show_progress
+from oneformer3d.open_vocabulary.phrases import NEGATIVES
 
 if TYPE_CHECKING:
     from oneformer3d.open_vocabulary.index import SceneIndex
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from .opened_scene import OpenedScene
     from .scan_images import ScanImageReader
 
-NEGATIVES = ('object', 'things', 'stuff', 'texture')
 FIELD_FILE = 'field.pth'
 Progress = Callable[[str, int, int], None]
 UPS = ('x', 'y', 'z', '-x', '-y', '-z')

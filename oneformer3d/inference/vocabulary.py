@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from oneformer3d.data.class_tables import distinct_colors
 from oneformer3d.data.layouts import PosedFolder
 from oneformer3d.open_vocabulary.index import SceneIndex
+from oneformer3d.open_vocabulary.phrases import NEGATIVES
 from oneformer3d.open_vocabulary.query import NOTHING, name_masks
 from oneformer3d.structures import Segmentation
 
 from .clock import Progress
 from .opened_scene import scene_of_result
 from .scan_images import ScanImageReader
-from .scene_arguments import NEGATIVES
 from .scene_index import index_scene
 
 MAX_WORDS = 1000
