@@ -35,7 +35,7 @@ ARROWS = {
     'extraction': 'files lifting visualization store clip data fusion',
     'inference': 'files lifting visualization structures store data segmentor fusion '
     'open_vocabulary engine',
-    'viewer': 'files lifting visualization structures open_vocabulary',
+    'viewer': 'files lifting visualization structures open_vocabulary fields',
     'streaming': 'files lifting visualization structures data segmentor metrics inference',
     'fields': 'files lifting visualization store clip data metrics',
     'experiments': 'files engine',

@@ -6,10 +6,12 @@
 
 Looks at the validation scenes of a data root. With several checkpoints (seeds of a training) a row
 holds their mean and half of their range. The names of --novel are reported apart: those that the
-checkpoints were trained without. Prints a table and writes it with all numbers to --out.
+checkpoints were trained without. Prints a table and writes it with all numbers to --out, where
+what each checkpoint gave is kept: an interrupted run goes on.
 """
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +22,8 @@ from oneformer3d.files.shipped import find_config
 from oneformer3d.open_vocabulary.phrases import NEGATIVES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
     from oneformer3d.data.class_tables import ClassTable
@@ -31,9 +35,11 @@ ABSENT = ('an elephant', 'a bicycle', 'a swimming pool', 'a traffic light', 'a h
 
 
 class Words(NamedTuple):
-    """Vectors of the names of things (I, D), of nothing in particular, and of absent things."""
+    """Names of I things, and vectors (·, D): of these, stuff, no particular and absent things."""
 
+    names: tuple[str, ...]
     things: 'np.ndarray'
+    stuff: 'np.ndarray'
     negatives: 'np.ndarray'
     absent: 'np.ndarray'
 
@@ -80,13 +86,19 @@ def main(argv: list[str] | None = None) -> None:
         raise ValueError(f'--novel: {", ".join(unknown)} are no things of {args.class_table}')
 
     reader = text_image_reader(args.clip_weights)
-    words = Words(*(reader.clip.clip.encode_text(texts).numpy() for texts in
-                    (things, args.negatives, args.absent)))  # fmt: skip
+    stuff = [table.classes[k] for k in table.stuff]
+    texts = (things, stuff, args.negatives, args.absent)
+    words = Words(tuple(things), *(reader.clip.clip.encode_text(one).numpy() for one in texts))
     rooms = read_rooms(args, table, reader)
 
     rows = given_masks(rooms, words, reader, args.threshold)
     novel = np.isin(things, args.novel)
-    seeds = [predicted_masks(rooms, words, reader, args, path, novel) for path in args.checkpoint]
+    seeds = [
+        kept_or_made(args, path, lambda path=path: predicted_masks(
+            rooms, words, reader, args, path, novel
+        ))
+        for path in args.checkpoint
+    ]  # fmt: skip
     for name in seeds[0] if seeds else ():
         rows[name] = [seed[name] for seed in seeds]
     write(Path(args.out), rows, args)
@@ -202,6 +214,7 @@ def predicted_masks(
     from oneformer3d.metrics.instance import instance_scores, match_instances
     from oneformer3d.open_vocabulary.members import members_of_masks
 
+    position = {name: k for k, name in enumerate(words.names)}
     matches: dict[str, list[InstanceMatches]] = {}
     for number, room in enumerate(rooms):
         show_progress('segment', number, len(rooms))
@@ -210,17 +223,22 @@ def predicted_masks(
         )
         masks = np.array([one.mask for one in result.instances]).reshape(-1, len(room.instance))
         index = index_masks(room.scene, members_of_masks(masks), room.images, reader.clip.stamp)
-        by_text = (index.directions @ words.things.T).argmax(1) if len(masks) else np.zeros(0, int)
-        first = len(result.class_names) - len(words.things)
-        by_head = np.array([one.label - first for one in result.instances], int)
         scores = np.array([one.score for one in result.instances])
-        for name, labels in (
-            ('head', by_head),
-            ('text', by_text),
-            ('best names', best_names(masks, room)),
+        by_head = np.array([position.get(one.name, -1) for one in result.instances], int)
+
+        # a mask that text calls a wall is no object, and one of a doubtful name ranks lower
+        by_text, likely = index.name(words.things, words.stuff)
+        fits = likely.max(1, initial=0)
+        for name, labels, ranked_by in (
+            ('head', by_head, scores),
+            ('text', by_text, scores * fits),
+            ('best names', best_names(masks, room), scores),
         ):
+            named = labels >= 0
             matches.setdefault(name, []).append(
-                match_instances(masks, labels, scores, room.instance, room.classes)
+                match_instances(
+                    masks[named], labels[named], ranked_by[named], room.instance, room.classes
+                )
             )
     show_progress('segment', len(rooms), len(rooms))
 
@@ -231,6 +249,30 @@ def predicted_masks(
         if novel.any():
             rows[f'predicted masks, {name}: AP50 base'] = float(np.nanmean(ap50[~novel]))
             rows[f'predicted masks, {name}: AP50 novel'] = float(np.nanmean(ap50[novel]))
+    return rows
+
+
+def kept_or_made(
+    args: argparse.Namespace, checkpoint: str, make: 'Callable[[], dict[str, float]]'
+) -> dict[str, float]:
+    """The rows of a checkpoint, read back where the same question was answered before."""
+    from oneformer3d.files.atomic import atomic_write_bytes
+
+    asked = {name: value for name, value in vars(args).items() if name not in ('out', 'checkpoint')}
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
+    for path in (checkpoint, args.clip_weights):
+        digest.update(Path(path).read_bytes() if Path(path).is_file() else path.encode())
+    kept = Path(args.out) / f'seed_{digest.hexdigest()[:16]}.json'
+    if kept.is_file():
+        return {
+            name: float('nan') if value is None else value
+            for name, value in json.loads(kept.read_text(encoding='utf-8')).items()
+        }
+
+    rows = make()
+    plain = {name: None if value != value else value for name, value in rows.items()}
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_bytes(kept, json.dumps(plain, indent=1, allow_nan=False).encode())
     return rows
 
 

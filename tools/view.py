@@ -5,6 +5,7 @@
     python tools/view.py SCAN_FOLDER --config CONFIG --checkpoint WEIGHTS --clip-weights CLIP
     python tools/view.py room.ply --without-model (the cloud and its pieces)
     python tools/view.py DATA_ROOT/points/SCENE.bin (its labels, to correct)
+    python tools/view.py FIELD --clip-weights CLIP  (of tools/fit_field.py, rendered as one moves)
 
 SCAN_FOLDER holds posed RGB-D images, RESULT is a folder that tools/infer.py wrote, DATA_ROOT one
 that tools/create_data.py made: with --config its labels are the truth a model is held against.
@@ -83,13 +84,15 @@ def check(args: argparse.Namespace) -> None:
     """What can be wrong is found before anything slow is loaded."""
     if args.without_model and args.config is not None:
         raise ValueError('--without-model and --config contradict each other')
+    if is_field(args.input) and args.config is not None:
+        raise ValueError(f'{args.input}: is a field, which no --config segments')
     check_scene_arguments(args)
-    if is_field(args.input):
-        raise ValueError(f'{args.input}: is a field; tools/query.py asks it')
 
 
 def make_live(args: argparse.Namespace, progress: Progress = show_progress) -> 'LiveScene':
     """The scene with all that the arguments make of it; says what is missing."""
+    if is_field(args.input):
+        return live_field(args, progress)
     from oneformer3d.inference.scan_images import read_scan_frames
     from oneformer3d.inference.scene_index import pieces_of
     from oneformer3d.viewer.live import LiveScene
@@ -131,6 +134,54 @@ def make_live(args: argparse.Namespace, progress: Progress = show_progress) -> '
         scene.segmentation,
         editor_of(scene, labelled, args),
         view,
+    )
+
+
+def live_field(args: argparse.Namespace, progress: Progress) -> 'LiveScene':
+    """A fitted field: its surfaces, views of it, and text at every point."""
+    import numpy as np
+
+    from oneformer3d.clip.text import encode_text
+    from oneformer3d.data.upright import rotation_to_z_up, up_from_axis, up_from_cameras
+    from oneformer3d.fields.asking.answers import phrase_encoder
+    from oneformer3d.fields.asking.text import TextQuery
+    from oneformer3d.fields.fitting.field_file import load_field
+    from oneformer3d.files.devices import pick_device
+    from oneformer3d.viewer.field_scene import FieldAsker, FieldRenderer, field_cloud, view_field
+    from oneformer3d.viewer.live import LiveScene
+
+    progress('read', 0, 1)
+    fitted, _ = load_field(args.input, pick_device(args.device))
+    if args.up is not None:
+        up = up_from_axis(args.up)
+    else:
+        up = up_from_cameras(fitted.observations.camera.world_from_cam.double().numpy())
+    cloud = field_cloud(fitted, rotation_to_z_up(up))
+    progress('read', 1, 1)
+
+    asker = None
+    if args.clip_weights is None:
+        print('no texts can be asked without --clip-weights')
+    else:
+        clip_model = args.clip_model or 'ViT-B-16'
+        encoder = phrase_encoder(args.input, fitted, clip_model, args.clip_weights)
+
+        def encode(phrases: list[str], negatives: list[str]) -> TextQuery:
+            return TextQuery(
+                tuple(phrases), *(encode_text(encoder.clip, one) for one in (phrases, negatives))
+            )
+
+        asker = FieldAsker(cloud, encode, tuple(args.negatives), args.temperature, args.threshold)
+
+    progress('colours', 0, 1)
+    scene = view_field(Path(args.input).resolve().name, cloud)
+    progress('colours', 1, 1)
+    return LiveScene(
+        scene,
+        cloud.points.double().numpy(),
+        (cloud.upright_from_world, np.zeros(3)),
+        asker,
+        renderer=FieldRenderer(cloud),
     )
 
 

@@ -20,7 +20,15 @@ from oneformer3d.lifting.shapes import expect_shape
 from oneformer3d.store.stamp import StoreStamp, check_stamp, stamp_from_dict
 
 from .members import NO_MASK
-from .query import QueryResult, answer, merge_groups, name_masks, normalize, score_texts
+from .query import (
+    NAME_TEMPERATURE,
+    QueryResult,
+    answer,
+    merge_groups,
+    name_masks,
+    normalize,
+    score_texts,
+)
 from .vectors import NO_VIEW, MaskViews
 
 MAX_MASKS = 0xFFFF  # the last 2-byte number means that a point has no mask
@@ -120,7 +128,7 @@ class SceneIndex:
         self,
         names: NDArray[np.float32],
         negatives: NDArray[np.float32],
-        temperature: float = 0.02,
+        temperature: float = NAME_TEMPERATURE,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The most likely of C names of each mask, see ``name_masks``."""
         return name_masks(self.directions, names, negatives, temperature)

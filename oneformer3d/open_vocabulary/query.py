@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from oneformer3d.lifting.shapes import expect_shape
 
 NOTHING = -1
+# Masks rank by their score times how likely their name is. At 0.02 every name is all but certain.
+NAME_TEMPERATURE = 0.1
 _MAX_LOGIT = 60.0  # exp of more is still a float32
 
 
@@ -137,7 +139,7 @@ def name_masks(
     vectors: NDArray[np.float32],
     names: NDArray[np.float32],
     negatives: NDArray[np.float32],
-    temperature: float = 0.02,
+    temperature: float = NAME_TEMPERATURE,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The most likely of several names for each mask, or none of them.
 

@@ -1,7 +1,7 @@
 // What a served page can do besides: ask any text, and show the images that saw a point.
 
 class Live {
-  constructor(page, { asks, max_text: maxText, cameras, exports, names }) {
+  constructor(page, { asks, max_text: maxText, cameras, exports, names, renders }) {
     Object.assign(this, { page, asks, cameras, exports });
     this.pictures = new Pictures(page, cameras);
     element('ask').hidden = !asks;
@@ -20,6 +20,7 @@ class Live {
       element('images').append(item(button));
     });
     this.editing = new Editing(this, names);
+    this.rendering = new Rendering(page, renders);
     element('exports-section').hidden = !exports.length;
     this.nameExports(null);
   }
@@ -54,7 +55,8 @@ class Live {
     const { answers } = this.page.scene;
     let answer;
     try {
-      answer = await this.tell('ask', { text });
+      const negatives = element('unlike').value.split(',').filter(one => one.trim());
+      answer = await this.tell('ask', { text, negatives });
     } catch (error) {
       element('ranked').replaceChildren(item(error.message));
       return;

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,31 @@ from .page import answer_json, labels_json, page_of
 from .scene import ViewedAnswer, ViewedScene
 
 MAX_TEXT = 200  # characters of a text
+MAX_NEGATIVES = 20
+MAX_PLACE = 1e4  # metres
 EXPORTS = {'ply': 'segmentation.ply', 'glb': 'scene.glb', 'json': 'instances.json'}
 EncodeText = Callable[[Sequence[str]], NDArray[np.float32]]
+
+
+class Asker(Protocol):
+    """Whatever answers a text about a scene."""
+
+    def ask(self, text: str, negatives: Sequence[str] = ()) -> ViewedAnswer:
+        """The answer against phrases for nothing in particular, its own where none are given."""
+        ...
+
+
+class Renderer(Protocol):
+    """Whatever draws a scene by itself, beside its points."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What can be drawn."""
+        ...
+
+    def __call__(self, name: str, eye: NDArray[np.float64], axes: NDArray[np.float64]) -> bytes:
+        """A JPEG from a place (3,) and rows (3, 3) right, up and backward."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +71,11 @@ class TextAsker:
     temperature: float = 0.1
     threshold: float = 0.5
 
-    def ask(self, text: str) -> ViewedAnswer:
+    def ask(self, text: str, negatives: Sequence[str] = ()) -> ViewedAnswer:
         """One text's answer; the same alone and among others."""
         result = self.index.query(
             self.encode([text]),
-            self.negatives,
+            self.encode(negatives) if negatives else self.negatives,
             temperature=self.temperature,
             threshold=self.threshold,
         )
@@ -67,6 +91,7 @@ class LiveScene:
         world: (N, 3) float64 the points of the whole cloud in the coordinates of its cameras.
         upright_from_world: (3, 3) rotation, and (3,) what is added after it, of the cameras.
         asker: of texts, None where no text can be asked.
+        renderer: of pictures beside the points, None without.
         images: None where there are none.
         segmentation: for exports, None where there is none.
         editor: of that segmentation, None where its labels are not corrected here.
@@ -78,20 +103,22 @@ class LiveScene:
         scene: ViewedScene,
         world: NDArray[np.float64],
         upright_from_world: tuple[NDArray[np.floating], NDArray[np.floating]],
-        asker: TextAsker | None = None,
+        asker: Asker | None = None,
         images: SceneImages | None = None,
         segmentation: Segmentation | None = None,
         editor: SceneEditor | None = None,
         view: Callable[[Segmentation], ViewedScene] | None = None,
+        renderer: Renderer | None = None,
     ) -> None:
         self.scene = scene
+        self.renderer = renderer
         self.world = world
         self.asker = asker
         self.images = images
         self.editor = editor
         self._view = view
         self._segmentation = segmentation
-        self._one_text_at_a_time = threading.Lock()  # a text tower is no place for two threads
+        self._one_answer_at_a_time = threading.Lock()  # a network is no place for two threads
         self._one_correction_at_a_time = threading.Lock()
         self._live = self._live_json(*upright_from_world)
         self._page: bytes | None = None
@@ -108,20 +135,47 @@ class LiveScene:
             self._page = page_of(self.scene, self._live).encode()
         return self._page
 
-    def ask(self, text: object) -> dict[str, Json]:
+    def ask(self, text: object, negatives: object = None) -> dict[str, Json]:
         """Answer a text.
+
+        Args:
+            text: to look for.
+            negatives: phrases for what it is not; None or [] takes those of the asker.
 
         Raises:
             BadQuestionError: no text, too long a one, or none can be asked here.
         """
         if self.asker is None:
             raise BadQuestionError('texts need --clip-weights, and images of the scene')
-        if not isinstance(text, str) or not text.strip():
-            raise BadQuestionError('expected a text')
-        if len(text) > MAX_TEXT:
-            raise BadQuestionError(f'a text has at most {MAX_TEXT} characters')
-        with self._one_text_at_a_time:
-            return answer_json(self.asker.ask(' '.join(text.split())))
+        if not isinstance(negatives, list | None) or len(negatives or ()) > MAX_NEGATIVES:
+            raise BadQuestionError(f'expected at most {MAX_NEGATIVES} texts of what it is not')
+        wanted, *others = (_checked_text(one) for one in (text, *(negatives or ())))
+        with self._one_answer_at_a_time:
+            answer = self.asker.ask(wanted, others)
+        # the same text against other negatives is another question
+        shown = f'{wanted} (not {", ".join(others)})' if others else wanted
+        return answer_json(replace(answer, text=shown))
+
+    def render(self, name: object, numbers: Sequence[float]) -> bytes:
+        """A JPEG of the scene as it is drawn by itself.
+
+        Args:
+            name: of ``renderer.names``.
+            numbers: 12 of them: the place (3) of a camera, and its right, up and backward.
+
+        Raises:
+            BadQuestionError: nothing is drawn here, not that, or no camera.
+        """
+        if self.renderer is None or name not in self.renderer.names:
+            raise BadQuestionError('no such picture')
+        pose = np.array(numbers, np.float64)
+        if pose.shape != (12,) or not np.isfinite(pose).all() or np.abs(pose).max() > MAX_PLACE:
+            raise BadQuestionError('expected the place and the axes of a camera')
+        eye, axes = pose[:3], pose[3:].reshape(3, 3)
+        if not np.allclose(axes @ axes.T, np.eye(3), atol=1e-3):
+            raise BadQuestionError('expected axes at right angles')
+        with self._one_answer_at_a_time:
+            return self.renderer(str(name), eye, axes)
 
     def correct(self, wish: object) -> dict[str, Json]:
         """Correct labels; the new ones of all points, classes and objects.
@@ -233,5 +287,19 @@ class LiveScene:
             'max_text': MAX_TEXT,
             'cameras': cameras,
             'exports': [] if self.segmentation is None else list(EXPORTS),
+            'renders': [] if self.renderer is None else list(self.renderer.names),
             'names': [] if self.editor is None else list(self.editor.names),
         }
+
+
+def _checked_text(text: object) -> str:
+    """A text in one line.
+
+    Raises:
+        BadQuestionError: no text, or too long a one.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise BadQuestionError('expected a text')
+    if len(text) > MAX_TEXT:
+        raise BadQuestionError(f'a text has at most {MAX_TEXT} characters')
+    return ' '.join(text.split())

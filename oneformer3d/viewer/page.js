@@ -111,8 +111,9 @@ class Page {
       button.setAttribute('aria-pressed', row === this.text);
     });
     const masks = this.foundMasks();
-    element('threshold-value').textContent = Number(element('threshold').value).toFixed(2);
-    if (!masks.length) element('ranked').append(item('nothing like that here'));
+    const threshold = Number(element('threshold').value);
+    element('threshold-value').textContent = threshold.toFixed(2);
+    if (!masks.length) element('ranked').append(item(this.foundPoints(threshold)));
     for (const mask of masks) {
       const line = this.flyButton(mask.box);
       const crop = this.live && this.live.crop(mask.views[0]);
@@ -120,6 +121,14 @@ class Page {
       line.title = mask.views.map(view => `${view.frame} at ${view.uv.map(Math.round)}`).join('\n');
       element('ranked').append(item(line));
     }
+  }
+
+  // where no mask is ranked the points may still have an answer of their own
+  foundPoints(threshold) {
+    const { mask, answers } = this.scene;
+    if (!answers[this.text].found) return 'nothing like that here';
+    const found = mask.reduce((sum, _, point) => sum + (this.scoreAt(point) >= threshold), 0);
+    return found ? `${(100 * found / this.count).toFixed(1)} % of the points` : 'nothing like that here';
   }
 
   flyButton(box) {
@@ -200,6 +209,7 @@ class Page {
   redraw() {
     if (this.waiting) return;
     this.waiting = true;
+    if (this.live) this.live.rendering.moved();
     requestAnimationFrame(() => {
       this.waiting = false;
       this.drawing.draw(this.camera, Number(element('point-size').value), this.within());

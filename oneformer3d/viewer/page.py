@@ -25,7 +25,7 @@ _STEPS = 0xFFFF  # of an axis
 _ALONE = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
 _SERVED = f"{_ALONE}; img-src 'self'; connect-src 'self'"
 _CODE = ('camera.js', 'drawing.js', 'tools.js', 'objects.js', 'colors.js', 'page.js')
-_LIVE_CODE = ('pictures.js', 'editing.js', 'live.js')
+_LIVE_CODE = ('pictures.js', 'editing.js', 'rendering.js', 'live.js')
 _HERE = Path(__file__).parent
 
 

@@ -30,6 +30,7 @@ _POLICY = (
 )
 _WAITING = Path(__file__).parent / 'waiting.html'
 _NUMBER = re.compile(r'[0-9]{1,9}')
+_FLOATS = re.compile(r'-?[0-9]{1,6}(\.[0-9]{1,6})?(,-?[0-9]{1,6}(\.[0-9]{1,6})?){0,31}')
 _OBJECTS = re.compile(r'objects=[0-9]{1,5}(,[0-9]{1,5}){0,4095}')
 
 
@@ -147,6 +148,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send('image/jpeg', live.image(_number(what)))
         elif kind == 'views':
             self._send_json(live.views(_number(what)))
+        elif kind == 'render':
+            self._send('image/jpeg', live.render(what, _numbers(query)))
         elif kind == 'export':
             name, content = live.export(what, _rows(query))
             self._send('application/octet-stream', content, name)
@@ -158,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
         if (live := self._live()) is None:
             return
         answers: dict[str, Callable[[object], object]] = {
-            '/ask': lambda told: live.ask(told.get('text') if isinstance(told, dict) else None),
+            '/ask': lambda told: live.ask(*_question(told)),
             '/correct': live.correct,
             '/save': lambda _: live.save(),
         }
@@ -215,6 +218,18 @@ def _rows(query: str) -> list[int] | None:
     if not _OBJECTS.fullmatch(query):
         raise BadQuestionError('expected objects=NUMBER,NUMBER,...')
     return [int(word) for word in query.removeprefix('objects=').split(',')]
+
+
+def _question(told: object) -> tuple[object, object]:
+    """Text and negatives of what a page told."""
+    return (told.get('text'), told.get('negatives')) if isinstance(told, dict) else (None, None)
+
+
+def _numbers(query: str) -> list[float]:
+    """Numbers between commas."""
+    if not _FLOATS.fullmatch(query):
+        raise BadQuestionError('expected numbers')
+    return [float(word) for word in query.split(',')]
 
 
 def _number(text: str) -> int | None:

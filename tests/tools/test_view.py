@@ -105,7 +105,7 @@ def test_what_does_not_fit_is_one_line(room, tmp_path):
     model = ['--config', 'configs/rooms_points.py', '--checkpoint', 'x.pth']
     for words, message in (
         ([str(tmp_path / 'absent')], 'no such file'),
-        ([str(tmp_path)], 'tools/query.py asks it'),
+        ([str(tmp_path), *model], 'no --config segments'),
         ([room, '--checkpoint', 'x'], 'belong together'),
         ([room, '--threshold', '2'], '--threshold'),
         ([room, '--without-model', *model], 'contradict'),

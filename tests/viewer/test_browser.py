@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from oneformer3d.files.ply import read_ply
+from oneformer3d.viewer.live import LiveScene
 from oneformer3d.viewer.page import write_page
 from oneformer3d.viewer.scene import GroundTruth, view_scene
 from tests.viewer.scenes import HARMFUL, PALETTE, small_asked, small_segmentation
@@ -293,6 +294,47 @@ def test_the_page_waits_for_its_scene(browser, live):  # noqa: F811
         running.show(live)
         tab.wait_for_selector('body[data-ready]')
         assert tab.inner_text('#title') == 'room'
+        tab.close()
+
+
+class Painted:
+    """Draws one colour; remembers from where it was asked to."""
+
+    names = ('rgb', 'depth')
+
+    def __init__(self) -> None:
+        self.asked = []
+
+    def __call__(self, name, eye, axes) -> bytes:
+        self.asked.append((name, eye, axes))
+        file = io.BytesIO()
+        color = (230, 20, 200) if name == 'rgb' else (20, 230, 90)
+        Image.new('RGB', (128, 96), color).save(file, 'JPEG')
+        return file.getvalue()
+
+
+def test_a_rendered_view_follows_the_camera(browser):
+    result, painted = small_segmentation(), Painted()
+    scene = view_scene('field', result.upright, result.rgb)
+    world = result.points[:, :3].astype(float)
+    with serving(LiveScene(scene, world, (np.eye(3), np.zeros(3)), renderer=painted)) as running:
+        tab = browser.new_page(viewport=SIZE)
+        tab.goto(running.url)
+        tab.wait_for_selector('body[data-ready]')
+        shown = "document.getElementById('rendered').naturalWidth === 128"
+        wait_until(tab, shown)
+        assert share_of_hue(picture(tab), np.array([230.0, 20, 200])) > 0.2
+        _, eye, axes = painted.asked[-1]
+        np.testing.assert_allclose(eye, tab.evaluate('page.camera.eye()'), atol=1e-4)
+        np.testing.assert_allclose(axes, tab.evaluate('page.camera.axes()'), atol=1e-4)
+
+        tab.select_option('#rendered-what', 'depth')
+        tab.evaluate('page.camera.zoom(0.5); page.redraw()')
+        wait_until(tab, "document.getElementById('rendered').src.includes('depth')")
+        wait_until(tab, '!page.live.rendering.busy')
+        assert share_of_hue(picture(tab), np.array([20.0, 230, 90])) > 0.2
+        tab.uncheck('#rendered-on')
+        assert share_of_hue(picture(tab), np.array([20.0, 230, 90])) == 0
         tab.close()
 
 

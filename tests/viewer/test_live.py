@@ -76,6 +76,13 @@ def test_texts_are_answered(live):
     assert nothing['ranked'] == []
 
 
+def test_negatives_of_the_page_count(live):
+    """What is like the chair is no chair where a chair is what it is not."""
+    assert live.ask('chair', ['lamp'])['text'] == 'chair (not lamp)'
+    assert live.ask('chair', [])['text'] == 'chair'
+    assert not live.ask('chair', ['chair'])['found']
+
+
 @pytest.mark.parametrize('text', ['', '  ', None, 7, ['chair'], 'x' * (MAX_TEXT + 1)])
 def test_what_is_no_text_is_refused(live, text):
     with pytest.raises(BadQuestionError):

@@ -111,6 +111,17 @@ def encode_phrases(
         ValueError: a field without text space, or no weights.
         StampMismatchError: the weights of another CLIP.
     """
+    encoder = phrase_encoder(source, fitted, model, weights)
+    vectors, others = (
+        encode_text(encoder.clip, texts, templates) for texts in (phrases, negatives)
+    )
+    return TextQuery(tuple(phrases), vectors, others)
+
+
+def phrase_encoder(
+    source: str, fitted: FittedField, model: str, weights: str | Path | None
+) -> ClipEncoder:
+    """The CLIP that a field learnt from, to read phrases; raises as ``encode_phrases``."""
     read_text = [stamp for stamp in fitted.stamps.values() if stamp.mode == 'clip']
     stamp = fitted.language_stamp or (read_text[0] if read_text else None)
     if stamp is None or stamp.mode != 'clip':
@@ -126,10 +137,7 @@ def encode_phrases(
             f'{source}: learnt from {stamp.encoder} ({stamp.weights_digest}), the text would '
             f'be read by {encoder.name} ({encoder.weights_digest})'
         )
-    vectors, others = (
-        encode_text(encoder.clip, texts, templates) for texts in (phrases, negatives)
-    )
-    return TextQuery(tuple(phrases), vectors, others)
+    return encoder
 
 
 def write_rows(path: Path, points: Tensor, result: dict[str, Tensor], **more: np.ndarray) -> None:
