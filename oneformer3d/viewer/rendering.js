@@ -11,13 +11,15 @@ class Rendering {
     for (const id of ['rendered-on', 'rendered-what']) {
       element(id).addEventListener('input', () => this.moved());
     }
-    element('rendered').addEventListener('load', () => this.ended());
-    element('rendered').addEventListener('error', () => this.ended());
+    this.image = Object.assign(document.createElement('img'), { id: 'rendered', hidden: true });
+    this.image.alt = 'the field as it is rendered from here';
+    for (const end of ['load', 'error']) this.image.addEventListener(end, () => this.ended());
+    if (this.on) element('canvas').after(this.image);
   }
 
   moved() {
     if (!this.on) return;
-    element('rendered').hidden = !element('rendered-on').checked;
+    this.image.hidden = !element('rendered-on').checked;
     clearTimeout(this.timer);
     if (element('rendered-on').checked) this.timer = setTimeout(() => this.draw(), REST);
   }
@@ -29,7 +31,7 @@ class Rendering {
     const source = `render/${element('rendered-what').value}?${numbers.join(',')}`;
     if (source === this.source || this.busy) return;
     [this.source, this.busy] = [source, true];
-    element('rendered').src = source;
+    this.image.src = source;
   }
 
   ended() {
