@@ -62,14 +62,14 @@ def main() -> None:
 
 def evaluate(cfg: 'Config', checkpoint: str) -> dict[str, float]:
     """Metrics of a checkpoint; the runner is let go on return."""
-    from oneformer3d.engine.data_workers import worker_faults
+    from oneformer3d.engine.data_workers import tended_workers
     from oneformer3d.engine.launch import build_runner
     from oneformer3d.engine.tta import inner_model
     from oneformer3d.segmentor.weights import load_checkpoint
 
     runner = build_runner(cfg)
     load_checkpoint(inner_model(runner.model), checkpoint)
-    with worker_faults():
+    with tended_workers(runner):
         return runner.test()
 
 

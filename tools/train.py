@@ -56,7 +56,7 @@ def main() -> None:
 def train(cfg: 'Config', args: argparse.Namespace) -> None:
     """Train as the arguments say; the runner is let go on return."""
     from oneformer3d.engine.amp import enable_amp
-    from oneformer3d.engine.data_workers import worker_faults
+    from oneformer3d.engine.data_workers import tended_workers
     from oneformer3d.engine.launch import build_runner
     from oneformer3d.files.checkpoints import check_whole, find_whole_checkpoint
 
@@ -76,8 +76,9 @@ def train(cfg: 'Config', args: argparse.Namespace) -> None:
         cfg.resume, cfg.load_from = True, args.resume
     if cfg.get('load_from') and '://' not in cfg.load_from:
         check_whole(cfg.load_from)
-    with worker_faults():
-        build_runner(cfg).train()
+    runner = build_runner(cfg)
+    with tended_workers(runner):
+        runner.train()
 
 
 if __name__ == '__main__':

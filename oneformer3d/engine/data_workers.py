@@ -18,8 +18,9 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import FUNCTIONS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from oneformer3d.data.samples.order import SampleIndex, samples_underway
 from oneformer3d.files.errors import one_line
@@ -45,8 +46,12 @@ def with_timeouts(cfg: Config) -> Config:
 
 
 @contextmanager
-def worker_faults() -> Iterator[None]:
-    """Turn what torch says of a dead or silent worker into one line that names the sample.
+def tended_workers(runner: Runner) -> Iterator[None]:
+    """End a run's data workers with it, and say in one line which sample a dead or silent one had.
+
+    Workers that live for the whole run are otherwise there when Python exits. It sends each of them
+    one SIGTERM and waits for it, but they outlive the first (``seed_worker_from_torch``), and the
+    process would never end.
 
     Raises:
         ValueError: a worker died, or none gave a batch for the time that the config allows.
@@ -62,6 +67,18 @@ def worker_faults() -> Iterator[None]:
         names = ', '.join(samples_underway()) or 'no sample'
         hint = '; is the memory full?' if 'killed by signal: Killed' in text else ''
         raise ValueError(f'{text.rstrip(". ")}{hint}; being loaded: {names}') from error
+    finally:
+        for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
+            if isinstance(loop, BaseLoop):
+                end_workers(loop.dataloader)
+
+
+def end_workers(loader: DataLoader) -> None:
+    """Let the persistent workers of a loader finish and wait for them; it may be used again."""
+    # torch does this when the iterator is collected, which cycles of references put off
+    iterator, loader._iterator = loader._iterator, None
+    if isinstance(iterator, _MultiProcessingDataLoaderIter):
+        iterator._shutdown_workers()
 
 
 def _loader_texts(error: BaseException | None) -> list[str]:

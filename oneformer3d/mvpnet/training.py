@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from oneformer3d.engine.configs import load_config
+from oneformer3d.engine.data_workers import tended_workers
 from oneformer3d.engine.launch import build_runner
 from oneformer3d.lifting.depth_render import zbuffer_views
 from oneformer3d.lifting.inputs import camera_views, depth_views
@@ -166,7 +167,9 @@ def _train(config: str | os.PathLike, work_dir: Path, options: dict[str, Any]) -
     cfg = load_config(Path(config), options)
     cfg.work_dir = str(work_dir)
     cfg.setdefault('launcher', 'none')
-    build_runner(cfg).train()
+    runner = build_runner(cfg)
+    with tended_workers(runner):
+        runner.train()
     named = work_dir / 'last_checkpoint'
     if not named.is_file():
         raise FileNotFoundError(f'{work_dir}: training left no checkpoint')
