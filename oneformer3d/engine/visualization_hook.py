@@ -1,16 +1,19 @@
-"""Pictures and labelled clouds of every tested scene, written without a display.
+"""Pictures and labelled clouds of tested scenes, and pictures of a training's evaluations.
 
-Enters: the batches and predictions of a test run. Leaves: in ``out_dir`` for every scene
+Enters: the batches and predictions of a test run or an evaluation; no display is needed. Leaves,
+of an evaluation, pictures where the runner's visualizer writes to (files, TensorBoard, WandB);
+of a test run, in ``out_dir`` for every scene
 ``<scene>.png`` (input | semantic | instances, ground truth below) and ``<scene>.ply`` (coloured by
 class; properties semantic, instance, panoptic and, where there is ground truth, gt_semantic,
 gt_instance).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -27,10 +30,12 @@ from oneformer3d.visualization.palette import class_colors
 
 @HOOKS.register_module()
 class SegVisualizationHook(Hook):
-    """Write a PNG and a PLY for the scenes of a test run.
+    """Write a PNG and a PLY for the scenes of a test run; show some scenes of every evaluation.
 
     Args:
-        out_dir: folder for the files.
+        out_dir: folder for the files of a test run; None writes none.
+        num_val: give the pictures of so many first batches of an evaluation to the visualizer, as
+            ``val_<scene>`` at the step of the training.
         score_thr: instances with a lower score are not drawn.
         interval: draw the first of every so many batches.
         class_table: name of the class table; by default the tested dataset's own.
@@ -39,7 +44,8 @@ class SegVisualizationHook(Hook):
 
     def __init__(
         self,
-        out_dir: str,
+        out_dir: str | None = None,
+        num_val: int = 0,
         score_thr: float = 0.3,
         interval: int = 1,
         class_table: str | None = None,
@@ -47,7 +53,10 @@ class SegVisualizationHook(Hook):
     ) -> None:
         if interval < 1:
             raise ValueError(f'interval must be positive, got {interval}')
-        self.out_dir = Path(out_dir)
+        if out_dir is None and num_val < 1:
+            raise ValueError('SegVisualizationHook: needs out_dir or num_val, or it does nothing')
+        self.out_dir = None if out_dir is None else Path(out_dir)
+        self.num_val = num_val
         self.score_thr = score_thr
         self.interval = interval
         self.class_table = class_table
@@ -62,19 +71,38 @@ class SegVisualizationHook(Hook):
         outputs: Sequence[Any] | None = None,
     ) -> None:
         """Write the files of this batch's scenes."""
-        if batch_idx % self.interval:
+        if self.out_dir is None or batch_idx % self.interval:
             return
-        if data_batch is None or outputs is None:
+        table = self._table(runner.test_dataloader)
+        for name, points, sample in _scenes(batch_idx, data_batch, outputs):
+            self.write_scene(name, points, sample, table)
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict[str, Any] | None = None,
+        outputs: Sequence[Any] | None = None,
+    ) -> None:
+        """Give pictures of the first batches to the visualizer."""
+        if batch_idx >= self.num_val or not is_main_process():
             return
-        dataset: Any = runner.test_dataloader.dataset
-        table = get_class_table(self.class_table or dataset.metainfo['class_table'])
-        # of several views of test-time augmentation the first is the scene as it is
-        inputs = data_batch['inputs']
-        inputs = inputs[0] if isinstance(inputs, list) else inputs
-        for index, (points, sample) in enumerate(zip(inputs['points'], outputs)):
-            name = _scene_name(sample.metainfo, f'batch{batch_idx:05d}_{index}')
-            cloud = _original_points(sample.metainfo, to_array(points))
-            self.write_scene(name, cloud, sample, table)
+        table = self._table(runner.val_dataloader)
+        for name, points, sample in _scenes(batch_idx, data_batch, outputs):
+            image = self.draw_scene(points, sample, table)
+            runner.visualizer.add_image(f'val_{name}', image, step=runner.iter)
+
+    def _table(self, loader: Any) -> ClassTable:
+        return get_class_table(self.class_table or loader.dataset.metainfo['class_table'])
+
+    def draw_scene(self, points: np.ndarray, sample: Any, table: ClassTable) -> np.ndarray:
+        """Prediction above ground truth, (H', W', 3) uint8; arguments as of ``write_scene``."""
+        prediction = predicted_labels(sample.pred_pts_seg, self.score_thr)
+        truth = annotated_labels(getattr(sample, 'eval_ann_info', None))
+        xyz, rgb = points[:, :3], points[:, 3:6].astype(np.uint8)
+        return segmentation_figure(
+            xyz, rgb, prediction, table.classes, table.palette, truth, self.size
+        )
 
     def write_scene(self, name: str, points: np.ndarray, sample: Any, table: ClassTable) -> None:
         """Write one scene.
@@ -85,12 +113,11 @@ class SegVisualizationHook(Hook):
             sample: Det3DDataSample with ``pred_pts_seg`` and perhaps ``eval_ann_info``.
             table: names and colours of the classes.
         """
+        if self.out_dir is None:
+            raise ValueError('SegVisualizationHook: has no out_dir to write to')
+        image = self.draw_scene(points, sample, table)
         prediction = predicted_labels(sample.pred_pts_seg, self.score_thr)
         truth = annotated_labels(getattr(sample, 'eval_ann_info', None))
-        xyz, rgb = points[:, :3], points[:, 3:6].astype(np.uint8)
-        image = segmentation_figure(
-            xyz, rgb, prediction, table.classes, table.palette, truth, self.size
-        )
 
         labels = {
             'semantic': prediction.semantic,
@@ -101,9 +128,23 @@ class SegVisualizationHook(Hook):
             labels |= {'gt_semantic': truth.semantic, 'gt_instance': truth.instance}
         labels = {key: values for key, values in labels.items() if values is not None}
 
-        colors = class_colors(labels['semantic'], table.palette)
-        write_ply(self.out_dir / f'{name}.ply', xyz, colors, labels)
+        colors = class_colors(prediction.semantic, table.palette)
+        write_ply(self.out_dir / f'{name}.ply', points[:, :3], colors, labels)
         write_png(self.out_dir / f'{name}.png', image)
+
+
+def _scenes(
+    batch_idx: int, data_batch: dict[str, Any] | None, outputs: Sequence[Any] | None
+) -> Iterator[tuple[str, np.ndarray, Any]]:
+    """Name, points (N, 6) and prediction of each scene of a batch."""
+    if data_batch is None or outputs is None:
+        return
+    # of several views of test-time augmentation the first is the scene as it is
+    inputs = data_batch['inputs']
+    inputs = inputs[0] if isinstance(inputs, list) else inputs
+    for index, (points, sample) in enumerate(zip(inputs['points'], outputs)):
+        name = _scene_name(sample.metainfo, f'batch{batch_idx:05d}_{index}')
+        yield name, _original_points(sample.metainfo, to_array(points)), sample
 
 
 def _scene_name(metainfo: dict[str, Any], default: str) -> str:

@@ -1,5 +1,6 @@
 """The hook writes a picture and a cloud for each tested scene."""
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet3d.structures import Det3DDataSample, PointData
+from mmengine.visualization import Visualizer
 from PIL import Image
 
 from oneformer3d.data.class_tables import get_class_table
@@ -94,3 +96,34 @@ def test_scene_names_cannot_lead_elsewhere(tmp_path: Path, scene) -> None:
     sample.set_metainfo({'scene_id': '../../evil'})
     with pytest.raises(ValueError, match='scene name'):
         run(SegVisualizationHook(str(tmp_path / 'out')), points, sample)
+
+
+def test_pictures_of_an_evaluation_reach_tensorboard_and_files(tmp_path: Path, scene) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    points, sample = scene
+    backends = [{'type': 'TensorboardVisBackend'}, {'type': 'LocalVisBackend'}]
+    visualizer = Visualizer(vis_backends=backends, save_dir=str(tmp_path / 'run'))
+    loader = SimpleNamespace(dataset=SimpleNamespace(metainfo={'class_table': 'scannet'}))
+    runner = SimpleNamespace(val_dataloader=loader, visualizer=visualizer, iter=40)
+    hook = HOOKS.build({'type': 'SegVisualizationHook', 'num_val': 1, 'size': (48, 64)})
+    batch = {'inputs': {'points': [torch.from_numpy(points)]}, 'data_samples': [sample]}
+    for index in range(3):
+        hook.after_val_iter(runner, index, batch, [sample])
+    visualizer.close()
+
+    (event_file,) = (tmp_path / 'run').rglob('events.out.tfevents.*')
+    events = EventAccumulator(str(event_file)).Reload()
+    assert events.Tags()['images'] == ['val_scene0001_00']
+    (event,) = events.Images('val_scene0001_00')
+    (file,) = (tmp_path / 'run').rglob('val_scene0001_00_40.png')
+    drawn = hook.draw_scene(points, sample, get_class_table('scannet'))
+    for content in (io.BytesIO(event.encoded_image_string), file):
+        with Image.open(content) as picture:
+            np.testing.assert_array_equal(np.asarray(picture), drawn)
+    assert event.step == 40
+
+
+def test_a_hook_that_would_do_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match='needs out_dir or num_val'):
+        SegVisualizationHook()

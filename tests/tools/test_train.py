@@ -156,3 +156,27 @@ def test_a_damaged_last_checkpoint_is_passed_over_on_resume(run_tool, tiny_rooms
     result = run_tool(*run, '--resume')
     assert 'epoch_2.pth: damaged' in result.stderr
     assert_same_weights(weights(tmp_path, 2), undisturbed, rtol=0, atol=0)
+
+
+def test_an_evaluation_leaves_the_best_checkpoint_and_a_picture(run_tool, tiny_rooms, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = (
+        'train_cfg.max_epochs=1',
+        'train_cfg.val_interval=1',
+        'param_scheduler.end=1',
+        'default_hooks.visualization.type=SegVisualizationHook',
+        'default_hooks.visualization.num_val=1',
+        'visualizer.vis_backends.0.type=TensorboardVisBackend',
+    )
+    run_tool(*arguments(tiny_rooms, tmp_path, *options))
+    assert (tmp_path / 'best_instance_AP50_epoch_1.pth').is_file()
+
+    (event_file,) = tmp_path.rglob('events.out.tfevents.*')
+    events = EventAccumulator(str(event_file)).Reload()
+    assert 'instance/AP50' in events.Tags()['scalars']
+    (name,) = events.Tags()['images']
+    (image,) = events.Images(name)
+    assert name.startswith('val_room')
+    assert image.step == 4, 'steps of the training'
+    assert image.width == 4 * 640
