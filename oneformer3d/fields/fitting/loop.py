@@ -196,10 +196,11 @@ def _new_field(
         features={kind: maps.shape[-1] for kind, maps in first.features.items()},
         language_dim=0 if first.language is None else first.language[0].shape[-1],
     )
-    box = scene_box_of(pool, settings.far)
-    occupancy = occupancy_of(
-        pool, box, settings.far, settings.occupancy_resolution, settings.occupancy_margin
-    )
+    contracted = bool(settings.field_options.get('contracted', False))
+    box = scene_box_of(pool, settings.far, contracted)
+    # cells divide the box, and a contracted field reaches beyond it
+    resolution = 0 if contracted else settings.occupancy_resolution
+    occupancy = occupancy_of(pool, box, settings.far, resolution, settings.occupancy_margin)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)

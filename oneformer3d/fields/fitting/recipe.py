@@ -15,6 +15,7 @@ import numpy as np
 from ..networks.feature_field import FeatureField, feature_heads
 from ..networks.field import Field
 from ..networks.hash_field import HashGridField
+from ..networks.heads import SharedFeatures
 from ..networks.mlp_field import LERF, PanopticNeRF, SemanticNeRF
 from ..networks.scene_box import SceneBox
 from ..rendering.proposals import ProposalNetwork, ProposalSampler
@@ -38,7 +39,8 @@ def make_recipe(
     Args:
         settings: say which field and which heads.
         num_classes: C, 0 without labels.
-        features: D of the features by their type, none without.
+        features: D of the features by their type, none without; those of 'lerf' regularise its
+            language.
         language_dim: D of the language, 0 without.
 
     Raises:
@@ -56,7 +58,7 @@ def make_recipe(
         'field': settings.field,
         'method': method,
         'num_classes': num_classes,
-        'features': dict(features or {}) if method == 'feature_field' else {},
+        'features': dict(features or {}) if method in ('feature_field', 'lerf') else {},
         'language_dim': language_dim if method == 'lerf' else 0,
         'instance_loss': settings.instance_loss if method == 'panoptic' else None,
         'options': dict(settings.field_options),
@@ -76,6 +78,8 @@ def build_field(recipe: Mapping[str, Any], box: SceneBox | None = None) -> Field
     build = _hash_field if recipe['field'] == 'hash' else _mlp_field
     try:
         net = build(recipe, box, feature_options, instance_dim, options)
+        if recipe['method'] == 'lerf':
+            _add_shared_features(net, recipe['features'])
         if recipe.get('instance_loss') == 'slow_fast':
             slow = copy.deepcopy(net.head_nets['instances'])
             net.head_nets[SLOW_HEAD] = slow.requires_grad_(False)
@@ -97,10 +101,11 @@ def _hash_field(
         options = {**options, 'feature_options': feature_options}
     if recipe.get('instance_loss') == 'slots':
         options = {'max_instances': _NUM_SLOTS, **options}
+    own = recipe['features'] if recipe['method'] != 'lerf' else {}
     return HashGridField(
         recipe['num_classes'],
         instance_dim if recipe['method'] == 'panoptic' else 0,
-        features=recipe['features'],
+        features=own,
         unit_instances=recipe.get('instance_loss') != 'slow_fast',
         language_dim=recipe['language_dim'],
         scene_box=box,
@@ -132,6 +137,13 @@ def _mlp_field(
         head = FeatureField(width, feature_type=feature_type, **feature_options)
         net.add_head(name, head, freeze=False)
     return net
+
+
+def _add_shared_features(net: Field, features: Mapping[str, int]) -> None:
+    """Heads of features that read what the language reads."""
+    for name, (feature_type, width) in feature_heads(features).items():
+        head = SharedFeatures(net.head_nets['language'], width, feature_type)
+        net.add_head(name, head, freeze=False)
 
 
 def build_proposals(settings: FitSettings, contracted: bool = False) -> ProposalSampler:

@@ -201,7 +201,10 @@ class FitSettings:
     def _check_idle_weights(self) -> None:
         """ValueError for a weight above zero of a term that these settings never have."""
         needs = {
-            'features': (self.method == 'feature_field', "method 'feature_field'"),
+            'features': (
+                self.method in ('feature_field', 'lerf'),
+                "method 'feature_field', or 'lerf' with features",
+            ),
             'language': (self.method == 'lerf', "method 'lerf'"),
             **{
                 term: (

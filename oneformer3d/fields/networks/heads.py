@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .encodings import PositionalEncoding, SphericalHarmonics, unit_cube
 from .hash_grid import HashGrid
-from .layers import full_precision, mlp, unit, weighted_mean
+from .layers import full_precision, linear_of_composite, mlp, unit, weighted_mean
 
 # How far a head's gradients reach: the density too, the trunk's hidden values but not the
 # density (its weights are detached), or the head's own parameters alone.
@@ -226,14 +226,19 @@ class LanguageHead(Head):
         self.grids = nn.ModuleList(own)
         if own:
             hidden_dim = sum(grid.output_dim for grid in own)
+        self.encoding_dim = hidden_dim
         self.net = mlp(hidden_dim + 1, feature_dim, width, num_layers)
+
+    def encode(self, hidden: Tensor, positions: Tensor) -> Tensor:
+        """What the network reads beside the patch's size: grids (…, G), else hidden values."""
+        if not len(self.grids):
+            return hidden
+        cube = unit_cube(positions, self.contracted)
+        return torch.cat([grid(cube) for grid in self.grids], dim=-1)
 
     def sample(self, hidden, positions, directions=None, patch_size=None) -> Tensor:
         """Unit vectors (…, D)."""
-        if len(self.grids):
-            cube = unit_cube(positions, self.contracted)
-            hidden = torch.cat([grid(cube) for grid in self.grids], dim=-1)  # (…, H)
-
+        hidden = self.encode(hidden, positions)
         if patch_size is None:
             patch_size = hidden.new_tensor(DEFAULT_PATCH_SIZE)
         size = patch_size.to(hidden.dtype).expand(hidden.shape[:-1])
@@ -242,3 +247,33 @@ class LanguageHead(Head):
     def activate(self, composite: Tensor, accumulation: Tensor) -> Tensor:
         """Unit vectors again, 0 where a ray met nothing."""
         return unit(composite)
+
+
+class SharedFeatures(Head):
+    """Features from what a language head reads, so that they shape it too (LERF, section 3.3).
+
+    DINO's features have sharp edges and CLIP's embeddings of crops have not; a small network that
+    reads the same grids gives the grids those edges.
+
+    Args:
+        language: whose grids are read; its parameters stay its own.
+        feature_dim: D.
+        feature_type: name of what is distilled.
+    """
+
+    def __init__(
+        self, language: LanguageHead, feature_dim: int, feature_type: str = 'DINO', width: int = 256
+    ) -> None:
+        super().__init__(language.gradient)
+        self.output_dim = feature_dim
+        self.feature_type = feature_type
+        self._language = (language,)  # in a tuple: it is not a part of this head
+        self.net = mlp(language.encoding_dim, feature_dim, width, 1)
+
+    def sample(self, hidden, positions, directions=None, patch_size=None) -> Tensor:
+        """Values before the last layer, (…, width)."""
+        return self.net[:-1](self._language[0].encode(hidden, positions))
+
+    def activate(self, composite: Tensor, accumulation: Tensor) -> Tensor:
+        """Σ w f (…, D)."""
+        return linear_of_composite(self.net[-1], composite, accumulation)

@@ -36,6 +36,7 @@ from .batches import STEPS_PER_TURN, RayPool
 from .scene import FieldScene
 
 _BOX_QUANTILE = 1e-3
+_OUTSIDE = 0.2  # of the points on either side, where space beyond the box is contracted
 _BEHIND = 0.25  # metres left around, for a surface to become opaque in
 _BOX_PIXELS = 20_000  # that the scene's box is put around where there is no depth
 _OCCUPANCY_BATCHES = 10
@@ -44,18 +45,22 @@ _OBSERVED = Visibility(abs_tol=0.10, rel_tol=0.03)  # small maps are coarse at e
 _BYTES_PER_TEST = 96  # of one point in one view; measured
 
 
-def scene_box_of(pool: RayPool, far: float) -> SceneBox:
+def scene_box_of(pool: RayPool, far: float, contracted: bool = False) -> SceneBox:
     """The box around what a pool's views measure up to ``far`` metres, and around their cameras.
 
     Without depth it holds what the views could see up to ``far``. A thousandth of the measured
-    points on either side of each axis is taken for noise.
+    points on either side of each axis is taken for noise. Of a field that is contracted, the box is
+    its undistorted middle: a fifth of the points on either side, or what is seen beyond a quarter
+    of ``far``, lies outside.
     """
     points = measured_points(pool, far)  # (N, 3)
     if not len(points):
+        reach = far / 4 if contracted else far
         batch = pool.batch(0, _BOX_PIXELS, with_features=False)
-        points = (batch.rays.origins + batch.rays.directions * far).cpu()
+        points = (batch.rays.origins + batch.rays.directions * reach).cpu()
 
-    low, high = torch.quantile(points, torch.tensor([_BOX_QUANTILE, 1 - _BOX_QUANTILE]), dim=0)
+    share = _OUTSIDE if contracted else _BOX_QUANTILE
+    low, high = torch.quantile(points, torch.tensor([share, 1 - share]), dim=0)
     bounds = torch.stack((low - _BEHIND, high + _BEHIND))  # (2, 3)
 
     # the cameras belong inside, rays begin there

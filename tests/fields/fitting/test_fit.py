@@ -246,6 +246,35 @@ def _new_field(scene, settings):
     return build_field(recipe).head_nets
 
 
+@pytest.mark.parametrize('field', ['hash', 'mlp'])
+def test_features_regularise_what_language_reads(field, tmp_path):
+    """The features alone move the grids, or the trunk, that the head of language reads."""
+    scene = with_made_up_language(box_scene(6))
+    grids = dict(num_levels=3, log2_hashmap_size=12, language_grids=((4, 8),))
+    options = grids if field == 'hash' else dict(hidden_dim=16)
+    settings = quick_settings(
+        steps=30, method='lerf', field=field, batch_rays=128, field_options=options,
+        loss_weights=dict(language=0.0, features=1.0),
+    )  # fmt: skip
+    values = []
+    fitted = fit_field(scene, settings, tmp_path, on_step=lambda step, v: values.append(v))
+    assert values[-1]['features'] < 0.8 * values[0]['features']
+    assert 'language' not in values[-1]
+
+    language = fitted.field.head_nets['language']
+    if field == 'hash':
+        first = fit_field(scene, replace(settings, steps=1)).field.head_nets['language']
+        moved = (language.grids[0].table - first.grids[0].table).abs().max()
+        assert moved > 1e-3
+    assert fitted.field.head_nets['features']._language[0] is language
+
+    again, _ = load_field(tmp_path)
+    points, _ = wall_points(100)
+    mine, theirs = (query_features_at_points(f, points)['features'] for f in (fitted, again))
+    assert torch.equal(mine, theirs)
+    assert text_head(again) == 'language'
+
+
 def two_stores(num_views=12):
     """The box room with features of two types: walls, and in five channels the sides of walls."""
     views = box_views(num_views)
