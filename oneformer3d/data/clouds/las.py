@@ -4,6 +4,7 @@ Enters: a ``.las`` or ``.laz`` file. Leaves: a ``CloudFile`` in double precision
 (``pip install "laspy[lazrs]"``).
 """
 
+import os
 import struct
 from pathlib import Path
 
@@ -72,5 +73,23 @@ def _check_counts(path: Path) -> None:
         header_size + _RECORD * num_records > min(first_point, size)
         or num_points * point_size > room
         or (num_after and after + _RECORD_AFTER * num_after > size)
+        or (compressed and _num_chunks(path, first_point, size) > size)
     ):
         raise ValueError(f'{path}: not a readable LAS file (announces more than its {size} bytes)')
+
+
+def _num_chunks(path: Path, first_point: int, size: int) -> int:
+    """How many chunks of compressed points LAZ's table announces.
+
+    lazrs makes room for as many, and where that fails it ends the whole process.
+    """
+    with open(path, 'rb') as file:
+        file.seek(first_point)
+        (table,) = struct.unpack('<q', file.read(8).ljust(8, b'\0'))
+        if table == -1:  # written last, in a stream
+            file.seek(-8, os.SEEK_END)
+            (table,) = struct.unpack('<q', file.read(8))
+        if not 0 <= table <= size - 8:
+            return 0
+        file.seek(table)
+        return struct.unpack('<II', file.read(8))[1]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .align import align_mount, motion_size
 from .changes import Change, factor_change, mount_change, pose_scale_change
 from .colors import ColorReading, read_colors
-from .fit import LEAST_AGREEMENT, LEAST_REACHED, Fit, assess, explained
+from .fit import LEAST_AGREEMENT, LEAST_REACHED, Fit, assess, explained, without_each
 from .frames import load_recording
 from .records import Recording, read
 from .search import search_changes, search_together
@@ -40,7 +40,8 @@ _USUAL_FACTORS = (
     *(2.0, 2.54, 1 / 0.3048, 4.0, 5.0, 6.5535, 10.0, 100.0, 1e3, 1e4),
 )
 _USUAL_WITHIN = 0.025
-_ROOM_DEPTH = (0.3, 12.0)  # metres
+_ROOM_DEPTH, _USUAL_DEPTH = (0.3, 12.0), 2.0  # metres
+_MUCH_FARTHER = np.log(2)  # from the usual depth: then it is the poses that have another unit
 _NUM_QUICK_PIXELS = 150
 _MAX_CHANGES = 3
 _NUM_TRIED = 8
@@ -202,9 +203,9 @@ def simplified(recording: Recording, changes: tuple[Change, ...]) -> tuple[Chang
         # depth of a few metres is right already: then it is the poses that have another unit
         rooms = _ROOM_DEPTH[0] < typical < _ROOM_DEPTH[1]
         still = _ROOM_DEPTH[0] < typical * factor < _ROOM_DEPTH[1]
-        simple.append(
-            pose_scale_change(1 / factor) if rooms and not still else factor_change(factor)
-        )
+        farther = abs(np.log(typical * factor / _USUAL_DEPTH)) - abs(np.log(typical / _USUAL_DEPTH))
+        of_poses = rooms and (not still or farther > _MUCH_FARTHER)
+        simple.append(pose_scale_change(1 / factor) if of_poses else factor_change(factor))
     return tuple(simple)
 
 
@@ -214,7 +215,8 @@ def _assessed(recording: Recording, now: Fit, changes: tuple[Change, ...]) -> Fi
     # frames that lose their pose by the change prove nothing
     same = now if fit.kept.sum() == now.kept.sum() else _same(recording, now, fit)
     reachable = max(fit.reachable, same.reachable)
-    gain = fit.agreement - same.agreement
+    # what helps two frames only is a coincidence
+    gain = float((without_each(fit) - without_each(same)).min())
     enough = (
         (not now.changes and not explained(same))
         or gain >= _SOUND_GAIN

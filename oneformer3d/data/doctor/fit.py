@@ -61,8 +61,14 @@ class Fit:
 
     @property
     def share_reached(self) -> float:
-        """Of what alignment of every pair reaches; 1 where poses are as good as the sensor."""
-        return self.agreement / max(self.reachable, 1e-9)
+        """Of what alignment of every pair reaches; 1 where poses are as good as the sensor.
+
+        The two frames that lack most do not count: no verdict hangs on what two frames show.
+        """
+        reachable = without_each(self, self.reachable_of_pairs)
+        shares = without_each(self) / np.maximum(reachable, 1e-9)
+        whole = self.agreement / max(self.reachable, 1e-9)
+        return float(max(whole, shares.max(initial=0.0)))
 
 
 def assess(
@@ -114,6 +120,21 @@ def assess(
 def explained(fit: Fit) -> bool:
     """Whether the sensor explains what does not agree."""
     return fit.agreement >= LEAST_AGREEMENT and fit.share_reached >= LEAST_REACHED
+
+
+def without_each(fit: Fit, of_pairs: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    """(F, F) agreement without the pairs of frames i and j; of all where there are no others.
+
+    ``of_pairs``, (P,), stands for the agreement of the pairs.
+    """
+    agreement = fit.of_pairs if of_pairs is None else of_pairs
+    num_frames = len(fit.kept)
+    first, second = np.sort(fit.pairs, axis=1).T
+    sums = np.zeros((2, num_frames, num_frames))
+    np.add.at(sums, (slice(None), first, second), [agreement * fit.weights, fit.weights])
+    total = sums.sum(axis=(1, 2), keepdims=True)
+    left = np.where(total[1] > sums[1], total - sums, total)
+    return left[0] / np.maximum(left[1], 1)
 
 
 def _ratio(overlap: Overlap) -> NDArray[np.float64]:

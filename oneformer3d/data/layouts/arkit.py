@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .cameras import pinhole, read_numbers
+from .cameras import pinhole, read_numbers, stated_size
 from .listing import frame_name, in_order, subfolders, text_files, with_suffix
 from .pixels import COLOR_SUFFIXES, DEPTH_SUFFIXES
 from .records import ListedFrame, Listing, Matrix, Size
@@ -115,7 +115,7 @@ def _read_pincam(path: Path | None) -> tuple[Matrix | None, Size | None]:
     numbers = read_numbers(path).ravel()
     if len(numbers) != 6:
         raise ValueError(f'{path}: expected width height fx fy cx cy, got {len(numbers)} numbers')
-    return pinhole(*numbers[2:]), (int(numbers[1]), int(numbers[0]))
+    return pinhole(*numbers[2:]), stated_size(numbers[1], numbers[0], path)
 
 
 def _time(path: Path) -> float:

@@ -16,6 +16,8 @@ from oneformer3d.lifting.camera import resize_intrinsics
 from .records import Matrix, Size
 
 CONVENTIONS = ('opencv', 'opengl', 'opencv-w2c', 'opengl-w2c')
+_MAX_SIDE = 100_000  # pixels of an image
+_LEAST_FOCAL, _LONGEST = 1e-3, 1000  # focal lengths: pixels, and sides of the image
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 _MIRROR_Y = np.diag([1.0, -1.0, 1.0, 1.0])
 
@@ -77,6 +79,21 @@ def of_size(K: Matrix, size_from: Size | None, size_to: Size) -> Matrix:
     return K if size_from in (None, size_to) else resized(K, size_from, size_to)
 
 
+def stated_size(height: object, width: object, name: str | Path) -> Size:
+    """(H, W) as a file states it.
+
+    Raises:
+        ValueError: not whole numbers of pixels that an image may have.
+    """
+    try:
+        size = float(str(height)), float(str(width))
+    except ValueError as error:
+        raise ValueError(f'{name}: no size of an image: {height} {width}') from error
+    if not all(1 <= side <= _MAX_SIDE for side in size):
+        raise ValueError(f'{name}: no size of an image: {height} {width}')
+    return int(size[0]), int(size[1])
+
+
 def same_shape(size: Size, other: Size) -> bool:
     """Whether two sizes (H, W) are of one image, up to rounding to whole pixels."""
     ratio = size[0] * other[1] / (size[1] * other[0])
@@ -109,13 +126,14 @@ def parse_intrinsics(value: str | Path | Sequence[float] | NDArray) -> Matrix:
 
 
 def check_intrinsics(matrix: NDArray, name: str, may_mirror: bool = False) -> None:
-    """ValueError unless (3, 3) upper triangular with positive focal lengths and a 1 at the end."""
+    """ValueError unless (3, 3) upper triangular with focal lengths of a lens and a 1 at the end."""
     below = matrix[[1, 2, 2], [0, 0, 1]]
     fy = abs(matrix[1, 1]) if may_mirror else matrix[1, 1]
     if (
         not np.isfinite(matrix).all()
         or below.any()
-        or min(matrix[0, 0], fy) <= 0
+        or min(matrix[0, 0], fy) < _LEAST_FOCAL
+        or np.abs(matrix).max() > _MAX_SIDE * _LONGEST
         or matrix[2, 2] != 1
     ):
         raise ValueError(f'{name}: not intrinsics of a pinhole camera: {matrix.tolist()}')

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from oneformer3d.files.names import resolve_in_root
 
-from .cameras import pinhole, pose_from_quaternion
+from .cameras import pinhole, pose_from_quaternion, stated_size
 from .listing import frame_name, subfolders, time_order, with_suffix
 from .pixels import DEPTH_SUFFIXES
 from .records import Distortion, ListedFrame, Listing, Matrix, Size
@@ -102,7 +102,8 @@ def _read_cameras(path: Path) -> dict[str, tuple[Matrix, Size, Distortion | None
         keys = ('k1', 'k2', 'k3', 'k4') if fisheye else ('k1', 'k2', 'p1', 'p2', 'k3')
         coefficients = tuple(of.get(key, 0.0) for key in keys)
         lens = Distortion(coefficients, fisheye) if fisheye or any(coefficients) else None
-        cameras[words[0]] = (K, (int(height), int(width)), lens)
+        size = stated_size(height, width, f'{path}: line {number}')
+        cameras[words[0]] = (K, size, lens)
     return cameras
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from oneformer3d.files.names import resolve_in_root
 
-from .cameras import pinhole
+from .cameras import pinhole, stated_size
 from .listing import text_files
 from .pixels import COLOR_SUFFIXES, color_header
 from .records import Distortion, ListedFrame, Listing, Matrix, Size
@@ -113,7 +113,9 @@ def _rest(frame: ListedFrame) -> tuple:
 def _intrinsics(camera: Mapping[str, Any], image: Path) -> tuple[Matrix | None, Size | None]:
     """K and the (H, W) it belongs to; None where only the image tells."""
     width, height = camera.get('w'), camera.get('h')
-    size = None if width is None or height is None else (int(height), int(width))
+    size = None
+    if width is not None and height is not None:
+        size = stated_size(height, width, 'w, h')
     if size is None and image.is_file() and 'cx' not in camera:
         size = color_header(image).size
     if 'fl_x' in camera:
