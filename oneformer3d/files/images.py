@@ -42,7 +42,7 @@ def read_image(
         with open_image(path) as image:
             _check_size(image, expected_size)
             image.draft('RGB', (size[1], size[0]))
-            pixels = image.convert('RGB')
+            pixels = to_rgb(image)
             if pixels.size != (size[1], size[0]):
                 pixels = pixels.resize((size[1], size[0]), Image.Resampling.BICUBIC)
             return np.asarray(pixels)
@@ -50,6 +50,15 @@ def read_image(
         raise FileNotFoundError(f'{path}: no such image') from error
     except UNREADABLE as error:
         raise ValueError(f'{path}: {error}') from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image as RGB of 8 bits; Pillow alone makes grey of 16 bits white where it exceeds 255."""
+    if image.mode.startswith('I'):
+        values = np.asarray(image)
+        scale = 257 if values.max(initial=0) > 255 else 1
+        image = Image.fromarray((values // scale).clip(0, 255).astype(np.uint8))
+    return image.convert('RGB')
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from oneformer3d.data.layouts.cameras import read_numbers
 from oneformer3d.data.posed_rgbd import load_posed_rgbd
 from tests.helpers.rgbd_scenes import (
     K,
@@ -25,6 +26,36 @@ def test_sequence_lists_frames_in_order(tmp_path, write):
     np.testing.assert_allclose(sequence.depth_intrinsics, K)
     every_fifth = load_posed_rgbd(folder, frame_step=5)
     assert [f.name for f in every_fifth.frames] == [f.name for f in sequence.frames[::5]]
+
+
+NUMBERS = {
+    'a byte order mark': lambda text: b'\xef\xbb\xbf' + text.encode(),
+    'UTF-16': lambda text: text.encode('utf-16'),
+    'line ends of Windows': lambda text: text.replace('\n', '\r\n').encode(),
+    'decimal commas': lambda text: text.replace('.', ',').encode(),
+    'decimal commas and semicolons': lambda text: text.replace('.', ',').replace(' ', ';').encode(),
+    'commas between': lambda text: text.replace(' ', ', ').encode(),
+    'a remark': lambda text: (text.rstrip() + ' # by hand\n// twice\n% and again\n').encode(),
+    'brackets': lambda text: f'[[{"],[".join(text.replace(" ", ",").split())}]]'.encode(),
+}
+
+
+@pytest.mark.parametrize('name', NUMBERS)
+def test_numbers_as_people_write_them(tmp_path, name):
+    views = render_views(2)
+    folder = write_exported_scannet(tmp_path / 'Büro 房间 1', views)
+    files = (*(folder / 'pose').iterdir(), folder / 'intrinsic' / 'intrinsic_depth.txt')
+    for path in files:
+        path.write_bytes(NUMBERS[name](path.read_text()))
+    sequence = load_posed_rgbd(folder)
+    expected = [view.world_from_cam for view in views]
+    np.testing.assert_allclose([f.world_from_cam for f in sequence.frames], expected, atol=1e-12)
+    np.testing.assert_allclose(sequence.depth_intrinsics, K)
+
+
+def test_four_numbers_with_commas_stay_four(tmp_path):
+    (tmp_path / 'K.txt').write_text('585,585,320,240')
+    np.testing.assert_array_equal(read_numbers(tmp_path / 'K.txt'), [[585, 585, 320, 240]])
 
 
 def test_invalid_poses_are_dropped_and_counted(tmp_path):

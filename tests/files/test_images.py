@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oneformer3d.files.images import image_size, read_depth, read_ids, read_image
+from oneformer3d.files.images import (
+    image_size,
+    open_image,
+    read_depth,
+    read_ids,
+    read_image,
+    to_rgb,
+)
 
 
 def png_that_claims(path, width, height):
@@ -72,3 +79,16 @@ def test_ids_are_of_one_channel(tmp_path):
         read_ids(tmp_path / 'colour.png')
     with pytest.raises(FileNotFoundError, match=r'absent\.png: no such image'):
         read_ids(tmp_path / 'absent.png')
+
+
+@pytest.mark.parametrize('mode', ['RGBA', 'L', 'P', 'I;16'])
+def test_colours_of_any_kind_become_rgb(tmp_path, mode):
+    levels = np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8)
+    grey = Image.fromarray(levels)
+    image = (
+        Image.fromarray(levels.astype(np.uint16) * 257) if mode == 'I;16' else grey.convert(mode)
+    )
+    image.save(tmp_path / 'a.png')
+    with open_image(tmp_path / 'a.png') as opened:
+        rgb = np.asarray(to_rgb(opened))
+    np.testing.assert_array_equal(rgb, np.repeat(levels[..., None], 3, axis=2))

@@ -4,6 +4,8 @@ Enters: matrices, quaternions and text as their authors write them. Leaves: (3, 
 (4, 4) ``world_from_cam``, float64.
 """
 
+import codecs
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +18,10 @@ from oneformer3d.lifting.camera import resize_intrinsics
 from .records import Matrix, Size
 
 CONVENTIONS = ('opencv', 'opengl', 'opencv-w2c', 'opengl-w2c')
+_COMMENT = re.compile(r'(#|//|%).*')
+_BLANKS = re.compile(r'[;\s]+')
+_DECIMAL_COMMA = re.compile(r'[-+]?\d+(,\d+)?(e[-+]?\d+)?', re.IGNORECASE)
+_NO_BRACKETS = str.maketrans('[](){}', '      ')
 _MAX_SIDE = 100_000  # pixels of an image
 _LEAST_FOCAL, _LONGEST = 1e-3, 1000  # focal lengths: pixels, and sides of the image
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -156,18 +162,35 @@ def read_matrix(path: Path, num_rows: int) -> Matrix:
 
 
 def read_numbers(path: Path) -> Matrix:
-    """A table of numbers (rows, columns), ``#`` begins a comment; commas may separate.
+    """A table of numbers (rows, columns), as people and programs write them.
+
+    ``#``, ``//`` or ``%`` begins a comment; blanks, commas or semicolons separate, brackets may
+    stand around rows. Decimal commas and a byte order mark are understood.
 
     Raises:
         ValueError: anything else; names the file.
     """
     try:
-        text = path.read_text(encoding='utf-8').replace(',', ' ')
-        if not text.strip():
+        lines = _COMMENT.sub('', _decoded(path.read_bytes())).translate(_NO_BRACKETS).splitlines()
+        words = [word for line in lines for word in _BLANKS.split(line) if word]
+        if not words:
             raise ValueError('it is empty')
-        return np.loadtxt(text.splitlines(), dtype=np.float64, ndmin=2)
+
+        # 0,5 is a number where all are like it; 1,0,0,0 are four
+        decimal_commas = any(',' in word for word in words) and all(
+            _DECIMAL_COMMA.fullmatch(word) for word in words
+        )
+        mark = '.' if decimal_commas else ' '
+        lines = [line.replace(',', mark).replace(';', ' ') for line in lines]
+        return np.loadtxt(lines, dtype=np.float64, ndmin=2)
     except (ValueError, OSError) as error:
         raise ValueError(f'{path}: not a matrix of numbers ({error})') from error
+
+
+def _decoded(content: bytes) -> str:
+    """Text in UTF-8, or as its byte order mark says."""
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode('utf-16' if utf16 else 'utf-8-sig')
 
 
 def read_intrinsics_file(path: Path) -> Matrix:
@@ -184,6 +207,7 @@ def read_intrinsics_file(path: Path) -> Matrix:
 def read_intrinsics_numbers(path: Path) -> Matrix:
     """The (3, 3) of ``read_intrinsics_file`` as it is written, whether a pinhole has it or not."""
     numbers = read_numbers(path)
+    numbers = numbers.reshape(4, 4) if numbers.size == 16 else numbers  # also all in one line
     if numbers.shape in ((3, 3), (4, 4), (3, 4)):
         K = numbers[:3, :3].copy()
     elif numbers.size in (4, 9):

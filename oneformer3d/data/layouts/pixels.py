@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags
 
-from oneformer3d.files.images import MISSING_DEPTH, UNREADABLE, open_image
+from oneformer3d.files.images import MISSING_DEPTH, UNREADABLE, open_image, to_rgb
 
 from .records import Distortion, Matrix, PosedFrame, Size
 
@@ -44,7 +44,7 @@ def read_color(frame: PosedFrame) -> NDArray[np.uint8]:
     """
     try:
         with open_image(frame.image_path) as image:
-            color = np.asarray(image.convert('RGB'))
+            color = np.asarray(to_rgb(image))
     except UNREADABLE as error:
         raise ValueError(f'{frame.image_path}: {error}') from error
     if frame.distortion is None:
