@@ -49,6 +49,7 @@ _OUTLIER = 0.55  # of the agreement of the other frames
 _LEAST_FRAMES = 8  # that two parts must have together to be told apart
 _LEAST_ACROSS = 4  # pairs that must overlap to tell whether two parts contradict each other
 _JUMP = 0.72  # of the agreement within two parts, below it across they contradict each other
+_NUM_NAMED = 8
 _MAX_OUTLIERS = 0.34  # of the frames
 _MAX_NOT_RIGID = 0.1  # of the poses
 
@@ -215,8 +216,7 @@ def _assessed(recording: Recording, now: Fit, changes: tuple[Change, ...]) -> Fi
     # frames that lose their pose by the change prove nothing
     same = now if fit.kept.sum() == now.kept.sum() else _same(recording, now, fit)
     reachable = max(fit.reachable, same.reachable)
-    # what helps two frames only is a coincidence
-    gain = float((without_each(fit) - without_each(same)).min())
+    gain = fit.agreement - same.agreement
     enough = (
         (not now.changes and not explained(same))
         or gain >= _SOUND_GAIN
@@ -225,6 +225,8 @@ def _assessed(recording: Recording, now: Fit, changes: tuple[Change, ...]) -> Fi
     clear = (
         enough
         and gain >= _LEAST_GAIN
+        # what helps two frames only is a coincidence
+        and (without_each(fit) - without_each(same)).min() >= gain / 2
         and reachable - fit.agreement <= _LEFT * (reachable - same.agreement)
         and fit.shared >= _SHARED * same.shared
         and fit.coverage >= _LEAST_COVERAGE
@@ -314,6 +316,15 @@ def _reasons(
             'are two recordings mixed?'
         )
 
+    num_unseen = len(recording.frames) - len(outliers)
+    if outliers.any() and num_unseen:
+        names = [name for name, out in zip(recording.names, outliers) if out]
+        yield (
+            f'{outliers.sum()} of {len(outliers)} frames contradict the others ({_some(names)}), '
+            f'and of the {num_unseen} that were not looked at some may, too: look at all '
+            f'(--max-frames {len(recording.frames)})'
+        )
+
     start, ratio = find_jump(after)
     if ratio < _JUMP:
         yield (
@@ -330,6 +341,10 @@ def _reasons(
             f'{after.reachable:.0%} agree instead of {after.agreement:.0%}'
         )
         yield from _drift(after)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ', '.join(names[:_NUM_NAMED]) + (', …' if len(names) > _NUM_NAMED else '')
 
 
 def _drift(fit: Fit) -> Iterator[str]:

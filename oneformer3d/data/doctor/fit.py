@@ -123,7 +123,7 @@ def explained(fit: Fit) -> bool:
 
 
 def without_each(fit: Fit, of_pairs: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """(F, F) agreement without the pairs of frames i and j; of all where there are no others.
+    """(F, F) agreement without the pairs of frames i and j; of all where these are half of them.
 
     ``of_pairs``, (P,), stands for the agreement of the pairs.
     """
@@ -133,7 +133,8 @@ def without_each(fit: Fit, of_pairs: NDArray[np.float64] | None = None) -> NDArr
     sums = np.zeros((2, num_frames, num_frames))
     np.add.at(sums, (slice(None), first, second), [agreement * fit.weights, fit.weights])
     total = sums.sum(axis=(1, 2), keepdims=True)
-    left = np.where(total[1] > sums[1], total - sums, total)
+    # of few pairs none can be spared
+    left = np.where(2 * sums[1] < total[1], total - sums, total)
     return left[0] / np.maximum(left[1], 1)
 
 
