@@ -5,13 +5,12 @@ Enters: a config and the name of a split. Leaves: for each sample a name and one
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.dataset import ConcatDataset
+from mmengine.dataset import BaseDataset, ConcatDataset
 from mmengine.registry import init_default_scope
-from torch.utils.data import Dataset
 
 from oneformer3d.data.class_tables import ClassTable, get_class_table
 from oneformer3d.data.samples.order import SampleIndex, sample_seed
@@ -30,7 +29,7 @@ SPLITS = ('train', 'val', 'test')
 _IMAGE_WIDTH, _MAX_VIEWS = 360, 8
 
 
-def open_split(cfg: Config, split: str) -> Dataset:
+def open_split(cfg: Config, split: str) -> BaseDataset | ConcatDataset:
     """The dataset of a split, with its files looked for.
 
     Raises:
@@ -44,7 +43,9 @@ def open_split(cfg: Config, split: str) -> Dataset:
     return DATASETS.build(loader.dataset)
 
 
-def sample_pictures(dataset: Dataset, num: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+def sample_pictures(
+    dataset: BaseDataset | ConcatDataset, num: int, seed: int
+) -> Iterator[tuple[str, np.ndarray]]:
     """Names and pictures of samples spread evenly over a dataset, its scenes again if it is small.
 
     Args:
@@ -58,10 +59,10 @@ def sample_pictures(dataset: Dataset, num: int, seed: int) -> Iterator[tuple[str
         sample = dataset[SampleIndex(number, sample_seed(seed, 0, place))]
         name = sample['data_samples'].metainfo.get('scene_id') or 'sample'
         part = dataset.datasets[0] if isinstance(dataset, ConcatDataset) else dataset
-        yield f'{place:04d}_{name}', draw_sample(sample, part)
+        yield f'{place:04d}_{name}', draw_sample(sample, cast(BaseDataset, part))
 
 
-def draw_sample(sample: Mapping[str, Any], dataset: Dataset) -> np.ndarray:
+def draw_sample(sample: Mapping[str, Any], dataset: BaseDataset) -> np.ndarray:
     """One packed sample of a dataset, whose class table and steps say what its numbers mean."""
     inputs = sample['inputs']
     table = get_class_table(dataset.metainfo['class_table'])
@@ -85,13 +86,13 @@ def _labels_of(sample: Any) -> PointLabels:
     return annotated_labels(given or sample.get('eval_ann_info')) or PointLabels()
 
 
-def _step(dataset: Dataset, kind: type) -> Any:
+def _step(dataset: BaseDataset, kind: type) -> Any:
     """The step of a class in a dataset's pipeline, or None."""
     found = [step for step in dataset.pipeline.transforms if isinstance(step, kind)]
     return found[0] if found else None
 
 
-def _bytes_of(colors: np.ndarray, dataset: Dataset) -> np.ndarray:
+def _bytes_of(colors: np.ndarray, dataset: BaseDataset) -> np.ndarray:
     """Normalised colours (N, 3) → uint8."""
     step = _step(dataset, NormalizeColor)
     if step is not None:

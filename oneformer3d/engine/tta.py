@@ -5,7 +5,7 @@ model, and the test data come in the views of ``tta_pipeline``.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import cast
 
 from mmengine.config import Config
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -42,5 +42,6 @@ def with_tta(cfg: Config, options: Iterable[str] = ()) -> Config:
 
 def inner_model(model: nn.Module) -> nn.Module:
     """The segmentor within what stands around it: several processes, test-time augmentation."""
-    inside: Any = model.module if is_model_wrapper(model) else model
-    return inside.module if isinstance(inside, BaseTTAModel) else inside
+    if is_model_wrapper(model):
+        model = cast(nn.Module, model.module)
+    return cast(nn.Module, model.module) if isinstance(model, BaseTTAModel) else model

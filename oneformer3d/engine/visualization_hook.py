@@ -128,7 +128,9 @@ class SegVisualizationHook(Hook):
             labels |= {'gt_semantic': truth.semantic, 'gt_instance': truth.instance}
         labels = {key: values for key, values in labels.items() if values is not None}
 
-        colors = class_colors(prediction.semantic, table.palette)
+        colors = points[:, 3:6].astype(np.uint8)
+        if prediction.semantic is not None:
+            colors = class_colors(prediction.semantic, table.palette)
         write_ply(self.out_dir / f'{name}.ply', points[:, :3], colors, labels)
         write_png(self.out_dir / f'{name}.png', image)
 

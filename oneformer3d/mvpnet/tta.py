@@ -5,7 +5,7 @@ points are mirrored and turned about the vertical. Leaves: data samples as of th
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmdet3d.structures import Det3DDataSample
@@ -41,17 +41,16 @@ class MVPNetTTA(BaseTTAModel):
             data: ``inputs`` and ``data_samples``, a list of V each, the first of which is the one
                 whose sample is returned.
         """
-        model = self.module
-        assert isinstance(model, FeatureLiftingSegmentation)  # no other is taken
+        network = cast(FeatureLiftingSegmentation, self.module)
         views = [
-            model.data_preprocessor({'inputs': inputs, 'data_samples': samples})
+            network.data_preprocessor({'inputs': inputs, 'data_samples': samples})
             for inputs, samples in zip(data['inputs'], data['data_samples'], strict=True)
         ]
         # what a view of the scene shows does not turn with the scene: the first agreement is any
-        logits, agreement = model.logits_and_agreement(views[0]['inputs'])
+        logits, agreement = network.logits_and_agreement(views[0]['inputs'])
         totals = [rows.softmax(1) for rows in logits]  # (N, C) each
         for view in views[1:]:
-            seen = model.logits(view['inputs'])
+            seen = network.logits(view['inputs'])
             totals = [total + rows.softmax(1) for total, rows in zip(totals, seen, strict=True)]
 
         agreed = [None] * len(totals) if agreement is None else agreement

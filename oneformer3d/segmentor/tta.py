@@ -9,7 +9,7 @@ Letters: Q queries, S superpoints (or voxels), N points, C semantic classes, P p
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmdet3d.structures import Det3DDataSample
@@ -63,8 +63,7 @@ class OneFormer3DTTA(BaseTTAModel):
         Raises:
             ValueError: views of different points.
         """
-        model = self.module
-        assert isinstance(model, OneFormer3D)  # no other is taken
+        model = cast(OneFormer3D, self.module)
         first_samples: list[Det3DDataSample] = []
         sums: list[SceneSum] = []
         for inputs, samples in zip(data['inputs'], data['data_samples'], strict=True):
