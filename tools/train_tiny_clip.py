@@ -27,6 +27,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--max-images', type=int, default=600, help='training images in memory (%(default)s)'
     )
+    parser.add_argument(
+        '--unknown-words',
+        action='store_true',
+        help='learn as well what is nothing in particular, so that words it never read find less',
+    )
     parser.add_argument('--threads', type=int, help='CPU threads (default: torch decides)')
     parser.add_argument('--fresh', action='store_true', help='train again in any case')
     return parser.parse_args(argv)
@@ -57,7 +62,12 @@ def main() -> None:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     settings = TinyClipSettings(
-        steps=args.steps, batch_size=args.batch_size, crop_size=args.crop_size, seed=args.seed
+        steps=args.steps,
+        batch_size=args.batch_size,
+        crop_size=args.crop_size,
+        neutral_share=0.12 if args.unknown_words else 0.0,
+        num_others=24 if args.unknown_words else 0,
+        seed=args.seed,
     )
     with tqdm(total=args.steps, desc='tiny CLIP', unit='step') as bar:
 

@@ -97,6 +97,24 @@ class SceneIndex:
         apart = self.vectors - self.vectors[seen].mean(0)
         return np.where(seen[:, None], normalize(apart), np.float32(0))
 
+    def unlike_all(self, text_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What texts that are unlike the masks' mean m gain when it is taken off, as a loss (T, K).
+
+            (v_k − m) · x / |v_k − m|  exceeds  v_k · x / |v_k − m|  by  −m · x / |v_k − m|
+
+        Of a text that all pictures of a room are like, that gain is below 0 and wanted: it says
+        nothing about any object. One that none of them is like must not gain from it.
+
+        Args:
+            text_vectors: (T, D) unit.
+        """
+        seen = self.vectors.any(1)  # (K,)
+        if seen.sum() < MIN_MASKS_OF_OFFSET or text_vectors.shape[-1:] != self.vectors.shape[1:]:
+            return np.zeros((len(text_vectors), len(seen)), np.float32)
+        mean = self.vectors[seen].mean(0)
+        length = np.linalg.norm(self.vectors - mean, axis=1).clip(1e-6)  # (K,)
+        return np.minimum(text_vectors @ mean, 0)[:, None] / length
+
     def query(
         self,
         text_vectors: NDArray[np.float32],
@@ -121,7 +139,9 @@ class SceneIndex:
         """
         if group is not None:
             text_vectors = merge_groups(text_vectors, group)
-        scores = score_texts(self.directions, text_vectors, negatives, temperature)  # (T, K)
+        scores = score_texts(
+            self.directions, text_vectors, negatives, temperature, self.unlike_all(text_vectors)
+        )  # (T, K)
         return answer(scores, self.mask_of_point, threshold)
 
     def name(

@@ -50,6 +50,7 @@ def score_texts(
     text_vectors: NDArray[np.float32],
     negatives: NDArray[np.float32],
     temperature: float = 0.1,
+    loss: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Relevancy of masks for texts (LERF, ICCV 2023, eq. 4, against the nearest negative).
 
@@ -60,6 +61,7 @@ def score_texts(
         text_vectors: (T, D) unit.
         negatives: (M, D) unit, at least one.
         temperature: τ.
+        loss: (T, K) not positive, added to v_k · x_t; None adds nothing.
 
     Returns:
         (T, K) float32.
@@ -84,7 +86,11 @@ def score_texts(
         raise ValueError(f'temperature must be positive, got {temperature}')
 
     nearest_negative = (negatives @ vectors.T).max(0)  # (K,)
-    margin = (text_vectors @ vectors.T - nearest_negative) / np.float32(temperature)  # (T, K)
+    cosines = text_vectors @ vectors.T  # (T, K)
+    if loss is not None:
+        expect_shape('loss', loss, 'T K', T=len(text_vectors), K=len(vectors))
+        cosines = cosines + loss
+    margin = (cosines - nearest_negative) / np.float32(temperature)
     scores = 1 / (1 + np.exp(-margin.clip(-_MAX_LOGIT, _MAX_LOGIT)))
     return np.where(vectors.any(1), scores, np.float32(0)).astype(np.float32)
 

@@ -208,6 +208,14 @@ def random_windows(
     return windows
 
 
+def anywhere(regions: Regions, count: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Windows (count, 3) of whatever is there, at the scales of ``random_windows``."""
+    height, width = regions.images.shape[1:3]
+    center = rng.random((count, 2)) * (width, height)
+    scale = np.exp(rng.uniform(np.log(220 / width), np.log(640 / width), count))
+    return _inside(regions, center, size / scale)
+
+
 def class_share(regions: Regions, indices: np.ndarray, windows: np.ndarray) -> np.ndarray:
     """Share (B,) of the pixels of windows (B, 3) that have the class of the region."""
     share = np.empty(len(indices))

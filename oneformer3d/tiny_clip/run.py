@@ -113,8 +113,15 @@ def finished_report(
 ) -> dict[str, Any] | None:
     """Report of a measured checkpoint that these settings and images made, else None."""
     checkpoint = read_checkpoint(path)
-    wanted = {key: list(v) if isinstance(v, tuple) else v for key, v in vars(settings).items()}
+    wanted = _plain(settings)
     report = dict(checkpoint.get('report', {}))
-    if not report.pop('measured', False) or checkpoint.get('settings') != wanted:
+    # one that was made before a setting was there has that setting's default
+    stored = {**_plain(TinyClipSettings()), **checkpoint.get('settings', {})}
+    if not report.pop('measured', False) or stored != wanted:
         return None
     return report if all(report.get(key) == value for key, value in source.items()) else None
+
+
+def _plain(settings: TinyClipSettings) -> dict[str, Any]:
+    """Settings as a checkpoint holds them."""
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in vars(settings).items()}

@@ -5,7 +5,11 @@ trained with the contrastive loss on crops and captions, and a checkpoint that
 ``ClipEncoder(weights=path)`` reads: model config, weights, colours and the settings recommended for
 dense features.
 
-Letters: B crops of a batch, T different captions among them, D width of the shared space.
+On request it also learns what is nothing in particular: windows of whatever is there are captioned
+with neutral words, and other words of the tokenizer stand among the captions without any image. A
+word that it never read is then like no image, and less like it than the neutral words.
+
+Letters: B crops of a batch, T different captions, D width of the shared space.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from open_clip import CLIP
+from open_clip import CLIP, SimpleTokenizer
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -26,10 +30,20 @@ from oneformer3d.clip.weights import build_clip
 from oneformer3d.files.checkpoints import write_checkpoint
 from oneformer3d.files.devices import multiplies_bfloat16
 
-from .crops import Regions, augment, class_names, class_weights, cut_crops, random_windows
+from .crops import (
+    Regions,
+    anywhere,
+    augment,
+    class_names,
+    class_weights,
+    cut_crops,
+    random_windows,
+)
 
 NAME = 'tiny-clip'
 CAPTION_TEMPLATES = (*PROMPT_TEMPLATES, '{}', 'this is a {}', 'a small photo of a {}')
+NEUTRAL = ('object', 'things', 'stuff', 'texture')
+NOT_READ = ('elephant', 'bicycle', 'pool', 'traffic', 'horse')  # kept for tests of what is unknown
 ON_THE_WALL = ('picture', 'window', 'whiteboard')
 
 
@@ -46,6 +60,8 @@ class TinyClipSettings:
         learning_rate, weight_decay: of AdamW, the rate of convolutions three times as high; one
             cosine with a short warm-up.
         bf16: image tower in bfloat16; None where the CPU multiplies it, 1.6 times as fast there.
+        neutral_share: of the crops, which are windows of anything under neutral words.
+        num_others: captions of a batch that belong to no crop.
         seed: of weights and crops.
     """
 
@@ -58,6 +74,8 @@ class TinyClipSettings:
     learning_rate: float = 4e-4
     weight_decay: float = 0.05
     bf16: bool | None = None
+    neutral_share: float = 0.0
+    num_others: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -95,14 +113,27 @@ def train_tiny_clip(
     )
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
     use_bf16 = multiplies_bfloat16('cpu') if settings.bf16 is None else settings.bf16
+    others = other_words(names) if settings.num_others else []
     train_text_tower(clip, names, settings)
     clip.token_embedding.requires_grad_(False)  # three quarters of all parameters, learnt above
     for step in range(settings.steps):
         indices = rng.choice(len(regions), settings.batch_size, p=weights)
         windows = random_windows(regions, indices, settings.crop_size, rng)
+        labels, words = regions.label[indices], names  # (B,)
+        if settings.neutral_share:
+            # neutral crops are the class after the last
+            is_neutral = rng.random(len(indices)) < settings.neutral_share
+            windows[is_neutral] = anywhere(regions, int(is_neutral.sum()), settings.crop_size, rng)
+            labels = np.where(is_neutral, len(names), labels)
+            words = [*names, NEUTRAL[rng.integers(len(NEUTRAL))]]
         crops = augment(cut_crops(regions, indices, windows, settings.crop_size), rng)
-        present, caption = np.unique(regions.label[indices], return_inverse=True)
-        captions = [random_caption(names[int(label)], rng) for label in present]
+        present, caption = np.unique(labels, return_inverse=True)
+
+        # captions without a crop come last
+        spoken = [words[int(label)] for label in present]
+        if others:
+            spoken += rng.choice(others, settings.num_others, replace=False).tolist()
+        captions = [random_caption(word, rng) for word in spoken]  # T
         images = torch.from_numpy(crops).permute(0, 3, 1, 2)
         images = ((images - mean) / std).contiguous(memory_format=torch.channels_last)
         # the fused attention is slow for the few tokens of the last pooling
@@ -134,6 +165,7 @@ def train_text_tower(clip: CLIP, names: Sequence[str], settings: TinyClipSetting
     that is pulled towards such vectors wastes most of its steps.
     """
     rng = np.random.default_rng([settings.seed, 1])
+    names = [*names, *NEUTRAL] if settings.neutral_share else names
     optimizer = torch.optim.AdamW(clip.parameters(), settings.learning_rate, weight_decay=0.0)
     caption = torch.arange(len(names))
     for _ in range(settings.text_steps):
@@ -156,7 +188,8 @@ def contrastive_loss(images: Tensor, texts: Tensor, caption: Tensor, scale: Tens
     Args:
         images: (B, D) unit vectors.
         texts: (T, D) unit vectors of different captions.
-        caption: (B,) int64 row of ``texts`` each image belongs to; every row has an image.
+        caption: (B,) int64 row of ``texts`` each image belongs to; rows without an image are
+            what no image should be like.
         scale: of the cosines.
 
     Returns:
@@ -168,8 +201,9 @@ def contrastive_loss(images: Tensor, texts: Tensor, caption: Tensor, scale: Tens
 
     # −log p(image | caption), the mean over a caption's own images
     positive = F.one_hot(caption, len(texts)).to(logits.dtype)
-    log_share = (logits.log_softmax(dim=0) * positive).sum(0) / positive.sum(0)
-    return (from_images - log_share.mean()) / 2
+    num_images = positive.sum(0)  # (T,)
+    log_share = (logits.log_softmax(dim=0) * positive).sum(0) / num_images.clamp(min=1)
+    return (from_images - log_share[num_images > 0].mean()) / 2
 
 
 def tiny_config(settings: TinyClipSettings) -> dict[str, Any]:
@@ -231,6 +265,13 @@ def save_tiny_clip(
         'state_dict': {key: value.contiguous() for key, value in clip.state_dict().items()},
     }
     write_checkpoint(path, checkpoint)
+
+
+def other_words(names: Sequence[str]) -> list[str]:
+    """Words of the tokenizer of one token each, but for those of names and ``NOT_READ``."""
+    known = {word for name in (*names, *NEUTRAL, *NOT_READ) for word in name.split()}
+    words = [token.removesuffix('</w>') for token in SimpleTokenizer().encoder if '</w>' in token]
+    return [word for word in words if word.isalpha() and len(word) > 3 and word not in known]
 
 
 def random_caption(name: str, rng: np.random.Generator) -> str:

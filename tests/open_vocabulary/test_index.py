@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from oneformer3d.open_vocabulary.index import SceneIndex, load_index
-from oneformer3d.open_vocabulary.query import normalize
+from oneformer3d.open_vocabulary.query import normalize, score_texts
 from oneformer3d.open_vocabulary.vectors import MaskViews
 from oneformer3d.store.examples import STAMP
 from oneformer3d.store.stamp import StampMismatchError
@@ -47,6 +47,23 @@ def test_what_is_saved_comes_back(tmp_path):
 def test_a_large_room_fits_in_a_megabyte_and_a_half(tmp_path):
     make_index(800, 200_000, 512).save(tmp_path / 'index')
     assert (tmp_path / 'index').stat().st_size <= 1.5e6
+
+
+def test_a_text_that_no_mask_is_like_gains_nothing_from_what_they_share():
+    """All masks point along the first axis, and each along one of its own; a text against that
+    axis is nearer to nothing in particular than any mask, before and after the mean is off."""
+    vectors = normalize(np.eye(12, dtype=np.float32) + 3 * np.eye(12, dtype=np.float32)[:1])[1:]
+    index = make_index(11, width=12)
+    index = replace(index, vectors=vectors)
+    texts = normalize(np.array([[-1] + [0.4] + [0] * 10, [0.5, 1] + [0] * 10], np.float32))
+    nothing = np.eye(12, dtype=np.float32)[:1]
+    plain = score_texts(index.directions, texts, nothing)
+    result = index.query(texts, nothing)
+    assert plain[0].max() > 0.5  # the mean taken off lifts it
+    assert result.found.tolist() == [False, True]
+    assert result.best[1] == 0
+    # what the room is like keeps its score
+    np.testing.assert_allclose(result.scores[1], plain[1], atol=1e-6)
 
 
 def test_what_all_masks_share_does_not_count():

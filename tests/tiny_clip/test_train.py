@@ -14,6 +14,7 @@ from oneformer3d.clip.weights import weights_digest
 from oneformer3d.data.class_tables import get_class_table
 from oneformer3d.tiny_clip import run as tiny_run
 from oneformer3d.tiny_clip.crops import (
+    anywhere,
     class_weights,
     cut_crops,
     object_windows,
@@ -22,9 +23,11 @@ from oneformer3d.tiny_clip.crops import (
 )
 from oneformer3d.tiny_clip.probe import accuracies, dense_features, linear_probe, sample_pixels
 from oneformer3d.tiny_clip.train import (
+    NOT_READ,
     TinyClipSettings,
     build_tiny_clip,
     contrastive_loss,
+    other_words,
     random_caption,
     save_tiny_clip,
     tiny_config,
@@ -165,6 +168,39 @@ def test_the_loss_takes_every_image_of_a_caption_as_positive() -> None:
         to_image.append(np.mean([-np.log(column[b] / column.sum()) for b in own]))
     ours = contrastive_loss(images, texts, caption, scale)
     assert float(ours) == pytest.approx((to_text + np.mean(to_image)) / 2, rel=1e-5)
+
+
+def test_captions_without_an_image_push_the_images_away_and_nothing_else() -> None:
+    images, texts = F.normalize(torch.randn(6, 8), dim=-1), F.normalize(torch.randn(5, 8), dim=-1)
+    caption, scale = torch.tensor([0, 2, 1, 0, 2, 0]), torch.tensor(7.0)
+    # the rows that have images, whose half of the loss knows no others
+    logits = scale * images @ texts.t()
+    to_text = F.cross_entropy(logits, caption)
+    of_three = contrastive_loss(images, texts[:3], caption, scale)
+    to_image = 2 * of_three - F.cross_entropy(logits[:, :3], caption)
+    ours = contrastive_loss(images, texts, caption, scale)
+    assert float(ours) == pytest.approx(float(to_text + to_image) / 2, rel=1e-5)
+
+
+def test_what_is_nothing_in_particular_is_learnt_on_request(world) -> None:
+    regions = read_regions(world, 'train')
+    short = {'steps': 2, 'batch_size': 8, 'text_steps': 2, 'crop_size': 32, 'width': 8}
+    plain = TinyClipSettings(**short)
+    unknown = TinyClipSettings(**short, neutral_share=0.5, num_others=6)
+    losses = []
+    first, second = (
+        weights_digest(train_tiny_clip(regions, one, lambda _, loss: losses.append(loss)))
+        for one in (plain, unknown)
+    )
+    assert first != second
+    assert np.isfinite(losses).all()
+
+    words = other_words(['chair', 'traffic light'])
+    assert len(words) > 10_000
+    assert not {'chair', 'light', 'object', *NOT_READ} & set(words)
+    windows = anywhere(regions, 50, 32, np.random.default_rng(0))
+    assert (windows[:, :2] >= 0).all()
+    assert (windows[:, :2] + windows[:, 2:] <= [WIDTH, HEIGHT]).all()
 
 
 def test_with_one_image_per_caption_the_loss_is_open_clips() -> None:
