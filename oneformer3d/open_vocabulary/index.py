@@ -110,7 +110,7 @@ class SceneIndex:
         """
         seen = self.vectors.any(1)  # (K,)
         if seen.sum() < MIN_MASKS_OF_OFFSET or text_vectors.shape[-1:] != self.vectors.shape[1:]:
-            return np.zeros((len(text_vectors), len(seen)), np.float32)
+            return np.zeros((len(text_vectors), len(self.vectors)), np.float32)
         mean = self.vectors[seen].mean(0)
         length = np.linalg.norm(self.vectors - mean, axis=1).clip(1e-6)  # (K,)
         return np.minimum(text_vectors @ mean, 0)[:, None] / length

@@ -85,7 +85,10 @@ def view_field(title: str, cloud: FieldCloud) -> ViewedScene:
 def surface_colors(cloud: FieldCloud) -> NDArray[np.uint8]:
     """Colours (n, 3) of the points as the nearest learnt view saw them."""
     field, points = cloud.fitted.field.eval(), cloud.points
-    centres = cloud.fitted.observations.camera.world_from_cam[:, :3, 3]  # (V, 3)
+    observations = cloud.fitted.observations
+    if observations is None:
+        raise ValueError('the field does not know what its views observed')
+    centres = observations.camera.world_from_cam[:, :3, 3]  # (V, 3)
     nearest = torch.cdist(points, centres.to(points)).argmin(1)
     directions = F.normalize(points - centres.to(points)[nearest], dim=1)
 
