@@ -52,6 +52,7 @@ def work_dir_of_one(cfg: Config) -> Iterator[None]:
 
     Raises:
         LockedError: another training writes there; names its process.
+        OSError: of the block; names the folder where it names no file, as of mmengine's writers.
     """
     if int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0'))):
         yield  # the first process of a run holds the lock for all
@@ -61,7 +62,12 @@ def work_dir_of_one(cfg: Config) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessLock(folder / 'train.pid', folder, 'a work dir has one training at a time'):
         sweep(folder)
-        yield
+        try:
+            yield
+        except OSError as error:
+            if error.errno is None or error.filename is not None:
+                raise
+            raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def without_idle_workers(cfg: Config) -> Config:

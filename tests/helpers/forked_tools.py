@@ -6,6 +6,7 @@ from it, as ``python tools/x.py …`` would, its output in a file.
 
 import json
 import os
+import resource
 import runpy
 import subprocess
 import sys
@@ -47,11 +48,25 @@ class ToolServer:
             text=True,
         )
 
-    def start(self, command: Sequence[str | Path], **environment: str) -> int:
-        """Begin a tool; its process id."""
+    def start(
+        self,
+        command: Sequence[str | Path],
+        uid: int | None = None,
+        file_bytes: int | None = None,
+        **environment: str,
+    ) -> int:
+        """Begin a tool; its process id.
+
+        Args:
+            command: script and words.
+            uid: user that it runs as; None is this one.
+            file_bytes: no file may become larger, as on a disk with so much left.
+            environment: variables beside those of this process.
+        """
         self.count += 1
         words = [str(word) for word in command]
-        return self._ask({'command': words, 'log': str(self.log), 'environment': environment})
+        request = {'command': words, 'log': str(self.log), 'environment': environment}
+        return self._ask({**request, 'uid': uid, 'file_bytes': file_bytes})
 
     def wait(self, pid: int) -> int:
         """Exit status of a tool, negative for the signal that killed it."""
@@ -96,7 +111,13 @@ def serve() -> None:
         answers.flush()
 
 
-def be_tool(command: list[str], log: str, environment: dict[str, str]) -> None:
+def be_tool(
+    command: list[str],
+    log: str,
+    environment: dict[str, str],
+    uid: int | None,
+    file_bytes: int | None,
+) -> None:
     """Become the process of a tool; never returns."""
     status = 1
     try:
@@ -106,6 +127,10 @@ def be_tool(command: list[str], log: str, environment: dict[str, str]) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
         os.environ.update(environment)
+        if file_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+        if uid is not None:
+            os.setuid(uid)
         sys.argv = command
         sys.path.insert(0, str(REPOSITORY / 'tools'))
         runpy.run_path(command[0], run_name='__main__')

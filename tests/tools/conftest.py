@@ -3,10 +3,14 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.helpers.forked_tools import ToolServer
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 # one thread, and matrix products that do not depend on where in memory a buffer lies, so that
@@ -17,6 +21,16 @@ ENVIRONMENT = {
     'PYTHONPATH': str(REPOSITORY),
 }
 RunTool = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture(scope='session')
+def server(tmp_path_factory) -> Iterator['ToolServer']:
+    """Starts tools that can be waited for, or killed."""
+    from tests.helpers.forked_tools import ToolServer
+
+    server = ToolServer(tmp_path_factory.mktemp('output'))
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope='session')

@@ -6,7 +6,7 @@ Whatever the moment: what is there is whole, and in the end it is what an undist
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,13 +40,6 @@ class Case:
     check: Callable[[Path], None]
     content: Callable[[Path], dict]
     told: tuple[int, ...] = (143,)
-
-
-@pytest.fixture(scope='module')
-def server(tmp_path_factory) -> Iterator[ToolServer]:
-    server = ToolServer(tmp_path_factory.mktemp('output'))
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope='module')
@@ -188,6 +181,27 @@ def test_killed_or_told_to_end_twenty_times(server, cases, tmp_path, tool, numbe
             out = None
 
 
+@pytest.mark.parametrize(('tool', 'num_ranks'), [('extract', 1), ('extract', 3), ('infer', 2)])
+def test_one_of_some_ranks_is_killed_and_any_number_goes_on(
+    server, cases, tmp_path, tool, num_ranks
+):
+    """Shares of the frames, or of the scans: the same set in the end, made by one process."""
+    case = cases[tool]
+    seconds = server.run(case.command(tmp_path / 'clean'))
+    ranks = [
+        server.start(case.command(tmp_path / 'out'), RANK=str(rank), WORLD_SIZE=str(num_ranks))
+        for rank in range(num_ranks)
+    ]
+    time.sleep(0.5 * seconds)
+    os.kill(ranks[-1], signal.SIGKILL)
+    assert server.wait(ranks[-1]) in (-signal.SIGKILL, 0)
+    assert [server.wait(pid) for pid in ranks[:-1]] == [0] * (num_ranks - 1)
+
+    case.check(tmp_path / 'out')
+    server.run(case.command(tmp_path / 'out'))
+    assert case.content(tmp_path / 'out') == case.content(tmp_path / 'clean')
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if 'tool' in metafunc.fixturenames:
+    if 'tool' in metafunc.fixturenames and 'num_ranks' not in metafunc.fixturenames:
         metafunc.parametrize('tool', ['extract', 'create_data', 'train', 'fit_field', 'infer'])

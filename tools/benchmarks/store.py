@@ -305,5 +305,5 @@ def show(result: dict) -> None:
         rows[side] = [*cells, result[side]['megabytes'], result[side]['spread']]
     print_table({**columns, 'MB': '.1f', 'spread': '.0%'}, rows)
     share = result['lmdb']['check_ms'] / result['lmdb']['warm_ms']
-    print(f"its structure is checked once, in {share:.1%} of the time of reading it once, warm")
+    print(f'its structure is checked once, in {share:.1%} of the time of reading it once, warm')
     print(f"of the store's reading, {result['checksum_ms']:.3f} ms is its checksum")
