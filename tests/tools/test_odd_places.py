@@ -5,7 +5,9 @@ files that changed by a bit, a run beside itself. One line and an exit status, n
 import os
 import shutil
 import signal
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,16 +42,26 @@ def commands(room: Path, tiny_rooms: Path, clip: Path, out: Path) -> dict[str, l
         'build_uv_index': ['--data-root', tiny_rooms, '--output-dir', out],
         'infer': [room, '--out', out, '--voxel-size', '0.2', '--device', 'cpu'],
         'fit_field': [room, '--out', out, '--device', 'cpu', '--set', *SMALL_FIT],
-        'train': arguments(tiny_rooms, out, 'train_cfg.max_epochs=1')[1:],
+        # its log goes to a file too, which the limit of files holds for
+        'train': arguments(tiny_rooms, out, 'train_cfg.max_epochs=1', 'log_level=ERROR')[1:],
     }
 
 
 TOOLS = ('create_data', 'extract_clip_feat', 'build_uv_index', 'infer', 'fit_field', 'train')
 
 
-def let_others_read(folder: Path) -> None:
-    for path in (folder, *folder.rglob('*'), *list(folder.parents)[:2]):
-        path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
+@pytest.fixture(scope='module')
+def open_place(room, tiny_rooms, clip) -> Iterator[Path]:
+    """A folder that everybody can read, with copies of the inputs, and a folder in it to write."""
+    place = Path(tempfile.mkdtemp())
+    shutil.copytree(room, place / 'room')
+    shutil.copytree(tiny_rooms, place / 'rooms')
+    shutil.copy(clip, place / 'clip.pth')
+    (place / 'closed').mkdir()
+    for path in (place, *place.rglob('*')):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    yield place
+    shutil.rmtree(place)
 
 
 def refused(server: ToolServer, tool: str, words: list, part: str, **how: object) -> None:
@@ -63,16 +75,13 @@ def refused(server: ToolServer, tool: str, words: list, part: str, **how: object
 
 
 @pytest.mark.parametrize('tool', TOOLS)
-def test_folders_that_may_not_be_written(server, room, tiny_rooms, clip, tmp_path, tool):
+def test_folders_that_may_not_be_written(server, open_place, tool):
     if os.getuid():
         pytest.skip('only root can become somebody else')
-    place = room.parent / f'closed_{tool}'
-    place.mkdir()
-    let_others_read(room.parent)
-    let_others_read(tiny_rooms)
-    words = commands(room, tiny_rooms, clip, place / 'out')[tool]
-    refused(server, tool, words, f'{place}', uid=NOBODY)
-    assert list(place.iterdir()) == []
+    inputs, closed = (open_place / name for name in ('room', 'rooms', 'clip.pth')), 'closed'
+    words = commands(*inputs, open_place / closed / 'out')[tool]
+    refused(server, tool, words, f'{open_place / closed}', uid=NOBODY)
+    assert list((open_place / closed).iterdir()) == []
 
 
 @pytest.mark.parametrize('tool', TOOLS)
