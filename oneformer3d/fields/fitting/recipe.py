@@ -15,7 +15,7 @@ import numpy as np
 from ..networks.feature_field import FeatureField, feature_heads
 from ..networks.field import Field
 from ..networks.hash_field import HashGridField
-from ..networks.heads import SharedFeatures
+from ..networks.heads import LanguageHead, SharedFeatures
 from ..networks.mlp_field import LERF, PanopticNeRF, SemanticNeRF
 from ..networks.scene_box import SceneBox
 from ..rendering.proposals import ProposalNetwork, ProposalSampler
@@ -141,8 +141,10 @@ def _mlp_field(
 
 def _add_shared_features(net: Field, features: Mapping[str, int]) -> None:
     """Heads of features that read what the language reads."""
+    language = net.head_nets['language']
+    assert isinstance(language, LanguageHead)
     for name, (feature_type, width) in feature_heads(features).items():
-        head = SharedFeatures(net.head_nets['language'], width, feature_type)
+        head = SharedFeatures(language, width, feature_type)
         net.add_head(name, head, freeze=False)
 
 

@@ -276,4 +276,6 @@ class SharedFeatures(Head):
 
     def activate(self, composite: Tensor, accumulation: Tensor) -> Tensor:
         """Σ w f (…, D)."""
-        return linear_of_composite(self.net[-1], composite, accumulation)
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
+        return linear_of_composite(last, composite, accumulation)
