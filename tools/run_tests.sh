@@ -12,6 +12,8 @@ bash tools/setup.sh
 export MPLBACKEND=Agg
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
+command -v chromium google-chrome >/dev/null ||
+  echo '[tests] no Chromium here: the tests of pages will skip (apt-get install chromium)'
 marker=(-m 'not slow and not gpu')
 workers=()
 types=
