@@ -22,6 +22,7 @@ _CLEAR = 1.2  # times the gradient as it is
 _LEAST_EDGES = 1.15  # times the mean gradient, below it colour tells nothing
 _SHIFTS = (-0.06, -0.04, -0.02, 0.0, 0.02, 0.04, 0.06)  # of the focal length
 _FRAME_SHIFTS = (-2, -1, 1, 2)
+_FAR_SHIFTS = tuple(range(-10, 11))
 _FLIPS = {
     '': (False, False),
     'mirror the colour images left to right': (True, False),
@@ -78,9 +79,10 @@ def read_colors(
     candidates += _other_intrinsics(recording)
     found = [replace(c, edges=edge_score(outlines, c)) for c in candidates]
     found.append(_displaced(outlines, asis))
-    if frame_shift or max(c.edges for c in found) > _CLEAR * asis.edges:
-        shifts = {frame_shift, *_FRAME_SHIFTS} - {0}
-        found += [_of_other_frame(recording, changes, asis, shift) for shift in sorted(shifts)]
+    # where colour shows nothing of depth it may be of a frame farther away
+    tried = _FRAME_SHIFTS if asis.edges > _LEAST_EDGES else _FAR_SHIFTS
+    shifts = {frame_shift, *tried} - {0}
+    found += [_of_other_frame(recording, changes, asis, shift) for shift in sorted(shifts)]
     best = max(found, key=lambda c: c.edges)
     clear = best.edges > max(_LEAST_EDGES, _CLEAR * asis.edges)
     return asis, best if clear else asis
