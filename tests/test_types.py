@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import importlib
 import inspect
 import json
 import re
@@ -45,6 +46,12 @@ PUBLIC = (
     panoptic_scores,
     semantic_scores,
 )
+# rooms that show names; not fields, whose settings hold free options, nor the store, whose records
+# are arrays as they were put in
+ROOMS = (
+    *('bi_fusion_encoder', 'bife_clip_loss', 'clip_utils', 'stm_decoder', 'tiny_sa'),
+    *('lifting', 'metrics', 'streaming', 'structures'),
+)
 USE = """import oneformer3d
 from oneformer3d.mvpnet.segment_scan import SegmentedScan
 
@@ -63,6 +70,15 @@ BARE = (dict, list, tuple, set, frozenset, np.ndarray, Callable)  # without what
 def test_nothing_public_returns_any(public):
     faults = sorted(set(faults_of(public, set())))
     assert not faults, '\n'.join(faults)
+
+
+@pytest.mark.parametrize('room', ROOMS)
+def test_nor_does_what_a_room_shows(room):
+    module = importlib.import_module(f'oneformer3d.{room}')
+    public = [getattr(module, name) for name in module.__all__]
+    faults = {fault for one in public if callable(one) for fault in faults_of(one, set())}
+    assert public
+    assert not faults, '\n'.join(sorted(faults))
 
 
 def test_any_is_found_wherever_it_hides():

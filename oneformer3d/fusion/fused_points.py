@@ -5,7 +5,8 @@ several scans or frames later on: they say which scene a point is of and which f
 """
 
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -13,6 +14,20 @@ from torch import Tensor
 from oneformer3d.structures import PointFeatures
 
 from .image_branch import LiftedViews
+
+
+class FusedSample(TypedDict):
+    """Of one sample: N points, D channels, V views with embeddings (V, D')."""
+
+    feat_fusion: Tensor
+    conf_2d: Tensor
+    pe_xyz: Tensor
+    gate: Tensor
+    valid: Tensor
+    frame_of_point: Tensor
+    clip_global: Tensor | None
+    scene_id: str
+    frame_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +51,7 @@ class FusedPoints(PointFeatures):
     view_of_point: Tensor
     scene_ids: tuple[str, ...]
 
-    def samples(self) -> list[dict[str, Any]]:
+    def samples(self) -> list[FusedSample]:
         """The documented outputs, one dictionary per sample.
 
         ``feat_fusion`` (N, D), ``conf_2d`` (N,) 0…1, ``pe_xyz`` (N, 32), ``gate`` (N, 96),
@@ -44,25 +59,23 @@ class FusedPoints(PointFeatures):
         and ``frame_of_point`` (N,) int64, the index in ``frame_ids`` of the view that sees the
         point from nearest, −1 for none.
         """
-        rows = {
-            'feat_fusion': self.features,
-            'conf_2d': self.lifted.conf,
-            'pe_xyz': self.geo,
-            'gate': self.gate,
-            'valid': self.lifted.valid,
-            'frame_of_point': self.view_of_point,
-        }
-        split = {name: value.split(list(self.num_points)) for name, value in rows.items()}
         views_of_sample = self.views or (None,) * len(self.num_points)
+        ends = list(accumulate(self.num_points))
+        rows = [slice(end - count, end) for count, end in zip(self.num_points, ends)]
 
         return [
-            {
-                **{name: rows_of_sample[i] for name, rows_of_sample in split.items()},
-                'clip_global': None if views is None else views.clip_global,
-                'scene_id': self.scene_ids[i],
-                'frame_ids': () if views is None else views.frames,
-            }
-            for i, views in enumerate(views_of_sample)
+            FusedSample(
+                feat_fusion=self.features[of],
+                conf_2d=self.lifted.conf[of],
+                pe_xyz=self.geo[of],
+                gate=self.gate[of],
+                valid=self.lifted.valid[of],
+                frame_of_point=self.view_of_point[of],
+                clip_global=None if views is None else views.clip_global,
+                scene_id=scene_id,
+                frame_ids=() if views is None else views.frames,
+            )
+            for of, views, scene_id in zip(rows, views_of_sample, self.scene_ids)
         ]
 
 

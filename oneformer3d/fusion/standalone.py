@@ -7,7 +7,7 @@ each sample. V views.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from oneformer3d.lifting.shapes import size_of
 from oneformer3d.store import FeatureStore, read_views
 from oneformer3d.structures import PosedViews
 
-from .fused_points import FusedPoints
+from .fused_points import FusedPoints, FusedSample
 
 # a tensor whose first dimension is the sample, or one tensor for each sample
 Batch = Tensor | Sequence[Tensor]
@@ -53,7 +53,7 @@ def accepts_plain_tensors(forward: Callable[..., FusedPoints]) -> Callable:
         image_size: Sequence[int] | None = None,
         scene_ids: Sequence[str] | None = None,
         frame_ids: Sequence[Sequence[str]] | None = None,
-    ) -> FusedPoints | list[dict[str, Any]]:
+    ) -> FusedPoints | list[FusedSample]:
         if isinstance(inputs, Mapping):
             return forward(encoder, inputs, data_samples)
 

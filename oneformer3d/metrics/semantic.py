@@ -51,7 +51,9 @@ def semantic_scores(confusion: np.ndarray) -> SemanticScores:
     )
 
 
-def confusion_matrix(predicted: np.ndarray, true: np.ndarray, num_classes: int) -> np.ndarray:
+def confusion_matrix(
+    predicted: np.ndarray, true: np.ndarray, num_classes: int
+) -> NDArray[np.int64]:
     """Count (true, predicted) pairs over the labeled points.
 
     Args:

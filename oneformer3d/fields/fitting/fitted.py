@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from oneformer3d.store import StoreStamp
@@ -65,7 +66,7 @@ class FittedField:
     frames: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
-    palette: np.ndarray | None = None
+    palette: NDArray[np.uint8] | None = None
     things: tuple[int, ...] = ()
     stamps: Mapping[str, StoreStamp] = dataclasses.field(default_factory=dict)
     language_stamp: StoreStamp | None = None
