@@ -131,7 +131,8 @@ def without_each(fit: Fit, of_pairs: NDArray[np.float64] | None = None) -> NDArr
     num_frames = len(fit.kept)
     first, second = np.sort(fit.pairs, axis=1).T
     sums = np.zeros((2, num_frames, num_frames))
-    np.add.at(sums, (slice(None), first, second), [agreement * fit.weights, fit.weights])
+    for plane, values in zip(sums, (agreement * fit.weights, fit.weights)):
+        np.add.at(plane, (first, second), values)
     total = sums.sum(axis=(1, 2), keepdims=True)
     # of few pairs none can be spared
     left = np.where(2 * sums[1] < total[1], total - sums, total)
