@@ -23,7 +23,7 @@ from ..fuse_rgbd import fuse_posed_rgbd
 from ..layouts import LAYOUTS, PosedFrame
 from ..layouts.cameras import parse_intrinsics
 from ..layouts.common import common_camera
-from ..layouts.find import list_folder
+from ..layouts.find import MAX_DEPTH, list_folder
 from ..layouts.listing import describe_contents
 from ..layouts.pixels import COLOR_SUFFIXES, DEPTH_SUFFIXES
 from ..layouts.records import Matrix
@@ -40,7 +40,6 @@ from .conversion import (
 )
 from .frame_views import add_frame, finish_views
 
-_MAX_DEPTH = 2  # sequences lie at most so many folders below the root
 _RULES = LossRules()
 
 
@@ -99,7 +98,7 @@ def convert_posed_rgbd(
     scene_name: str | None = None,
     progress: bool = True,
 ) -> int:
-    """Convert a sequence, or all sequences up to two folders below ``root``.
+    """Convert a sequence, or all sequences up to four folders below ``root``.
 
     A sequence that cannot be converted is warned about and the others go on.
 
@@ -222,7 +221,7 @@ def find_up(points: NDArray, world_from_cam: NDArray, up: str) -> NDArray[np.flo
 
 
 def find_sequences(root: str | Path) -> tuple[dict[str, Path], dict[Path, str]]:
-    """Sequences of ``root`` or up to two folders below it, and folders that are none.
+    """Sequences of ``root`` or up to four folders below it, and folders that are none.
 
     Returns:
         Scene name → folder; and folder with images that is in no layout → why.
@@ -234,7 +233,7 @@ def find_sequences(root: str | Path) -> tuple[dict[str, Path], dict[Path, str]]:
     if not root.is_dir():
         raise FileNotFoundError(f'{root}: no such folder')
     found, not_understood = {}, {}
-    for folder, fault in _walk(root, _MAX_DEPTH):
+    for folder, fault in _walk(root, MAX_DEPTH):
         if fault is None:
             parts = folder.relative_to(root).parts or (root.name,)
             found[_unused(safe_scene_name('_'.join(parts)), found)] = folder
@@ -244,7 +243,7 @@ def find_sequences(root: str | Path) -> tuple[dict[str, Path], dict[Path, str]]:
     if not found:
         looked = '; '.join(f'{path}: {why}' for path, why in list(not_understood.items())[:3])
         raise FileNotFoundError(
-            f'{root}: no posed RGB-D frames here or up to two folders below; found there: '
+            f'{root}: no posed RGB-D frames here or up to four folders below; found there: '
             f'{looked or describe_contents(root)}; expected one of: {"; ".join(LAYOUTS)}'
         )
     return found, not_understood

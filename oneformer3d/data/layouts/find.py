@@ -46,6 +46,7 @@ _TURNED = (
     'pose and intrinsics are of the pixels as they are stored'
 )
 _MAX_LOOKED_INTO = 100
+MAX_DEPTH = 4  # recordings lie at most so many folders below the one that is named
 _NEARLY_RIGID = 1e-2  # rounded
 _NO_RULES = LossRules(max_lost=1.0)
 _RULES = LossRules()
@@ -116,7 +117,7 @@ def list_folder(folder: Path) -> Listing | None:
     return next((listing for listing in found if listing is not None and listing.frames), None)
 
 
-def recordings_in(folder: Path, depth: int = 2) -> list[Path]:
+def recordings_in(folder: Path, depth: int = MAX_DEPTH) -> list[Path]:
     """Folders in a folder that hold a recording, up to so many levels below it."""
     inner = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.'))
     found: list[Path] = []

@@ -88,7 +88,7 @@ def test_nothing_is_left_of_a_scene_that_fails(tmp_path):
         convert_posed_rgbd(folder, tmp_path / 'out', progress=False)
     left = [path for path in (tmp_path / 'out').rglob('*') if path.is_file()]
     assert left == []
-    with pytest.raises(FileNotFoundError, match='two folders below'):
+    with pytest.raises(FileNotFoundError, match='four folders below'):
         convert_posed_rgbd(tmp_path / 'out', tmp_path / 'out2', progress=False)
 
 

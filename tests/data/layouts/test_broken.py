@@ -208,3 +208,14 @@ def test_images_turned_by_exif_are_left_out_with_the_reason(tmp_path):
         Image.open(path).copy().save(path, exif=exif)
     with pytest.raises(ValueError, match=r'no usable frame: .*EXIF'):
         find_layout(folder)
+
+
+def test_recordings_far_below_the_root_are_found_and_none_is_taken_for_all(tmp_path):
+    """A download of several recordings, some of them deeper than others."""
+    root = tmp_path / 'download'
+    for place in ('near/rgbd', 'far/dense/data/rgbd'):
+        foreign.write_redwood(root / place, render_views(4))
+    sequences, _ = find_sequences(root)
+    assert sorted(sequences) == ['far_dense_data_rgbd', 'near_rgbd']
+    with pytest.raises(FileNotFoundError, match=r'holds 2 recordings, .*far/dense/data/rgbd'):
+        read_scan(root)
