@@ -53,12 +53,20 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
         return
 
+    received: list[int] = []
+
     def end(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         sys.exit(128 + number)
 
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except Exception:
+        # libraries with a bare ``except`` make errors of their own of the exit
+        if not received:
+            raise
+        sys.exit(128 + received[0])
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -1,5 +1,7 @@
 """Tools end with one clear line on bad input."""
 
+import os
+import signal
 from argparse import Namespace
 
 import pytest
@@ -28,6 +30,21 @@ def test_traceback_on_demand(monkeypatch):
     monkeypatch.setenv('ONEFORMER3D_TRACEBACK', '1')
     with pytest.raises(ValueError, match='x'):
         run_tool(main)
+
+
+def test_told_to_end_is_143_even_where_a_library_makes_an_error_of_it():
+    def main():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        except BaseException as error:
+            raise SyntaxError('not the cause') from error
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as exit_info:
+        run_tool(main)
+    assert exit_info.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_cause_inside_a_data_worker_is_shown():

@@ -84,6 +84,10 @@ class ToolServer:
         """Output of the last tool."""
         return self.folder / f'{self.count}.log'
 
+    def text(self) -> str:
+        """What the last tool has said, '' where it was ended before it could."""
+        return self.log.read_text() if self.log.is_file() else ''
+
     def close(self) -> None:
         """End the process."""
         self.process.stdin.close()

@@ -97,7 +97,8 @@ def check_store(out: Path) -> None:
 
 def check_checkpoints(out: Path) -> None:
     for path in out.glob('*.pth'):
-        check_whole(path)
+        if not path.name.startswith('.'):  # a scrap of the killed writer, which the next sweeps
+            check_whole(path)
 
 
 def check_results(out: Path) -> None:
@@ -131,7 +132,7 @@ def values(state_dict: dict) -> dict[str, bytes]:
 
 def assert_no_traceback(server: ToolServer) -> None:
     """None but Python's own about a signal that came while it freed an object."""
-    text = server.log.read_text()
+    text = server.text()
     assert text.count('Traceback') == text.count('Exception ignored'), text[-2000:]
 
 
@@ -151,7 +152,7 @@ def test_killed_or_told_to_end_once(server, cases, tmp_path, tool):
     for number, ends in ((signal.SIGKILL, (-signal.SIGKILL,)), (signal.SIGTERM, case.told)):
         out = tmp_path / number.name
         status = disturb(server, case, out, number, rng.uniform(0.2, 0.7) * seconds)
-        assert status in (*ends, 0), server.log.read_text()[-2000:]
+        assert status in (*ends, 0), server.text()[-2000:]
         assert_no_traceback(server)
         case.check(out)
         server.run(case.command(out))
@@ -169,7 +170,10 @@ def test_killed_or_told_to_end_twenty_times(server, cases, tmp_path, tool, numbe
         if out is None:
             out = tmp_path / str(num_disturbed)
         status = disturb(server, case, out, number, rng.uniform(0, 1) * seconds)
-        assert status in (-signal.SIGKILL, *case.told, 0), server.log.read_text()[-2000:]
+        if status == -signal.SIGTERM:  # before the tool could listen
+            assert server.text() == ''
+        else:
+            assert status in (-signal.SIGKILL, *case.told, 0), server.text()[-2000:]
         assert_no_traceback(server)
         num_disturbed += status != 0
         case.check(out)
