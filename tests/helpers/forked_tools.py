@@ -27,6 +27,8 @@ PRELOADED = (
     'mmdet3d.datasets',
     'mmdet3d.models',
     'PIL.JpegImagePlugin',
+    'encodings.utf_8_sig',
+    'encodings.utf_16',
 )
 
 

@@ -7,11 +7,12 @@ than elsewhere. F frames, e pixels at outlines of each, H'×W' the colour images
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oneformer3d.files.images import open_image
+from oneformer3d.files.images import UNREADABLE, open_image
 
 from .changes import Change
 from .records import Recording, read
@@ -114,13 +115,23 @@ def find_outlines(
         index = int(recording.chosen[place]) + frame_shift
         if not 0 <= index < len(recording.frames):
             continue
-        with open_image(recording.frames[index].color_path) as image:
-            grey = np.asarray(image.convert('L'), dtype=np.float32)
+        grey = _grey(recording.frames[index].color_path)
+        if grey is None:  # a frame beside the chosen ones, which nobody has looked at yet
+            continue
         gradient = np.hypot(*np.gradient(grey))
         if gradient.mean() > 0:
             gradients.append(gradient / gradient.mean())
             rays.append(_outline_rays(recording, place, changes, reading.intrinsics[place]))
     return Outlines(tuple(rays), tuple(gradients))
+
+
+def _grey(path: Path) -> NDArray[np.float32] | None:
+    """Brightness (H, W) of an image, None where it cannot be read."""
+    try:
+        with open_image(path) as image:
+            return np.asarray(image.convert('L'), dtype=np.float32)
+    except UNREADABLE:
+        return None
 
 
 def _of_other_frame(
