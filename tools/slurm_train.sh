@@ -11,12 +11,15 @@ fi
 partition=$1
 job=$2
 config=$3
-work_dir=$4
+last=$4
 shift 4
+# SLURM_SCRIPT: slurm_test.sh runs test.py, whose fourth word is a checkpoint
+script=${SLURM_SCRIPT:-train.py}
+if [ "$script" = train.py ]; then words=(--work-dir "$last"); else words=("$last"); fi
 gpus=${GPUS:-8}
 gpus_per_node=${GPUS_PER_NODE:-8}
 # shellcheck disable=SC2086 # SRUN_ARGS is a list of words
 exec srun -p "$partition" --job-name="$job" --gres="gpu:$gpus_per_node" \
   --ntasks="$gpus" --ntasks-per-node="$gpus_per_node" \
   --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-  python -u "$(dirname "$0")/train.py" "$config" --work-dir "$work_dir" --launcher slurm "$@"
+  python -u "$(dirname "$0")/$script" "$config" "${words[@]}" --launcher slurm "$@"

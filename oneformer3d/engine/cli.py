@@ -62,13 +62,11 @@ def _ended_by_sigterm() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
-    except Exception:
-        # libraries with a bare ``except`` make errors of their own of the exit
-        if not received:
-            raise
-        sys.exit(128 + received[0])
     finally:
         signal.signal(signal.SIGTERM, before)
+        # whatever a library with a bare ``except`` made of the exit
+        if received:
+            sys.exit(128 + received[0])
 
 
 class ToolParser(ArgumentParser):

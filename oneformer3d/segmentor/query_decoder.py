@@ -96,6 +96,7 @@ class QueryDecoder(MaskDecoder):
         self.num_instance_classes = num_instance_classes
         self.num_instance_queries = num_instance_queries
         self.num_semantic_queries = num_semantic_queries
+        self.num_heads = num_heads
         self.iter_pred = iter_pred
         self.attn_mask = attn_mask
         self.in_channels = in_channels

@@ -65,6 +65,8 @@ class ClipDetector(nn.Module):
         else:
             build = _VideoMaps if backbone in VIDEO_BACKBONES else _ImageMaps
             self.backbone = build(backbone, weights)
+
+        # all levels of one width, as the decoder samples them
         self.lateral = nn.ModuleList(nn.Conv3d(d, channels, 1) for d in self.backbone.channels)
         self.decoder = STMDecoder(
             num_stages=num_stages,

@@ -66,17 +66,16 @@ class ObjectTokenDecoder(QueryDecoder):
         self.min_pairs = min_pairs
 
         d_model = self.out_norm.normalized_shape[0]
-        num_heads = query_decoder.get('num_heads', 8)
-        num_layers = len(self.cross_attn_layers)
         self.token_proj = nn.Sequential(
             nn.Linear(self.clip_channels, d_model), nn.ReLU(), nn.Linear(d_model, d_model)
         )
         self.no_token = nn.Parameter(torch.zeros(1, d_model))
         self.token_layers = nn.ModuleList(
-            nn.MultiheadAttention(d_model, num_heads, batch_first=True) for _ in range(num_layers)
+            nn.MultiheadAttention(d_model, self.num_heads, batch_first=True)
+            for _ in self.cross_attn_layers
         )
         self.token_gates = nn.ParameterList(
-            nn.Parameter(torch.zeros(d_model)) for _ in range(num_layers)
+            nn.Parameter(torch.zeros(d_model)) for _ in self.cross_attn_layers
         )
 
     def _view_readers(

@@ -134,6 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _get(self) -> None:
         path, _, query = self.path.partition('?')
         kind, _, what = path.removeprefix('/').partition('/')
+
+        # what there is before the scene is
         if path == '/progress':
             self._send_json(self.server.progress)
         elif path == '/favicon.ico':
@@ -142,6 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send('text/html; charset=utf-8', _WAITING.read_bytes())
         elif (live := self._live()) is None:
             return
+
+        # the scene, and what is asked of it
         elif path == '/':
             self._send('text/html; charset=utf-8', live.page)
         elif kind == 'image':

@@ -216,6 +216,7 @@ class FitSettings:
             'interlevel': (self.proposals != 'never', "proposals other than 'never'"),
             'surface': (self.surface_pixels > 0, 'surface_pixels'),
         }
+
         for name, weight in self.loss_weights.items():
             possible, wanted = needs.get(name, (True, ''))
             if weight and not possible:
