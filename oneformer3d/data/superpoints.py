@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from oneformer3d.files.signals import held_signals
+
 from .local_surfaces import (
     Surfaces,
     checked_rows,
@@ -261,16 +263,20 @@ def _merge_along(
 ) -> None:
     """Join segments along edges, cheapest first; writes ``parent`` and ``size``."""
     order = np.argsort(weights, kind='stable')
-    _compiled_merge()(edges[order], weights[order], parent, size, float(threshold), min_points)
+    edges, weights = edges[order].astype(np.int64), weights[order].astype(np.float64)
+    _compiled_merge()(edges, weights, parent, size, threshold, min_points)
 
 
 @functools.cache
 def _compiled_merge() -> Callable[..., None]:
     # Compiled at first use, about a second per process. numba's cache=True would need a writable
-    # folder beside the module or in the home and fails without one, so it is not used.
-    import numba
+    # folder beside the module or in the home and fails without one, so it is not used. A signal's
+    # exception in the midst of compiling would take the process down.
+    with held_signals():
+        import numba
 
-    return numba.njit(nogil=True)(_merge)
+        types = 'void(int64[:,::1], float64[::1], int64[::1], int64[::1], float64, int64)'
+        return numba.njit(types, nogil=True)(_merge)
 
 
 def _merge(edges, weights, parent, size, threshold, min_points):  # pragma: no cover (compiled)

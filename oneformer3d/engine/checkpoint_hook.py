@@ -178,6 +178,12 @@ class SafeCheckpointHook(Hook):
             set_random_states(self._resumed_random_states)
         self._resumed_random_states = None
 
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Nor does it count where the epoch had no step left: it was ended after its last."""
+        if self._resumed_random_states is not None and runner._resume:
+            set_random_states(self._resumed_random_states)
+        self._resumed_random_states = None
+
     def before_val(self, runner: Runner) -> None:
         """Set training's random sequence aside: a resumed run does not evaluate again."""
         self._training_random_states = random_states()

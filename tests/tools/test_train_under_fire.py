@@ -78,6 +78,20 @@ def test_a_training_ended_within_an_epoch_goes_on_there_bit_by_bit(run_tool, tin
     assert not saved.exists(), 'a later checkpoint is there'
 
 
+def test_a_training_ended_after_any_step_goes_on_bit_by_bit(server, tiny_rooms, tmp_path, troubled):
+    """Two epochs of four steps: also after the last of an epoch, when none of it is left."""
+    server.run(arguments(tiny_rooms, tmp_path / 'straight', *EPOCHS))
+    for step in (3, 4, 8):
+        config = troubled(f"default_hooks = dict(tell=dict(type='TellToEnd', step={step}))")
+        command = arguments(tiny_rooms, tmp_path / str(step), *EPOCHS, config=config)
+        assert server.wait(server.start(command)) == 143
+        assert len(list((tmp_path / str(step)).glob(f'epoch_*_iter_{step}.pth'))) == 1
+
+        server.run([*command, '--resume'])
+        actual, expected = weights(tmp_path / str(step), 2), weights(tmp_path / 'straight', 2)
+        assert_same_weights(actual, expected, rtol=0, atol=0)
+
+
 def test_the_first_loss_that_is_not_finite_ends_it_and_keeps_the_good_checkpoint(
     run_tool, tiny_rooms, tmp_path, troubled
 ):
