@@ -41,8 +41,8 @@ from .rendering.samplers import (
     UniformSampler,
     hierarchical_sampling,
     inverse_cdf_edges,
-    stratified_edges,
 )
+from .rendering.spacing import stratified_edges
 from .rendering.volume import composite, weights_from_density
 
 __all__ = [

@@ -14,7 +14,8 @@ from oneformer3d.lifting.visibility import in_frustum, nearest_pixel
 
 from ..networks.scene_box import SceneBox
 from .rays import unit_positions
-from .samplers import Proposals, Sampler, inverse_cdf_edges, stratified_edges
+from .samplers import Proposals, Sampler, inverse_cdf_edges
+from .spacing import stratified_edges
 from .volume import midpoints
 
 # Cells that are projected at a time.

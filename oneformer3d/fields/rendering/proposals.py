@@ -15,7 +15,8 @@ from ..networks.encodings import unit_cube
 from ..networks.field import trunc_exp
 from ..networks.hash_grid import HashGrid
 from ..networks.layers import mlp
-from .samplers import Proposals, Sampler, inverse_cdf_edges, stratified_edges
+from .samplers import Proposals, Sampler, inverse_cdf_edges
+from .spacing import spacing_radius, stratified_edges
 from .volume import midpoints, weights_from_density
 
 
@@ -104,7 +105,8 @@ class ProposalSampler(nn.Module, Sampler):
     def forward(self, field, rays, perturb=False, generator=None) -> tuple[Tensor, Proposals]:
         """Edges (R, S + 1) in metres without gradient, and each round's edges and weights."""
         box, power, proposals = field.scene_box, self.anneal, []
-        edges = stratified_edges(rays, self.num_proposals[0], perturb, generator)
+        radius = spacing_radius(field)
+        edges = stratified_edges(rays, self.num_proposals[0], perturb, generator, radius)
 
         next_sizes = (*self.num_proposals[1:], self.num_samples)
         for network, next_size in zip(self.networks, next_sizes, strict=True):

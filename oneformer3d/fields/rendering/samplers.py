@@ -14,6 +14,7 @@ from oneformer3d.lifting.shapes import expect_shape
 
 from ..networks.field import Field
 from .rays import Rays
+from .spacing import distances_at, spacing_radius, stratified_edges, uniform_draws
 from .volume import midpoints, weights_from_density
 
 Proposals = list[tuple[Tensor, Tensor]]
@@ -31,42 +32,6 @@ class Sampler:
     ) -> tuple[Tensor, Proposals]:
         """Edges (R, S + 1) without gradient, and (edges, weights) of proposals that it trains."""
         raise NotImplementedError
-
-
-def stratified_edges(
-    rays: Rays,
-    num_samples: int,
-    perturb: bool = False,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Even intervals between near and far.
-
-    Args:
-        rays: R rays.
-        num_samples: S.
-        perturb: move each inner edge, per ray, uniformly between the middles beside it.
-        generator: for repeatable jitter.
-
-    Returns:
-        (R, S + 1); the first edge is near, the last far.
-
-    Example:
-        >>> one = torch.ones(1)
-        >>> rays = Rays(torch.zeros(1, 3), torch.tensor([[0.0, 0, 1]]), one, 3 * one, one)
-        >>> stratified_edges(rays, 4)
-        tensor([[1.0000, 1.5000, 2.0000, 2.5000, 3.0000]])
-    """
-    if num_samples < 1:
-        raise ValueError(f'num_samples must be positive, got {num_samples}')
-    steps = torch.linspace(0, 1, num_samples + 1, dtype=rays.near.dtype, device=rays.near.device)
-    steps = steps.expand(len(rays), -1)  # (R, S + 1)
-
-    if perturb and num_samples > 1:
-        shape = (len(rays), num_samples - 1)
-        jitter = _uniform(shape, rays.near, generator) - 0.5
-        inner = steps[:, 1:-1] + jitter / num_samples
-        steps = torch.cat((steps[:, :1], inner, steps[:, -1:]), -1)
-    return rays.near[:, None] + steps * (rays.far - rays.near)[:, None]
 
 
 def inverse_cdf(
@@ -109,7 +74,7 @@ def inverse_cdf(
 
     # one u per equal share of the probability, below 1 so that it lies in an interval
     shape = (num_rays, num_values)
-    within = _uniform(shape, edges, generator) if perturb else edges.new_full(shape, 0.5)
+    within = uniform_draws(shape, edges, generator) if perturb else edges.new_full(shape, 0.5)
     share = torch.arange(num_values, dtype=edges.dtype, device=edges.device)
     u = ((share + within) / num_values).clamp(max=1 - torch.finfo(edges.dtype).eps)
 
@@ -192,7 +157,7 @@ def hierarchical_sampling(
 
 
 class UniformSampler(Sampler):
-    """Even, or stratified, intervals.
+    """Even, or stratified, intervals; of a contracted field even in contracted space.
 
     Args:
         num_samples: S.
@@ -203,7 +168,8 @@ class UniformSampler(Sampler):
 
     def __call__(self, field, rays, perturb=False, generator=None) -> tuple[Tensor, Proposals]:
         """Edges (R, S + 1) and no proposals."""
-        return stratified_edges(rays, self.num_samples, perturb, generator), []
+        radius = spacing_radius(field)
+        return stratified_edges(rays, self.num_samples, perturb, generator, radius), []
 
 
 class RefinedSampler(Sampler):
@@ -264,17 +230,17 @@ class GuidedSampler(Sampler):
     def __call__(self, field, rays, perturb=False, generator=None) -> tuple[Tensor, Proposals]:
         """Edges (R, S + num_fine + 1), and the other sampler's proposals."""
         edges, proposals = self.base(field, rays, perturb, generator)
-        known = self.distance > 0
-        low = torch.where(known, self.distance - self.reach, rays.near)
-        high = torch.where(known, self.distance + self.reach, rays.far)
 
-        # one edge in each of num_fine even steps from low to high
+        # one edge in each of num_fine even steps, around the distance or over the whole ray
         within = torch.full((len(rays), self.num_fine), 0.5)
         if perturb:
             device = edges.device if generator is None else generator.device
             within = torch.rand(within.shape, generator=generator, device=device)
-        steps = (torch.arange(self.num_fine, device=within.device) + within) / self.num_fine
-        fine = low[:, None] + steps.to(edges) * (high - low)[:, None]  # (R, num_fine)
+        shares = (torch.arange(self.num_fine, device=within.device) + within) / self.num_fine
+        shares = shares.to(edges)  # (R, num_fine)
+        around = self.distance[:, None] + (2 * shares - 1) * self.reach
+        anywhere = distances_at(rays, shares, spacing_radius(field))
+        fine = torch.where(self.distance[:, None] > 0, around, anywhere)
 
         fine = torch.minimum(torch.maximum(fine, rays.near[:, None]), rays.far[:, None])
         return _merged(edges, fine), proposals
@@ -296,10 +262,3 @@ def widened(weights: Tensor) -> Tensor:
 
 def _merged(edges: Tensor, fine: Tensor) -> Tensor:
     return torch.cat((edges, fine), dim=-1).sort(dim=-1).values
-
-
-def _uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Uniform draws on the generator's device, then moved, so that seeds mean the same."""
-    device = like.device if generator is None else generator.device
-    draws = torch.rand(shape, dtype=like.dtype, device=device, generator=generator)
-    return draws.to(like.device)
