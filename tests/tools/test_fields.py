@@ -182,6 +182,26 @@ def test_labels_go_back_to_a_data_root(fitted, room, tiny_rooms, tmp_path):
     assert 0 <= raw.min() <= raw.max() <= 16
 
 
+def test_a_fit_goes_on_only_with_the_folder_read_as_before(room, tmp_path):
+    fit = load_tool('fit_field').main
+    again = [str(room), '--out', str(tmp_path), '--set', *QUICK]
+    fit(again)
+    fit(again)  # read the same, the finished field is taken
+    for option, value, message in (
+        ('--depth-scale', '500', r'depth of the first view was \S+, now \S+$'),
+        (
+            '--intrinsics',
+            '100 101 50 40',
+            'intrinsics of the first view was .*, now 100 101 50 40$',
+        ),
+        ('--convention', 'opengl', 'pose of the first view was'),
+    ):
+        with pytest.raises(ValueError, match=message) as refusal:
+            fit([*again, option, value])
+        assert '\n' not in str(refusal.value)
+    fit([*again, '--depth-scale', '500', '--fresh'])
+
+
 def test_what_does_not_fit_is_one_line(fitted, room, tmp_path):
     out, _ = fitted
     fit, query = load_tool('fit_field').main, load_tool('query_field').main

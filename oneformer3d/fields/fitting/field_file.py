@@ -56,6 +56,7 @@ def save_field(path: str | Path, fitted: FittedField, training: Mapping | None =
         'language_stamp': _unless_none(StoreStamp.to_dict, fitted.language_stamp),
         'language_scales': list(fitted.language_scales),
         'image_size': _unless_none(list, fitted.image_size),
+        'geometry': fitted.geometry,
         # what was found out
         'observations': _unless_none(Observations.state, fitted.observations),
         'occupancy': _unless_none(lambda grid: grid.occupied, fitted.occupancy),
@@ -112,9 +113,10 @@ def load_field(
             occupancy=_unless_none(lambda o: OccupancyGrid(o).to(device), file['occupancy']),
             proposals=_read_proposals(file.get('proposals'), settings, net, device),
             exposure=file['exposure'],
-            # files of earlier fields have none of the three
+            # files of earlier fields have none of the four
             poses=file.get('poses'),
             image_size=_unless_none(tuple, file.get('image_size')),
+            geometry=file.get('geometry', {}),
             colors={head: _colors(state) for head, state in file.get('colors', {}).items()},
             step=file['step'],
             report=file['report'],

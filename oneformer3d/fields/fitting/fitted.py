@@ -45,6 +45,8 @@ class FittedField:
         language_stamp: of the language, None without.
         language_scales: crop sides it was fitted with.
         image_size: (H, W) of the images it learnt from, None where they were not kept.
+        geometry: how the first learnt view was read, see ``view_geometry``; empty where it was not
+            kept.
         observations: what the views observed; None answers everywhere.
         occupancy: where there may be matter; None for everywhere.
         proposals: networks that place samples; None where others do.
@@ -72,6 +74,7 @@ class FittedField:
     language_stamp: StoreStamp | None = None
     language_scales: tuple[float, ...] = ()
     image_size: tuple[int, int] | None = None
+    geometry: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
     # what was found out about it
     observations: Observations | None = None

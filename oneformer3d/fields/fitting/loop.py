@@ -26,6 +26,7 @@ from ..rendering.proposals import ProposalSampler
 from ..scene.batches import RayPool
 from ..scene.drawn_depth import with_drawn_depth
 from ..scene.extent import observe, occupancy_of, scene_box_of
+from ..scene.geometry import geometry_differences, view_geometry
 from ..scene.scene import FieldScene
 from .field_file import CHECKPOINT_NAME, load_field, save_field
 from .fitted import FittedField
@@ -167,6 +168,7 @@ def _begin(
         language_stamp=scene.language_stamp or (start.language_stamp if start else None),
         language_scales=scene.language_scales or (start.language_scales if start else ()),
         image_size=scene.camera.image_size,
+        geometry=view_geometry(scene, train_views[0]),
         observations=observe(scene, train_views),
         occupancy=None if occupancy is None else occupancy.to(pool.device),
         proposals=None if proposals is None else proposals.to(pool.device),
@@ -235,6 +237,8 @@ def _resume(
     frames = tuple(scene.frames[view] for view in train_views)
     if fitted.scene != scene.name or fitted.frames != frames:
         differing.append(f'scene {fitted.scene} of {len(fitted.frames)} views, now {scene.name}')
+    elif fitted.geometry:  # files of earlier fields have none
+        differing += geometry_differences(fitted.geometry, view_geometry(scene, train_views[0]))
     for kind in feature_types(fitted.field).values():
         if fitted.stamps.get(kind) != scene.stamps.get(kind):
             old_stamp, new_stamp = fitted.stamps.get(kind), scene.stamps.get(kind)
