@@ -48,17 +48,19 @@ def evaluate_views(
 
     Returns:
         'psnr', and 'psnr_aligned' when each view's three colours may be multiplied by the gains
-        that fit it best (its exposure cannot be known beforehand); with depth 'depth_error' (mean
+        that fit it best (its exposure cannot be known beforehand); with depth 'psnr_observed' over
+        the share 'observed' of pixels whose surface some learnt view saw, 'depth_error' (mean
         absolute) and 'depth_error_median' in metres; with classes 'miou' (of the classes that
         occur) and 'accuracy' of pixels in percent; with features 'feature_cosine', or
         'feature_cosine_<type>' of each where there are several.
     """
-    errors, aligned, depth_errors = [], [], []
+    errors, aligned, seen, depth_errors = [], [], [], []
     cosines: dict[str, list[Tensor]] = {}
     confusion = np.zeros((len(fitted.class_names),) * 2, dtype=np.int64)
     for view in views:
         content = scene.read(view)
-        shown = render_view(fitted, scene.view_camera(view, content))
+        camera = scene.view_camera(view, content)
+        shown = render_view(fitted, camera)
 
         rgb, target = shown['rgb'], content.rgb.float() / 255  # (H, W, 3)
         balanced = rgb * best_gains(rgb, target)
@@ -68,6 +70,7 @@ def evaluate_views(
         if content.depth is not None:
             measured = (content.depth > 0) & (content.depth <= fitted.settings.far)
             depth_errors.append((shown['depth'] - content.depth).abs()[measured])
+        seen.append(_seen_pixels(fitted, camera, content.depth))
         if content.semantics is not None and 'semantics' in shown:
             predicted = shown['semantics'].argmax(-1).flatten().numpy()
             true = content.semantics.flatten().numpy().astype(np.int64)
@@ -85,6 +88,10 @@ def evaluate_views(
         'psnr': psnr(float(torch.cat(errors).double().mean())),
         'psnr_aligned': psnr(float(torch.cat(aligned).double().mean())),
     }
+    observed = torch.cat(seen)
+    if observed.any():
+        report['psnr_observed'] = psnr(float(torch.cat(errors)[observed].double().mean()))
+        report['observed'] = float(observed.float().mean())
     if sum(map(len, depth_errors)):
         report |= depth_report(torch.cat(depth_errors))
     if confusion.sum():
@@ -200,6 +207,14 @@ def render_view(
 def squared_errors(rgb: Tensor, target: Tensor) -> Tensor:
     """Mean squared error of each pixel's colours (H, W, 3) → (H·W,)."""
     return ((rgb - target) ** 2).mean(-1).flatten()
+
+
+def _seen_pixels(fitted: FittedField, camera: Camera, depth: Tensor | None) -> Tensor:
+    """Pixels (H·W,) whose measured surface some learnt view observed; none without depth."""
+    if depth is None or fitted.observations is None:
+        return torch.zeros(camera.image_size, dtype=torch.bool).flatten()
+    observed = fitted.observations.observed(camera.unproject(depth).reshape(-1, 3))
+    return observed & (depth > 0).flatten()
 
 
 def depth_report(errors: Tensor) -> dict[str, float]:
