@@ -38,7 +38,7 @@ ARROWS = {
     'viewer': 'files lifting visualization structures open_vocabulary fields',
     'streaming': 'files lifting visualization structures data segmentor metrics inference',
     'fields': 'files lifting visualization store clip data metrics',
-    'experiments': 'files engine',
+    'experiments': 'files engine store',
 }
 OPEN_TO_ALL = {'registry', 'version'}
 # what importing the package does, and what registers its types

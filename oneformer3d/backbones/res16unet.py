@@ -177,13 +177,13 @@ class SideConvolution(Convolution):
         self, in_channels: int, out_channels: int, side_channels: int, kernel_size: int
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size)
-        self.side = nn.Parameter(torch.zeros(kernel_size**3, side_channels, out_channels))
+        self.early = nn.Parameter(torch.zeros(kernel_size**3, side_channels, out_channels))
 
     def forward(self, tensor: SparseTensor) -> SparseTensor:
         """(M, C + E) → (M, D)."""
-        x, x_side = tensor.features.split((self.kernel.shape[-2], self.side.shape[-2]), dim=1)
+        x, x_side = tensor.features.split((self.kernel.shape[-2], self.early.shape[-2]), dim=1)
         main = super().forward(tensor.with_features(x))  # (M, D)
-        weight = weight_from_minkowski_kernel(self.side)
+        weight = weight_from_minkowski_kernel(self.early)
         side = submanifold_convolution(tensor.with_features(x_side), weight)
         return main.with_features(main.features + side.features)
 

@@ -114,10 +114,12 @@ class SubMConv3d(_SparseConvolution):
 class SideSubMConv3d(SubMConv3d):
     """A submanifold convolution of two inputs side by side, which starts without the second.
 
-        y = W ∗ x + b + W_side ∗ x_side
+        y = W ∗ x + b + W_early ∗ x_side
 
-    The weights of the second input are a parameter of their own, ``side``, that starts at zero.
+    The weights of the second input are a parameter of their own, ``early``, that starts at zero.
     Weights of a convolution of the first input alone load as they are, and give the same bits.
+    Configs let the decoder's ``side`` learn at ten times the rate; the name is another here because
+    that rate, at the network's entrance, changes all that follows (docs/results.md).
 
     Args:
         in_channels, out_channels: C of x, and D.
@@ -125,7 +127,7 @@ class SideSubMConv3d(SubMConv3d):
         kernel_size: odd.
 
     Example:
-        >>> SideSubMConv3d(6, 32, side_channels=48).side.shape
+        >>> SideSubMConv3d(6, 32, side_channels=48).early.shape
         torch.Size([32, 3, 3, 3, 48])
     """
 
@@ -137,14 +139,14 @@ class SideSubMConv3d(SubMConv3d):
         kernel_size: int | Triple = 3,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size)
-        self.side = nn.Parameter(torch.zeros(out_channels, *self.kernel_size, side_channels))
+        self.early = nn.Parameter(torch.zeros(out_channels, *self.kernel_size, side_channels))
 
     def forward(self, tensor: SparseTensor) -> SparseTensor:
         """(M, C + E) → (M, D)."""
-        x, x_side = tensor.features.split((self.in_channels, self.side.shape[-1]), dim=1)
+        x, x_side = tensor.features.split((self.in_channels, self.early.shape[-1]), dim=1)
         main = super().forward(tensor.with_features(x))  # (M, D)
         side = submanifold_convolution(
-            tensor.with_features(x_side), self.side, dilation=self.dilation
+            tensor.with_features(x_side), self.early, dilation=self.dilation
         )
         return main.with_features(main.features + side.features)
 

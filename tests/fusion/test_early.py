@@ -91,7 +91,7 @@ def test_the_loss_reaches_the_image_branch_through_the_first_convolution():
     encoder = build(fuse='early', early_channels=EARLY).train()
     inputs, _ = batch(scene(0))
     encoder(inputs).features.square().sum().backward()
-    side = encoder.points_3d.input_conv[0].side
+    side = encoder.points_3d.input_conv[0].early
     assert side.grad.any()  # it begins at zero and moves
     opened(encoder)
     encoder(inputs).features.square().sum().backward()
@@ -116,15 +116,15 @@ def test_outputs_of_early_fusion_alone():
 def test_a_side_convolution_is_one_widened_convolution():
     tensor = voxels(5 + 3)
     first = SideSubMConv3d(5, 7, side_channels=3)
-    torch.nn.init.normal_(first.side)
+    torch.nn.init.normal_(first.early)
     wide = SubMConv3d(8, 7)
-    wide.weight.data = torch.cat((first.weight, first.side), dim=-1).detach()
+    wide.weight.data = torch.cat((first.weight, first.early), dim=-1).detach()
     torch.testing.assert_close(first(tensor).features, wide(tensor).features)
 
     first = SideConvolution(5, 7, side_channels=3, kernel_size=3)
-    torch.nn.init.normal_(first.side)
+    torch.nn.init.normal_(first.early)
     wide = Convolution(8, 7, 3)
-    wide.kernel.data = torch.cat((first.kernel, first.side), dim=1).detach()
+    wide.kernel.data = torch.cat((first.kernel, first.early), dim=1).detach()
     torch.testing.assert_close(first(tensor).features, wide(tensor).features)
 
 
@@ -136,7 +136,7 @@ def test_a_published_kernel_loads_beside_zeros():
         (SubMConv3d(5, 7), SideSubMConv3d(5, 7, side_channels=3)),
         (Convolution(5, 7, 5), SideConvolution(5, 7, side_channels=3, kernel_size=5)),
     ):
-        assert first.load_state_dict(plain.state_dict(), strict=False).missing_keys == ['side']
+        assert first.load_state_dict(plain.state_dict(), strict=False).missing_keys == ['early']
         assert torch.equal(first(tensor).features, plain(alone).features)
 
 
@@ -152,7 +152,7 @@ def test_the_backbone_of_scannet200_takes_side_features():
     points = torch.rand(60, 6)
     with torch.no_grad():
         expected = encoder({'points': [points]}).features
-        torch.nn.init.normal_(encoder.backbone.conv0p1s1.side)
+        torch.nn.init.normal_(encoder.backbone.conv0p1s1.early)
         found = encoder({'points': [points], 'side_features': torch.zeros(60, 4)}).features
         assert torch.equal(found, expected)
         found = encoder({'points': [points], 'side_features': torch.rand(60, 4)}).features

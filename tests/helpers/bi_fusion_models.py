@@ -23,7 +23,7 @@ def build_segmentor(**changes):
 def opened(model: nn.Module) -> nn.Module:
     """The encoder or segmentor as if trained: what starts at zero is no longer zero."""
     for name, parameter in model.named_parameters():
-        if name.endswith(('out.weight', '.side')) and not parameter.any():
+        if name.endswith(('out.weight', '.side', '.early')) and not parameter.any():
             nn.init.normal_(parameter)
     return model
 
