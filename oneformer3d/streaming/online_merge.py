@@ -380,7 +380,7 @@ class OnlineMerge:
             return
         self._sums = self._sums.without(tracks)
         places = np.flatnonzero(np.isin(self._track_of.values, tracks))
-        for number in sorted({self._name_of(place)[0] for place in places}):
+        for number in sorted({self._name_of(place)[0] for place in places.tolist()}):
             ids = self.tracks_of(number)
             ids = np.where(np.isin(ids, tracks), ids, NOBODY)
             frame = self._ledger.read(number)
