@@ -5,8 +5,9 @@ Enters: nothing; ``oneformer3d/__init__.py`` calls ``install`` once. Leaves: two
 mmdet3d imports mmcv's compiled ops at its top although this package calls none of them, and mmcv
 has no wheel that holds them. ``MissingOps`` stands last among Python's finders, so a compiled
 ``mmcv._ext`` wins wherever there is one; where there is none, importing works and calling an op
-says how to get it. ``AfterImport`` adds what mmengine and mmdet3d must know of us at the moment
-somebody imports them, so that ``import oneformer3d`` alone costs nothing.
+says how to get it. ``AfterImport`` adds what mmengine and mmdet3d must know of us, and what
+newer libraries took from them, at the moment somebody imports them, so that ``import oneformer3d``
+alone costs nothing.
 """
 
 import sys
@@ -118,4 +119,14 @@ def add_configs(mmengine_config: ModuleType) -> None:
     config._get_cfg_path = staticmethod(find_base)
 
 
-TOLD = {'mmdet3d.registry': add_types, 'mmengine.config.config': add_configs}
+def add_in1d(scannet_evaluation: ModuleType) -> None:
+    """Give numpy the name that mmdet3d's instance evaluation calls and numpy 2.4 took away."""
+    numpy = scannet_evaluation.np
+    vars(numpy).setdefault('in1d', numpy.isin)
+
+
+TOLD = {
+    'mmdet3d.registry': add_types,
+    'mmdet3d.evaluation.functional.scannet_utils.evaluate_semantic_instance': add_in1d,
+    'mmengine.config.config': add_configs,
+}

@@ -123,6 +123,19 @@ import oneformer3d
     assert result.returncode == 0, result.stderr[-2000:]
 
 
+def test_mmdet3d_evaluates_instances_although_numpy_has_no_in1d():
+    code = """
+import numpy as np
+vars(np).pop('in1d', None)
+import oneformer3d
+from mmdet3d.evaluation.functional.scannet_utils import evaluate_semantic_instance as scannet
+ids, classes = np.array([1001, 0, 2001, 3001]), np.array([1, 3])
+assert scannet.np.in1d(ids // 1000, classes).tolist() == [True, False, False, True]
+"""
+    result = run(code)
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
 def test_public_names_come_from_their_rooms_and_others_are_refused():
     code = """
 import oneformer3d
