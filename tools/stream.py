@@ -49,8 +49,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--up',
         choices=('x', 'y', 'z', '-x', '-y', '-z'),
-        help='axis of the world that points up (default: as the cameras of the frames that are '
-        'there tell)',
+        help='axis of the world that points up (default: as the cameras and surfaces of the '
+        'frames that are there tell)',
     )
     parser.add_argument('--follow', action='store_true', help='wait for frames that are to come')
     parser.add_argument(
@@ -117,13 +117,11 @@ def check(args: argparse.Namespace) -> None:
 
 def build(args: argparse.Namespace, frames: 'tuple[PosedFrame, ...]') -> 'StreamingSegmentor':
     """The segmentor, its ledger in the folder of the results."""
-    import numpy as np
-
-    from oneformer3d.data.upright import up_from_axis, up_from_cameras
+    from oneformer3d.data.upright import up_from_axis
     from oneformer3d.engine.configs import load_config
     from oneformer3d.streaming.segmentor import StreamingSegmentor
+    from oneformer3d.streaming.sources import up_of_recording
 
-    poses = np.stack([frame.world_from_cam for frame in frames])
     ledger = Path(args.out) / LEDGER
     if args.fresh:
         for path in (ledger, Path(args.out) / SNAPSHOT):
@@ -131,7 +129,7 @@ def build(args: argparse.Namespace, frames: 'tuple[PosedFrame, ...]') -> 'Stream
     return StreamingSegmentor(
         load_config(args.config, folder_options(args)),
         args.checkpoint,
-        up=up_from_axis(args.up) if args.up else up_from_cameras(poses),
+        up=up_from_axis(args.up) if args.up else up_of_recording(frames),
         score_thr=args.score_thr,
         ledger=ledger,
         device=args.device,

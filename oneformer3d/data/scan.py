@@ -20,11 +20,10 @@ from .clouds.read import read_cloud_file
 from .doctor.frames import source_frames
 from .doctor.quick import quick_check
 from .fuse_rgbd import fuse
-from .upright import refine_up, up_from_axis, up_from_cameras
+from .upright import up_from_axis, up_of_frames
 
 FUSION_VOXEL = 0.02  # metres: RGB-D frames are fused to one point per cube of this edge
 _RULES = LossRules()
-_LEVEL = np.cos(np.radians(35))  # cameras whose up is nearer to z than this were converted to it
 
 
 def read_scan(
@@ -102,15 +101,9 @@ def _scan_of_frames(found: layouts.PosedFolder, up: str | None, rules: LossRules
     return Scan(
         points,
         np.zeros(3),
-        _up_of_frames(points, world_from_cam) if up is None else up_from_axis(up),
+        up_of_frames(points, world_from_cam) if up is None else up_from_axis(up),
         f'{found.folder}: {found.source}',
         str(found.folder),
         found.warnings if contradiction is None else (*found.warnings, contradiction),
         found,
     )
-
-
-def _up_of_frames(points: NDArray, world_from_cam: NDArray) -> NDArray[np.float64]:
-    """Cameras are held upright; the floor says so more exactly."""
-    z_up, up = up_from_axis('z'), up_from_cameras(world_from_cam)
-    return z_up if up @ z_up > _LEVEL or not len(points) else refine_up(points[:, :3], up)

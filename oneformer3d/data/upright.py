@@ -10,6 +10,7 @@ import numpy as np
 from .local_surfaces import normals_of_neighbors
 
 AXES = ('x', 'y', 'z', '-x', '-y', '-z')
+_LEVEL = np.cos(np.radians(35))  # cameras whose up is nearer to z than this were converted to it
 
 
 def up_from_axis(name: str) -> np.ndarray:
@@ -38,6 +39,23 @@ def up_from_cameras(world_from_cam: np.ndarray) -> np.ndarray:
     if not length > 0.2:
         raise ValueError('the cameras do not agree which way is up: name the axis')
     return mean / length
+
+
+def up_of_frames(points: np.ndarray, world_from_cam: np.ndarray) -> np.ndarray:
+    """Cameras are held upright; the floor says so more exactly.
+
+    Args:
+        points: (N, ≥ 3) metres in the world, what the cameras saw.
+        world_from_cam: (F, 4, 4) poses, F ≥ 1, y down in the image.
+
+    Returns:
+        (3,) unit vector: z where the cameras' mean is near it, else their mean after ``refine_up``.
+
+    Raises:
+        ValueError: the cameras' directions cancel out.
+    """
+    z_up, up = up_from_axis('z'), up_from_cameras(world_from_cam)
+    return z_up if up @ z_up > _LEVEL or not len(points) else refine_up(points[:, :3], up)
 
 
 def refine_up(points: np.ndarray, up: np.ndarray, max_points: int = 20_000) -> np.ndarray:

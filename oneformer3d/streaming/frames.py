@@ -45,6 +45,11 @@ class StreamFrame:
         """Whether its pose is a finite rigid motion."""
         return is_valid_pose(torch.from_numpy(np.asarray(self.world_from_cam, np.float64)))
 
+    def in_world(self, points: NDArray) -> NDArray[np.float64]:
+        """Points (N, 3) of the camera in world coordinates."""
+        pose = np.asarray(self.world_from_cam, np.float64)
+        return points.astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
+
 
 @dataclass(frozen=True, eq=False)
 class LiftedFrame:

@@ -18,7 +18,7 @@ from mmengine.config import Config
 from numpy.typing import NDArray
 
 from oneformer3d.data.clouds.as_scan import Scan
-from oneformer3d.data.upright import rotation_to_z_up, up_from_cameras
+from oneformer3d.data.upright import rotation_to_z_up, up_of_frames
 from oneformer3d.inference.inferencer import OneFormer3DInferencer, model_voxel_size
 from oneformer3d.structures import Segmentation
 
@@ -65,7 +65,8 @@ class StreamingSegmentor:
     Args:
         config: of the model, as of ``OneFormer3DInferencer``; or an inferencer.
         checkpoint: the trained weights; none with an inferencer.
-        up: (3,) direction of the world that points up; None takes it from the first frame's camera.
+        up: (3,) direction of the world that points up; None takes it from the first frame's
+            camera and surfaces.
         score_thr: least score of an instance.
         margin: metres of the map around a frame that the network sees with it.
         max_voxels: of that part at most.
@@ -129,7 +130,8 @@ class StreamingSegmentor:
 
         # the world turned so that z is up
         if self._rotation is None:
-            self._rotation = rotation_to_z_up(up_from_cameras(frame.world_from_cam[None]))
+            seen = frame.in_world(lifted.points)
+            self._rotation = rotation_to_z_up(up_of_frames(seen, frame.world_from_cam[None]))
         pose = np.eye(4)
         pose[:3] = self._rotation @ frame.world_from_cam[:3]
         xyz = lifted.points.astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
@@ -279,8 +281,7 @@ class StreamingSegmentor:
         ids: NDArray[np.int64],
         seconds: dict[str, float],
     ) -> FrameResult:
-        pose = np.asarray(frame.world_from_cam, np.float64)
-        xyz = lifted.points.astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
+        xyz = frame.in_world(lifted.points)
         points = np.concatenate([xyz, lifted.colors], axis=1).astype(np.float32)
         return FrameResult(frame.index, frame.name, points, tracks, ids, '', seconds)
 

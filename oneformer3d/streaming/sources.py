@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypedDict, TypeVar, Unpack
 
+import numpy as np
+from numpy.typing import NDArray
+
 from oneformer3d.data.layouts import PosedFrame
 from oneformer3d.data.layouts.records import Matrix
 from oneformer3d.data.posed_rgbd import load_posed_rgbd, read_images
+from oneformer3d.data.upright import up_of_frames
 from oneformer3d.files.left_out import LossRules
 
-from .frames import StreamFrame
+from .frames import StreamFrame, lift_frame
 
 Item = TypeVar('Item')
 List = Callable[[], Sequence[PosedFrame]]
@@ -37,6 +41,20 @@ def read_frame(frame: PosedFrame) -> StreamFrame | None:
         return None
     matrices = (frame.depth_intrinsics, frame.K, frame.world_from_cam)
     return StreamFrame(number_of_name(frame.name), depth, color, *matrices, frame.name)
+
+
+def up_of_recording(frames: Sequence[PosedFrame], num_read: int = 10) -> NDArray[np.float64]:
+    """Which way is up (3,), by the poses of all frames and the surfaces that a few of them show.
+
+    Args:
+        frames: at least one.
+        num_read: at most so many are read, evenly spread.
+    """
+    rows = np.unique(np.linspace(0, len(frames) - 1, num_read).astype(np.int64))
+    read = [frame for row in rows if (frame := read_frame(frames[row])) is not None]
+    seen = [frame.in_world(lift_frame(frame).points) for frame in read if frame.has_pose]
+    poses = np.stack([frame.world_from_cam for frame in frames])
+    return up_of_frames(np.concatenate([np.zeros((0, 3)), *seen]), poses)
 
 
 def number_of_name(name: str) -> int:

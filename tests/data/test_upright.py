@@ -10,6 +10,7 @@ from oneformer3d.data.upright import (
     rotation_to_z_up,
     up_from_axis,
     up_from_cameras,
+    up_of_frames,
 )
 
 
@@ -67,3 +68,21 @@ def test_floor_of_a_tilted_room_is_found() -> None:
 def test_without_surfaces_the_direction_stays() -> None:
     wall = np.random.default_rng(0).uniform([0, 0, 0], [4, 0, 2.5], (1500, 3))
     np.testing.assert_array_equal(refine_up(wall, np.array([0.0, 0, 1])), [0, 0, 1])
+
+
+def test_a_camera_that_looks_down_finds_the_floor() -> None:
+    rng = np.random.default_rng(0)
+    floor = np.stack([*rng.uniform(-2, 2, (2, 4000)), np.zeros(4000)], axis=1)
+    world_from_room = Rotation.from_euler('x', 90, degrees=True).as_matrix()  # up is -y
+    tilt = Rotation.from_euler('x', 20, degrees=True).as_matrix()
+    pose = np.eye(4)
+    pose[:3, :3] = tilt
+    up = up_of_frames(floor @ world_from_room.T, pose[None])
+    assert np.degrees(np.arccos(-up[1])) < 0.5
+    assert np.degrees(np.arccos(-up_from_cameras(pose[None])[1])) == pytest.approx(20)
+
+
+def test_worlds_that_were_turned_already_stay() -> None:
+    pose = np.eye(4)
+    pose[:3, :3] = Rotation.from_euler('x', -70, degrees=True).as_matrix()
+    np.testing.assert_array_equal(up_of_frames(np.zeros((0, 3)), pose[None]), [0, 0, 1])
