@@ -52,7 +52,22 @@ def distances_at(rays: Rays, shares: Tensor, radius: Tensor | None = None) -> Te
 
 
 def spacing_radius(field: Field) -> Tensor | None:
-    """Metres to which a field's samples are even: half its box's side; None where they all are."""
+    """Metres to which a field's samples are even: half its box's side; None where they all are.
+
+    Args:
+        field: its box and whether it is contracted count.
+
+    Returns:
+        () metres.
+
+    Example:
+        >>> field = Field()
+        >>> spacing_radius(field) is None
+        True
+        >>> field.contracted = True
+        >>> spacing_radius(field)
+        tensor(1.)
+    """
     return 1 / field.scene_box.scale if field.contracted else None
 
 
@@ -97,7 +112,21 @@ def stratified_edges(
 def uniform_draws(
     shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None
 ) -> Tensor:
-    """Uniform draws on the generator's device, then moved, so that seeds mean the same."""
+    """Uniform draws on the generator's device, then moved, so that seeds mean the same.
+
+    Args:
+        shape: of the draws.
+        like: whose dtype and device they get.
+        generator: None draws from the device's own.
+
+    Returns:
+        Numbers in [0, 1) of that shape.
+
+    Example:
+        >>> draws = uniform_draws((2, 3), torch.ones(1), torch.Generator().manual_seed(0))
+        >>> draws.shape, bool((draws < 1).all())
+        (torch.Size([2, 3]), True)
+    """
     device = like.device if generator is None else generator.device
     draws = torch.rand(shape, dtype=like.dtype, device=device, generator=generator)
     return draws.to(like.device)
