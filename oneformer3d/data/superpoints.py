@@ -263,7 +263,8 @@ def _merge_along(
 ) -> None:
     """Join segments along edges, cheapest first; writes ``parent`` and ``size``."""
     order = np.argsort(weights, kind='stable')
-    edges, weights = edges[order].astype(np.int64), weights[order].astype(np.float64)
+    edges = np.ascontiguousarray(edges[order], np.int64)
+    weights = np.ascontiguousarray(weights[order], np.float64)
     _compiled_merge()(edges, weights, parent, size, threshold, min_points)
 
 

@@ -90,14 +90,28 @@ def _picture(segmentor: StreamingSegmentor, track: np.ndarray) -> np.ndarray:
     table = segmentor.inferencer.class_table
     class_of = segmentor.model.model.instance_classes
     label_of = {t.id: class_of[t.label] for t in segmentor.merge.tracks() if t.label >= 0}
-
-    # where no track is, the first class stands for the rest of the room
-    semantic = np.array([label_of.get(int(t), 0) for t in track], np.int64)
-    labels = PointLabels(semantic, track, None)
+    labels = PointLabels(classes_of_tracks(track, label_of, len(table.classes)), track, None)
     rgb = points[:, 3:].clip(0, 255).astype(np.uint8)
     return segmentation_figure(
         points[:, :3], rgb, labels, table.classes, table.palette, camera='dollhouse'
     )
+
+
+def classes_of_tracks(
+    track: np.ndarray, label_of: Mapping[int, int], num_classes: int
+) -> np.ndarray:
+    """Class (N,) int64 of each point's track; C, unlabeled, where there is no track or no class.
+
+    Args:
+        track: (N,) ids, -1 for none.
+        label_of: class of each track that has one.
+        num_classes: C.
+
+    Example:
+        >>> classes_of_tracks(np.array([7, -1, 8]), {7: 2}, num_classes=5)
+        array([2, 5, 5])
+    """
+    return np.array([label_of.get(int(t), num_classes) for t in track], np.int64)
 
 
 def _write(path: Path, content: Mapping[str, Json]) -> None:
