@@ -46,7 +46,8 @@ from oneformer3d.experiments.ablation import first_weights, is_trained, run_cell
 from oneformer3d.experiments.ablation_report import update_report
 from oneformer3d.experiments.ablation_results import is_current, read_results
 from oneformer3d.experiments.ablation_table import Cell, Table, in_order, read_table
-from oneformer3d.experiments.compose import read_composition, run_stages, select_stages
+from oneformer3d.experiments.compose import run_stages
+from oneformer3d.experiments.composition import read_composition, select_stages
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -17,12 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from oneformer3d.engine.cli import USER_ERRORS, ToolParser, run_tool
-from oneformer3d.experiments.compose import (
-    finished_stages,
-    read_composition,
-    run_stages,
-    select_stages,
-)
+from oneformer3d.experiments.compose import finished_stages, run_stages, seconds_together
+from oneformer3d.experiments.composition import read_composition, select_stages
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -34,6 +30,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--only', nargs='+', default=[], metavar='STAGE', help='just these')
     parser.add_argument('--from', dest='first', metavar='STAGE', help='begin with this one')
     parser.add_argument('--until', dest='last', metavar='STAGE', help='end after this one')
+    parser.add_argument('--jobs', type=int, default=1, help='stages at once (%(default)s)')
     parser.add_argument('--fresh', action='store_true', help='run also what is finished')
     parser.add_argument('--list', action='store_true', help='show the stages and run nothing')
     return parser.parse_args(argv)
@@ -55,10 +52,10 @@ def main(argv: list[str] | None = None) -> None:
             print(f'{stage.name:12}{state:>8}  python {shlex.join(stage.command)}')
         return
 
-    times = run_stages(composition, chosen, args.fresh, partial(print, flush=True))
+    times = run_stages(composition, chosen, args.fresh, partial(print, flush=True), args.jobs)
     print('\n' + '\n'.join(f'{name:12}{taken.seconds:8.0f} s' for name, taken in times.items()))
-    total = sum(taken.seconds for taken in times.values())
-    print(f'{"total":12}{total:8.0f} s; results in {composition.work_dir}')
+    total = seconds_together(list(times.values()))
+    print(f'{"together":12}{total:8.0f} s; results in {composition.work_dir}')
 
 
 if __name__ == '__main__':

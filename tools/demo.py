@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 
 from oneformer3d.engine.cli import USER_ERRORS, ToolParser, run_tool
-from oneformer3d.experiments.compose import StageTimes, read_composition, run_stages
+from oneformer3d.experiments.compose import StageTimes, run_stages, seconds_together
+from oneformer3d.experiments.composition import read_composition
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 HEADLINES = {
@@ -36,6 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--num-train', type=int, help='training rooms (24; 2)')
     parser.add_argument('--num-val', type=int, help='validation rooms (8; 1)')
     parser.add_argument('--epochs', type=int, help='of each training (20 and 14; 1)')
+    parser.add_argument('--jobs', type=int, default=2, help='stages at once (%(default)s)')
     parser.add_argument('--fresh', action='store_true', help='delete earlier results first')
     parser.add_argument('--quick', action='store_true', help='few rooms and steps, to see it run')
     return parser.parse_args(argv)
@@ -49,7 +51,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.fresh and out.exists():
         shutil.rmtree(out)
 
-    times = run_stages(composition, composition.stages, announce=partial(print, flush=True))
+    announce = partial(print, flush=True)
+    times = run_stages(composition, composition.stages, announce=announce, jobs=args.jobs)
     print('\n' + write_report(out, times))
     print(f'report: {out / "report.md"}')
 
@@ -82,15 +85,13 @@ def write_report(out: Path, times: dict[str, StageTimes]) -> str:
         f'| {label} | {100 * points[key]:.1f} | {100 * fused[key]:.1f} |'
         for label, key in HEADLINES.items()
     ]
-    steps = {name.replace('_', ' '): taken for name, taken in times.items()}
-    steps['**together**'] = StageTimes(
-        sum(taken.seconds for taken in times.values()),
-        sum(taken.processor_seconds for taken in times.values()),
-    )
     time_rows = [
-        f'| {name} | {taken.seconds:.0f} | {taken.processor_seconds:.0f} |'
-        for name, taken in steps.items()
+        f'| {name.replace("_", " ")} | {taken.seconds:.0f} | {taken.processor_seconds:.0f} |'
+        for name, taken in times.items()
     ]
+    processor_seconds = sum(taken.processor_seconds for taken in times.values())
+    together = seconds_together(list(times.values()))
+    time_rows.append(f'| **together** | {together:.0f} | {processor_seconds:.0f} |')
     pictures = sorted(path.relative_to(out) for path in out.glob('pictures/*.png'))
     predictions = sorted(path.relative_to(out) for path in out.glob('predict/*'))
 

@@ -9,12 +9,13 @@ import yaml
 
 from oneformer3d.experiments.compose import (
     StageFailedError,
+    StageTimes,
     finished_stages,
-    read_composition,
     run_stage,
     run_stages,
-    select_stages,
+    seconds_together,
 )
+from oneformer3d.experiments.composition import read_composition, select_stages
 from tests.helpers.load_tool import load_tool
 from tests.tools.conftest import REPOSITORY
 
@@ -48,6 +49,36 @@ stages:
     cfg_options: {{a.b: "{{word}}"}}
     makes: ["{{work_dir}}/c"]
 """
+# Waits until its partner has begun; one that runs alone fails after ten seconds.
+MEETING = """
+import os, sys, time
+from pathlib import Path
+name, partner, folder = sys.argv[1:]
+folder = Path(folder)
+(folder / name).write_text(os.environ['OMP_NUM_THREADS'])
+print('met by', name)
+end = time.monotonic() + 10
+while not (folder / partner).exists():
+    if time.monotonic() > end:
+        sys.exit(7)
+    time.sleep(0.01)
+"""
+FORK = """
+variables: {{work_dir: {folder}}}
+stages:
+  - {{name: root, run: {folder}/script.py a {folder}, makes: ["{folder}/a"]}}
+  - {{name: left, run: {folder}/meeting.py l r {folder}, makes: ["{folder}/l"]}}
+  - {{name: right, after: [root], run: {folder}/meeting.py r l {folder}, makes: ["{folder}/r"]}}
+  - {{name: end, after: [left, right], run: {folder}/script.py b {folder}, makes: ["{folder}/b"]}}
+"""
+
+
+@pytest.fixture
+def fork(tmp_path) -> Path:
+    (tmp_path / 'script.py').write_text(SCRIPT)
+    (tmp_path / 'meeting.py').write_text(MEETING)
+    (tmp_path / 'fork.yaml').write_text(FORK.format(folder=tmp_path))
+    return tmp_path / 'fork.yaml'
 
 
 @pytest.fixture
@@ -57,11 +88,11 @@ def chain(tmp_path) -> Path:
     return tmp_path / 'chain.yaml'
 
 
-def run_all(path: Path, **overrides: str) -> list[str]:
+def run_all(path: Path, jobs: int = 1, **overrides: str) -> list[str]:
     """Names of the stages that ran."""
     lines = []
     composition = read_composition(path, overrides)
-    run_stages(composition, composition.stages, announce=lines.append)
+    run_stages(composition, composition.stages, announce=lines.append, jobs=jobs)
     return [line.split(':')[0].split()[-1] for line in lines if 'finished before' not in line]
 
 
@@ -97,6 +128,68 @@ def test_a_failed_stage_is_gone_on_with(chain):
     (chain.parent / 'broken').unlink()
     assert run_all(chain) == ['two', 'three']
     assert logged(chain) == 'abc'
+
+
+def test_stages_that_do_not_wait_for_each_other_run_side_by_side(fork, monkeypatch):
+    monkeypatch.setenv('OMP_NUM_THREADS', '6')
+    assert run_all(fork, jobs=2) == ['root', 'left', 'right', 'end']
+    assert logged(fork) == 'ab'
+    assert [(fork.parent / name).read_text() for name in 'lr'] == ['3', '3']
+    assert (fork.parent / 'logs' / 'right.log').read_text() == 'met by r\n'
+    assert not (fork.parent / 'logs' / 'left.log').exists()
+    assert run_all(fork, jobs=2) == []
+
+
+def test_one_job_runs_them_in_turn(fork):
+    with pytest.raises(StageFailedError, match="'left' ended with status 7"):
+        run_all(fork, jobs=1)
+    with pytest.raises(ValueError, match='jobs'):
+        run_all(fork, jobs=0)
+
+
+def test_a_missing_product_repeats_only_what_waits_for_it(fork):
+    run_all(fork, jobs=2)
+    (fork.parent / 'r').unlink()
+    assert run_all(fork, jobs=2) == ['right', 'end']
+
+
+def test_a_failure_waits_for_what_runs_beside_it(fork):
+    (fork.parent / 'meeting.py').write_text(MEETING + "\nif name == 'r': sys.exit(3)\n")
+    with pytest.raises(StageFailedError, match=r"'right' ended with status 3; .*logs/right\.log"):
+        run_all(fork, jobs=2)
+    assert list(finished_stages(read_composition(fork))) == ['root', 'left']
+    (fork.parent / 'meeting.py').write_text(MEETING)
+    assert run_all(fork, jobs=2) == ['right', 'end']
+
+
+def test_told_to_end_it_ends_its_stages(fork):
+    (fork.parent / 'r').touch()  # both stages have met before they begin
+    (fork.parent / 'l').touch()
+    (fork.parent / 'meeting.py').write_text(MEETING + '\ntime.sleep(60)\n')
+    composition = read_composition(fork)
+
+    def interrupt(line: str) -> None:
+        if 'right' in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # returns at once: the sleeping process is gone
+        run_stages(composition, composition.stages, announce=interrupt, jobs=2)
+    assert list(finished_stages(composition)) == ['root']
+
+
+def test_seconds_together_count_each_second_once():
+    times = [StageTimes(5, 10, 1), StageTimes(0, 8, 1), StageTimes(6, 2, 1), StageTimes(50, 4, 1)]
+    assert seconds_together(times) == 19
+    assert seconds_together([]) == 0
+
+
+def test_a_record_of_another_version_runs_again(chain):
+    run_all(chain)
+    path = chain.parent / 'compose.json'
+    record = json.loads(path.read_text())
+    del record['two']['began']
+    path.write_text(json.dumps(record))
+    assert run_all(chain) == ['two', 'three']
 
 
 def test_a_repeated_stage_leaves_none_after_it_finished(chain):
@@ -146,6 +239,10 @@ def test_selection(chain):
         ('stages: []', 'expected "variables"'),
         ('variables: {work_dir: x}\nstages: [{name: a, run: b, odd: 1}]', 'a stage has'),
         ('variables: {work_dir: x}\nstages: [{name: a, run: "{nothing}"}]', 'no variable'),
+        ('variables: {work_dir: x}\nstages: [{name: a, run: b, after: [c]}]', 'after should list'),
+        ('variables: {work_dir: x}\nstages: [{name: a, run: b, after: a}]', 'after should list'),
+        ('variables: {work_dir: x}\nstages: [{name: a, run: b}, {name: a, run: c}]', 'before it'),
+        ('variables: {work_dir: x}\nstages: []', 'at least one stage'),
         ('variables: {a: x}\nstages: [{name: a, run: b}]', 'work_dir'),
         ('variables: !!python/object/apply:os.getcwd []\nstages: []', 'not readable as YAML'),
     ],

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from oneformer3d.experiments.compose import StageTimes, read_composition
+from oneformer3d.experiments.compose import StageTimes
+from oneformer3d.experiments.composition import read_composition
 from tests.helpers.load_tool import load_tool
 from tests.tools.conftest import REPOSITORY
 
@@ -59,7 +60,7 @@ def test_the_report_has_metrics_times_and_files(tmp_path):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
 
-    times = {'points': StageTimes(60.4, 90.0), 'test_points': StageTimes(3.0, 4.0)}
+    times = {'points': StageTimes(0.0, 60.4, 90.0), 'test_points': StageTimes(60.0, 3.0, 4.0)}
     text = tool.write_report(tmp_path, times)
     assert text == (tmp_path / 'report.md').read_text()
     assert '| semantic mIoU | 50.0 | 62.5 |' in text
