@@ -76,7 +76,7 @@ def seconds_together(times: Sequence[StageTimes]) -> float:
     """Seconds by the clock in which at least one of the stages ran.
 
     >>> seconds_together([StageTimes(0, 10, 0), StageTimes(4, 10, 0), StageTimes(100, 5, 0)])
-    19
+    19.0
     """
     together, end = 0.0, float('-inf')
     for taken in sorted(times, key=lambda taken: taken.began):
