@@ -49,7 +49,8 @@ class AdaptiveMixing(nn.Module):
         out_dim = in_dim if out_dim is None else out_dim
         query_dim = in_dim if query_dim is None else query_dim
         out_points = in_points if out_points is None else out_points
-        in_points = in_points // (sampling_rate or 1)
+        sampling_rate = sampling_rate or 1
+        in_points = in_points // sampling_rate
         if min(in_dim, out_dim, query_dim, in_points, out_points, n_groups) < 1:
             raise ValueError('AdaptiveMixing: all sizes must be at least 1')
         if in_dim % n_groups or out_dim % n_groups:
@@ -59,7 +60,10 @@ class AdaptiveMixing(nn.Module):
             )
 
         self.n_groups = n_groups
+        self.in_dim = in_dim
+        self.out_dim = out_dim
         self.query_dim = query_dim
+        self.sampling_rate = sampling_rate
         self.in_points = in_points
         self.out_points = out_points
         self.eff_in_dim = in_dim // n_groups

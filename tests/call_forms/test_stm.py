@@ -20,6 +20,8 @@ def test_adaptive_mixing_by_its_keywords_and_defaults():
     )  # fmt: skip
     names = ('query_dim', 'out_points', 'eff_in_dim', 'eff_out_dim', 'm_parameters')
     assert [getattr(mixing, name) for name in names] == [16, 8, 8, 8, 64]
+    sizes = [getattr(mixing, name) for name in ('in_dim', 'out_dim', 'sampling_rate')]
+    assert sizes == [16, 16, 1]
     assert mixing.total_parameters == mixing.m_parameters + mixing.s_parameters
     assert isinstance(mixing.parameter_generator, nn.Sequential)
     assert isinstance(mixing.out_proj, nn.Linear)
