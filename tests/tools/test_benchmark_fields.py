@@ -1,8 +1,10 @@
 """tools/benchmarks/fields.py runs on a room that is there, and its numbers fit together."""
 
 import argparse
+import sys
 
 import pytest
+import torch
 
 from tests.helpers.load_tool import load_tool
 
@@ -39,6 +41,32 @@ def test_both_fields_are_fitted_and_compared(tiny_rooms, monkeypatch, capsys):
     assert {'psnr', 'psnr_aligned', 'miou'} <= set(result['hash']['held_out'])
     assert result['psnr_both'] == result['mlp']['history'][-1]['held_out_psnr_aligned']
     assert 'rays/s' in capsys.readouterr().out
+
+
+def test_samplers_are_compared_without_depth(tiny_rooms, monkeypatch, capsys):
+    samplers = sys.modules['tools.benchmarks._field_samplers']
+    monkeypatch.setitem(samplers.COMMON, 'batch_rays', 32)
+    words = ['--part', 'samplers', '--steps', '4', '--measure_every', '2', '--device', 'cpu']
+    result = benchmark.run(arguments(*words, '--room', str(tiny_rooms)))
+    for side in ('proposals', 'two rounds'):
+        assert [row['step'] for row in result[side]['history']] == [2, 4]
+        assert result[side]['held_out']['depth_error'] > 0  # against the depth that was kept away
+    assert result['speedup'] > 0
+    assert 'two rounds' in capsys.readouterr().out
+
+    scene = samplers.without_depth(benchmark.make_room(tiny_rooms, 0))
+    assert not scene.has_depth
+    assert scene.read(0).depth is None
+
+
+def test_the_door_room_shows_two_walls_and_is_measured(capsys):
+    scene = benchmark.measure_door.__globals__['door_scene']()
+    depth = torch.stack([scene.read(view).depth for view in range(len(scene))])
+    assert sorted(depth.unique().tolist()) == [2.0, 24.0]
+    result = benchmark.run(arguments('--part', 'door', '--steps', '2', '--device', 'cpu'))
+    assert set(result) == {'box', 'contracted'}
+    assert result['box']['far_median'] > 0
+    assert 'door colours' in capsys.readouterr().out
 
 
 def test_no_steps_are_refused():

@@ -1,6 +1,6 @@
 """Neural fields: a small room fitted on the spot, and hash grids against the papers' perceptron.
 
-A synthetic room is made, views held out, and the same settings fit
+``--part networks``: a synthetic room is made, views held out, and the same settings fit
 
     hash   ``HashGridField``
     mlp    ``SemanticNeRF``, four layers of 256 on encoded positions
@@ -10,37 +10,35 @@ own points; seconds are those of the steps, and processor seconds stand beside t
 they hold on a busy machine too. Times to a PSNR are to that of held-out pixels after each view's
 exposure, which nobody can know, is balanced; the ratio is of the times to the best that the
 perceptron reached. On CUDA the settings take larger batches.
+
+``--part samplers``: the room without its depth, with proposal networks and with two rounds of
+samples. ``--part door``: a room seen through a door, with and without contraction.
 """
 
 import argparse
 import json
 import resource
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from oneformer3d.data.synthetic.generate import generate_dataset
-from oneformer3d.data.synthetic.settings import RoomSettings
 from oneformer3d.fields.asking.baseline import nearest_view_baseline
 from oneformer3d.fields.asking.evaluate import evaluate_points, evaluate_views
 from oneformer3d.fields.fitting.fitted import FittedField
-from oneformer3d.fields.fitting.loop import fit_field
 from oneformer3d.fields.fitting.settings import FitSettings, make_fit_settings
-from oneformer3d.fields.scene.folder import load_field_scene
 from oneformer3d.fields.scene.scene import FieldScene
 from oneformer3d.files.devices import pick_device
+from tools.benchmarks._door_room import measure_door
+from tools.benchmarks._field_fits import CONFIG, MEASURE, fit, make_room, time_to
+from tools.benchmarks._field_samplers import measure_samplers
 from tools.benchmarks._measure import add_integers, clocked, print_table
 
-CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'fields' / 'semantic_nerf.yaml'
 SIDES = {
     'hash': {},
     'mlp': {'field': 'mlp', 'learning_rate': 1e-3, 'warmup_steps': 50, 'final_rate': 0.3},
 }
-MEASURE = 'held_out_psnr_aligned'
 LEVELS = (20, 22, 25)  # dB
 OPTIONS = {
     'steps': (1200, 'of the hash-grid field'),
@@ -49,18 +47,15 @@ OPTIONS = {
     'threads': (1, 'of torch'),
     'seed': (0, 'of the room and the fits'),
 }
-ROOM = RoomSettings(
-    room_width=(3.0, 3.2), room_depth=(2.8, 3.0), num_doors=(1, 1), num_panels=(2, 3),
-    num_boxes=(1, 2), num_bookshelves=(0, 1), num_beds=(0, 0), num_tables=(1, 1),
-    num_chairs=(2, 2), num_lamps=(1, 1), num_clutter=(0, 0), num_views=64, image_size=(120, 160),
-    field_of_view=(70.0, 70.0),
-)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Size of the fits."""
     add_integers(parser, OPTIONS)
     parser.add_argument('--device', default='auto', help='auto | cpu | cuda')
+    parser.add_argument(
+        '--part', choices=('networks', 'samplers', 'door'), default='networks', help='(%(default)s)'
+    )
     parser.add_argument('--room', type=Path, help='keep the room here, or take the one that is')
 
 
@@ -68,8 +63,9 @@ def run(args: argparse.Namespace) -> dict:
     """Fit both sides, print a table and return the numbers.
 
     Returns:
-        Per side 'seconds', 'cpu_seconds', 'pixels_per_second' that are learnt from, 'history' (PSNR
-        of held-out rays) and 'time_to' each of ``LEVELS`` dB, and of the hash grids also
+        Of the samplers and the door see ``measure_samplers`` and ``measure_door``. Else per side
+        'seconds', 'cpu_seconds', 'pixels_per_second' that are learnt from, 'history' (PSNR of
+        held-out rays) and 'time_to' each of ``LEVELS`` dB, and of the hash grids also
         'rendered_rays_per_second', 'held_out', 'points', 'nearest_view'; 'psnr_both' with
         'speedup' of the processor (or clock) time to it; 'peak_mb' of the process; 'arguments'.
 
@@ -81,21 +77,17 @@ def run(args: argparse.Namespace) -> dict:
 
     torch.set_num_threads(args.threads)
     device = pick_device(args.device).type
+    if args.part == 'door':
+        return measure_door(args.steps, args.seed, device)
     with tempfile.TemporaryDirectory() as temporary:
-        scene = make_room(args.room or Path(temporary), args.seed)
+        root = args.room or Path(temporary)
+        if args.part == 'samplers':
+            same = {'steps': args.steps, 'measure_every': args.measure_every, 'seed': args.seed}
+            return measure_samplers(make_room(root, args.seed, max_side=80), same, device)
+        scene = make_room(root, args.seed)
         result = measure(scene, args, device)
     show(result)
     return result
-
-
-def make_room(root: Path, seed: int) -> FieldScene:
-    """One small room, 64 views of 160 × 120 pixels."""
-    folder = root / 'posed_images' / 'room0000_00'
-    if not folder.is_dir():
-        generate_dataset(
-            root, num_train=1, num_val=0, seed=seed, num_workers=1, progress=False, settings=ROOM
-        )
-    return load_field_scene(folder)
 
 
 def measure(scene: FieldScene, args: argparse.Namespace, device: str) -> dict:
@@ -163,23 +155,6 @@ def side_settings(changes: dict, steps: int, args: argparse.Namespace, device: s
             fine_samples=16,
         )
     return settings
-
-
-def fit(scene: FieldScene, settings: FitSettings, side: str, device: str):
-    """One fit with a progress bar."""
-    with tqdm(total=settings.steps, desc=side, unit='step', file=sys.stderr) as bar:
-
-        def progress(step: int, values: dict[str, float]) -> None:
-            bar.update(step - bar.n)
-            if MEASURE in values:
-                bar.set_postfix(held_out=f'{values[MEASURE]:.2f} dB', refresh=False)
-
-        return fit_field(scene, settings, device=device, on_step=progress)
-
-
-def time_to(history: list[dict], psnr: float, clock: str) -> float | None:
-    """Seconds until a PSNR was first measured, None where it never was."""
-    return next((row[clock] for row in history if row[MEASURE] >= psnr), None)
 
 
 def show(result: dict) -> None:

@@ -25,10 +25,12 @@ from oneformer3d.visualization.palette import class_colors, instance_colors
 from ..fitting.fitted import FittedField
 from ..fitting.surfaces import drawn_heads, feature_colors_of, observations_of
 from .evaluate import render_view
-from .text import TextQuery, relevancy, text_head
+from .text import TextQuery, query_lerf_with_text, relevancy, text_head
 
 _FRAME_MILLISECONDS = 80
 _RELEVANCY_RANGE = (0.4, 0.7)
+_RELEVANCY = 'relevancy'  # of the phrases, among the maps of a view
+_MIN_OPACITY = 0.5  # of a pixel that shows a surface
 Painter = Callable[[dict[str, Tensor]], np.ndarray]
 
 
@@ -51,11 +53,12 @@ def draw_views(
     Returns:
         The files.
     """
-    heads = None if text is None else list(fitted.field.head_nets)
     painters = make_painters(fitted, text)
     written = []
     for camera, name in zip(cameras, names, strict=True):
-        maps = render_view(fitted, camera, heads)
+        maps = render_view(fitted, camera)
+        if text is not None:
+            maps[_RELEVANCY] = relevancy_map(fitted, camera, maps, text)
         for what, paint in painters.items():
             path = Path(out) / f'{name}.{what}.png'
             write_png(path, paint(maps))
@@ -75,11 +78,30 @@ def make_painters(fitted: FittedField, text: TextQuery | None = None) -> dict[st
         painters[name] = _component_painter(name, colors)
 
     if text is not None:
-        source = text_head(fitted)
-        for phrase, vector in zip(text.phrases, text.vectors):
-            painter = _relevancy_painter(source, vector[None], text.negatives)
-            painters[f'text-{slug(phrase)}'] = painter
+        for column, phrase in enumerate(text.phrases):
+            painters[f'text-{slug(phrase)}'] = _relevancy_painter(column)
     return painters
+
+
+def relevancy_map(
+    fitted: FittedField, camera: Camera, maps: dict[str, Tensor], text: TextQuery
+) -> Tensor:
+    """Relevancies (H, W, P) of a rendered view, as the points that it shows would be answered.
+
+    Features are those that were rendered; language is asked for at the rendered surfaces, over all
+    patch sizes, and is 0 where a pixel shows none.
+    """
+    source = text_head(fitted)
+    if source != 'language':
+        scores = relevancy(maps[source].flatten(0, 1), text.vectors, text.negatives)  # (H·W, P)
+        return scores.unflatten(0, camera.image_size)
+
+    shown = maps['accumulation'] > _MIN_OPACITY  # (H, W)
+    points = camera.unproject(maps['depth'])[shown]  # (N, 3)
+    found = query_lerf_with_text(fitted.field, points, text.vectors, negatives=text.negatives)
+    scores = torch.zeros(*camera.image_size, len(text.phrases))
+    scores[shown] = found['relevancy_matrix']
+    return scores
 
 
 def turntable_cameras(
@@ -189,7 +211,7 @@ def _paint_depth(maps: dict[str, Tensor]) -> np.ndarray:
 
 
 def _paint_classes(maps: dict[str, Tensor], palette: np.ndarray) -> np.ndarray:
-    labels = torch.where(maps['accumulation'] > 0.5, maps['semantics'].argmax(-1), -1)
+    labels = torch.where(maps['accumulation'] > _MIN_OPACITY, maps['semantics'].argmax(-1), -1)
     return _colored(labels, lambda rows: class_colors(rows, palette))
 
 
@@ -197,13 +219,10 @@ def _component_painter(name: str, colors: PcaColors) -> Painter:
     return lambda maps: _colored(maps[name], colors)
 
 
-def _relevancy_painter(source: str, positives: Tensor, negatives: Tensor) -> Painter:
-    def paint(maps: dict[str, Tensor]) -> np.ndarray:
-        scores = relevancy(maps[source].flatten(0, 1), positives, negatives)[:, 0]  # (H·W,)
-        colors = similarity_colors(scores.numpy(), *_RELEVANCY_RANGE)
-        return colors.reshape(*maps[source].shape[:2], 3)
-
-    return paint
+def _relevancy_painter(column: int) -> Painter:
+    return lambda maps: _colored(
+        maps[_RELEVANCY][..., column], lambda rows: similarity_colors(rows, *_RELEVANCY_RANGE)
+    )
 
 
 def _colored(values: Tensor, colors: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

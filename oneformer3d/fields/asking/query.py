@@ -8,7 +8,7 @@ but nothing taught it which.
 Letters: N points, C classes, D width of a feature, K values of a head.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor
@@ -75,7 +75,6 @@ def field_at_points(
     points: Tensor,
     heads: Collection[str],
     *,
-    patch_size: float | None = None,
     chunk_size: int = 100_000,
     byte_budget: int = DEFAULT_BYTE_BUDGET,
 ) -> dict[str, Tensor]:
@@ -85,9 +84,26 @@ def field_at_points(
         field: any.
         points: (N, 3) metres; those that are not finite are queried at the origin.
         heads: names.
-        patch_size: metres, for language.
         chunk_size: points at a time, at most.
         byte_budget: bytes for temporary values.
+    """
+    chunks: dict[str, list[Tensor]] = {}
+    for positions, density, hidden in chunks_of_points(field, points, chunk_size, byte_budget):
+        values = field.heads(hidden, positions, names=heads)
+        values['density'] = density * field.scene_box.scale
+        for name, value in values.items():
+            chunks.setdefault(name, []).append(value.float().to(points.device))
+    return {name: torch.cat(values) for name, values in chunks.items()}
+
+
+def chunks_of_points(
+    field: Field, points: Tensor, chunk_size: int, byte_budget: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """World points (N, 3) a chunk at a time, as the field's heads read them, on its device.
+
+    Yields:
+        positions (n, 3) in the unit box, density (n,) there and hidden values (n, H); one empty
+        chunk where there are no points. The field is in evaluation mode meanwhile.
     """
     check_points(points)
     if chunk_size < 1 or byte_budget < 1:
@@ -96,19 +112,12 @@ def field_at_points(
     rows = max(1, min(chunk_size, byte_budget // (max(widest, 64) * _BYTES_PER_VALUE)))
 
     device, was_training = field.unit_from_world.device, field.training
-    chunks: dict[str, list[Tensor]] = {}
     field.eval()
-    for begin, end in ranges(max(1, len(points)), rows):  # one empty chunk gives empty values
+    for begin, end in ranges(max(1, len(points)), rows):
         chunk = torch.nan_to_num(points[begin:end], 0.0, 0.0, 0.0).to(device).float()
         positions = field.scene_box.to_unit(chunk)  # (n, 3)
-        density, hidden = field.density(positions)
-        size = None if patch_size is None else torch.full(density.shape, patch_size).to(device)
-        values = field.heads(hidden, positions, names=heads, patch_size=size)
-        values['density'] = density * field.scene_box.scale
-        for name, value in values.items():
-            chunks.setdefault(name, []).append(value.float().to(points.device))
+        yield positions, *field.density(positions)
     field.train(was_training)
-    return {name: torch.cat(values) for name, values in chunks.items()}
 
 
 def query_features_at_points(

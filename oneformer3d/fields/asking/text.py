@@ -7,7 +7,7 @@ Letters: N points, D width of a feature, P positive and K negative phrases, S pa
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +20,13 @@ from oneformer3d.lifting.shapes import expect_shape
 
 from ..fitting.fitted import FittedField
 from ..networks.field import Field
-from .query import field_and_observed, field_at_points
+from ..networks.heads import LanguageHead
+from .query import chunks_of_points, field_and_observed
 
 # Patch sizes that a language field is searched over (LERF, section 3.4), metres.
 LANGUAGE_SIZES = tuple(1.5 * (k + 1) / 30 for k in range(30))
+# So many points' vectors stay in a processor's cache from one size to the next.
+_CHUNK = 2048
 
 EncodeText = Callable[[Sequence[str]], Tensor]
 
@@ -48,6 +51,7 @@ class TextQuery:
         return TextQuery((', '.join(self.phrases),), mean, self.negatives)
 
 
+@torch.no_grad()
 def query_lerf_with_text(
     lerf_model: FittedField | Field,
     point_cloud: Tensor,
@@ -82,20 +86,21 @@ def query_lerf_with_text(
     """
     field, observed = field_and_observed(lerf_model, point_cloud, byte_budget)
     encode = encode_text or (field.encode_text if field.reads_text else None)
-    positives, negatives = (_vectors(texts, encode) for texts in (text_queries, negatives))
+    positives, negatives = (
+        _vectors(texts, encode).to(field.unit_from_world) for texts in (text_queries, negatives)
+    )
     name = text_head(lerf_model)
 
-    by_size = []
-    for size in sizes if name == 'language' else (None,):
-        features = field_at_points(
-            field, point_cloud, (name,), patch_size=size, byte_budget=byte_budget
-        )[name]
-        by_size.append(
-            relevancy(features, positives.to(features), negatives.to(features), temperature)
+    # what no view observed has no answer and is not asked for
+    scores = point_cloud.new_zeros(len(point_cloud), len(positives), dtype=torch.float32)  # (N, P)
+    best = [
+        functools.reduce(
+            torch.maximum,
+            (relevancy(vectors, positives, negatives, temperature) for vectors in by_size),
         )
-    best = functools.reduce(torch.maximum, by_size)  # (N, P)
-
-    scores = torch.where(observed[:, None], best, 0.0)
+        for by_size in _vectors_at_points(field, name, point_cloud[observed], sizes, byte_budget)
+    ]
+    scores[observed] = torch.cat(best).to(scores)
     confidence, labels = scores.max(-1)
     return {
         'labels': labels,
@@ -162,6 +167,19 @@ def relevancy(
     rows = torch.where(finite, features, 0.0)
     scores = pairwise_relevancy(rows, positives, negatives, scale=1 / temperature)  # (N, P)
     return torch.where(finite, scores, 0.0)
+
+
+def _vectors_at_points(
+    field: Field, name: str, points: Tensor, sizes: Sequence[float], byte_budget: int
+) -> Iterator[Iterable[Tensor]]:
+    """For each chunk of points the head's vectors (n, D), of language at every size."""
+    head = field.head(name)
+    for positions, _, hidden in chunks_of_points(field, points, _CHUNK, byte_budget):
+        hidden_of_head = field.reach(head, hidden)
+        if isinstance(head, LanguageHead):
+            yield head.sample_sizes(hidden_of_head, positions, sizes)
+        else:
+            yield (head(hidden_of_head, positions).float(),)
 
 
 def _vectors(texts: Sequence[str] | Tensor, encode: EncodeText | None) -> Tensor:

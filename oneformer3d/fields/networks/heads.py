@@ -10,7 +10,10 @@ a wide last layer, being linear, is applied once per ray instead of once per sam
 Letters: H hidden width, C classes, D feature width, K values of a head, S instance slots.
 """
 
+from collections.abc import Iterable, Iterator
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .encodings import PositionalEncoding, SphericalHarmonics, unit_cube
@@ -243,6 +246,20 @@ class LanguageHead(Head):
             patch_size = hidden.new_tensor(DEFAULT_PATCH_SIZE)
         size = patch_size.to(hidden.dtype).expand(hidden.shape[:-1])
         return unit(self.net(torch.cat((hidden, size[..., None]), dim=-1)))
+
+    def sample_sizes(
+        self, hidden: Tensor, positions: Tensor, sizes: Iterable[float]
+    ) -> Iterator[Tensor]:
+        """``sample`` at one patch size after the other, (…, D) each.
+
+        Grids, and the first layer but for its column of the size, are computed once for all.
+        """
+        first, rest = self.net[0], self.net[1:]
+        assert isinstance(first, nn.Linear)
+        of_place, of_size = first.weight[:, :-1], first.weight[:, -1]  # (W, G), (W,)
+        before = F.linear(self.encode(hidden, positions), of_place, first.bias)  # (…, W)
+        for size in sizes:
+            yield unit(rest(before + size * of_size))
 
     def activate(self, composite: Tensor, accumulation: Tensor) -> Tensor:
         """Unit vectors again, 0 where a ray met nothing."""

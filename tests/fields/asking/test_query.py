@@ -13,6 +13,7 @@ from oneformer3d.fields.asking.instances import instances_at_points
 from oneformer3d.fields.asking.pictures import (
     draw_views,
     make_painters,
+    relevancy_map,
     turntable_cameras,
     write_labelled_cloud,
     write_turntable,
@@ -32,6 +33,7 @@ from oneformer3d.fields.fitting.fitted import FittedField
 from oneformer3d.fields.fitting.loop import fit_field
 from oneformer3d.fields.fitting.prior import read_prior
 from oneformer3d.fields.fitting.surfaces import feature_colors_of, surface_points
+from oneformer3d.fields.networks.heads import LanguageHead
 from oneformer3d.fields.networks.scene_box import SceneBox
 from oneformer3d.fields.rendering.rays import scene_normalisation
 from oneformer3d.fields.scene.extent import observe
@@ -41,6 +43,7 @@ from tests.helpers.analytic_fields import KnownField
 from tests.helpers.small_scenes import (
     COLORS,
     HALF,
+    SIZE,
     K,
     box_scene,
     box_views,
@@ -220,13 +223,13 @@ def test_features_are_handed_over_where_they_are_known(known):
 def test_the_best_patch_size_counts():
     field = box_field()
 
-    def language(hidden, positions, directions=None, patch_size=None):
-        size = hidden.new_full(hidden.shape[:1], 0.5) if patch_size is None else patch_size
-        angle = (size - 0.7).abs() * 2
-        return torch.stack((angle.cos(), angle.sin()), dim=-1)
+    def at_sizes(hidden, positions, sizes):
+        for size in sizes:
+            angle = hidden.new_tensor(2 * abs(size - 0.7))
+            yield torch.stack((angle.cos(), angle.sin())).expand(len(hidden), 2)
 
-    head = field.head_nets['features'].__class__(None)
-    head.sample = language
+    head = LanguageHead(4, 2)
+    head.sample_sizes = at_sizes
     field.head_nets['language'] = head
     points, _ = wall_points(5)
     text = torch.eye(2)
@@ -235,6 +238,25 @@ def test_the_best_patch_size_counts():
     worse = query_lerf_with_text(field, points, text[:1], negatives=text[1:], sizes=(0.3,))
     assert torch.equal(found['confidence'], best['confidence'])
     assert (worse['confidence'] < best['confidence']).all()
+
+
+def test_pictures_of_text_search_the_patch_sizes_that_points_do(known):
+    """A size that no single one of the crops has: 0.7 m speaks of the phrase, others do not."""
+    camera = box_scene(1).camera[0]
+    field = box_field()
+    head = LanguageHead(4, 2)
+    head.sample_sizes = lambda hidden, positions, sizes: (
+        torch.eye(2)[int(abs(size - 0.7) > 0.01)].expand(len(hidden), 2) for size in sizes
+    )
+    field.head_nets['language'] = head
+    spoken = replace(known, field=field)
+    maps = {'depth': torch.ones(SIZE), 'accumulation': torch.ones(SIZE)}
+    maps['accumulation'][:5] = 0.1
+    text = TextQuery(('a', 'b'), torch.eye(2), torch.tensor([[0.6, 0.8]]))
+    scores = relevancy_map(spoken, camera, maps, text)
+    assert scores.shape == (*SIZE, 2)
+    assert (scores[:5] == 0).all()
+    assert (scores[5:] > 0.8).all()
 
 
 def test_instances_are_clusters_within_a_class(known):

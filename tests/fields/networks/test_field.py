@@ -107,6 +107,10 @@ def test_language_depends_on_the_patch_size() -> None:
     )
     assert small.shape == (5, 6)
     assert not torch.allclose(small, large)
+    # one after the other they are the same
+    together = head.sample_sizes(torch.zeros(5, 0), positions, (0.1, 1.0))
+    for at_once, alone in zip(together, (small, large), strict=True):
+        torch.testing.assert_close(at_once, alone)
 
 
 def test_feature_field_joins_grid_and_frequencies() -> None:
