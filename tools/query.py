@@ -109,7 +109,7 @@ def ask_field(args: argparse.Namespace) -> None:
     """Answer at the surfaces that the views of a fitted field observed."""
     from oneformer3d.fields.asking.answers import encode_phrases, write_relevancy
     from oneformer3d.fields.fitting.field_file import load_field
-    from oneformer3d.fields.fitting.surfaces import surface_points
+    from oneformer3d.fields.fitting.surfaces import QUERY_SPACING, surface_points
     from oneformer3d.files.devices import pick_device
 
     fitted, _ = load_field(args.input, pick_device(args.device))
@@ -121,7 +121,7 @@ def ask_field(args: argparse.Namespace) -> None:
         args.clip_model or 'ViT-B-16',
         args.clip_weights,
     )
-    points, out = surface_points(fitted), Path(args.out)
+    points, out = surface_points(fitted, QUERY_SPACING), Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     rows = write_relevancy(out, fitted, points, text, args.threshold, args.temperature)
     for phrase, highest, share in rows:

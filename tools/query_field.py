@@ -6,7 +6,8 @@
     python tools/query_field.py work_dirs/fields/room --points scan.ply --features
     python tools/query_field.py work_dirs/fields/room --pseudo_labels DATA_ROOT
 
-Points are in world metres; without --points the surfaces that the views observed are queried.
+Points are in world metres; without --points the surfaces that the views observed are queried,
+one point in 2 cm.
 Writes points.npz and points.ply (and text.*, features.npz), and pictures of views. Positions that
 no view observed get no answer: label 255, confidence 0, features 0.
 """
@@ -81,7 +82,7 @@ from oneformer3d.fields.asking.segment import write_pseudo_labels
 from oneformer3d.fields.asking.text import TextQuery
 from oneformer3d.fields.fitting.field_file import load_field
 from oneformer3d.fields.fitting.fitted import FittedField
-from oneformer3d.fields.fitting.surfaces import learnt_camera, surface_points
+from oneformer3d.fields.fitting.surfaces import QUERY_SPACING, learnt_camera, surface_points
 from oneformer3d.files.devices import pick_device
 
 
@@ -93,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
         return
 
     out, text = Path(args.out), None
-    points = surface_points(fitted) if args.points is None else read_xyz(args.points)
+    points = surface_points(fitted, QUERY_SPACING) if args.points is None else read_xyz(args.points)
     write = write_classes if fitted.class_names else write_observed
     print(f'observed {write(out, fitted, points):.1%} of the points')
     if args.features:

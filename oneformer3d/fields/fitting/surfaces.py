@@ -5,6 +5,7 @@ Enters: a ``FittedField``. Leaves: world points (N, 3), ``PcaColors`` by head, l
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from oneformer3d.visualization.features import PcaColors
 from ..scene.extent import Observations
 from .fitted import FittedField
 
+QUERY_SPACING = 0.02  # metres between the surface points that are asked where none are given
 _PCA_POINTS = 5000
 
 
@@ -43,14 +45,25 @@ def feature_colors_of(fitted: FittedField, head: str = 'features') -> PcaColors:
     return PcaColors(field.heads(hidden, positions, names=(head,))[head].float().cpu().numpy())
 
 
-def surface_points(fitted: FittedField) -> Tensor:
-    """World points (N, 3) of the small depth maps that the views left behind."""
+def surface_points(fitted: FittedField, spacing: float = 0.0) -> Tensor:
+    """World points (N, 3) of the small depth maps that the views left behind.
+
+    Args:
+        fitted: the field.
+        spacing: edge in metres of the cubes that keep one point each, the first one that fell
+            there; 0 keeps all, also what many views saw alike.
+    """
     observations = observations_of(fitted)
     depth = observations.depth  # (V, h, w)
     points = torch.stack([observations.camera[v].unproject(d) for v, d in enumerate(depth)])
     points = points[depth > 0]  # (N, 3)
     box = fitted.field.scene_box.to('cpu')
-    return points[box.contains(box.to_unit(points))]
+    points = points[box.contains(box.to_unit(points))]
+    if not spacing:
+        return points
+    cells = (points / spacing).floor().long().numpy()
+    first = np.unique(cells, axis=0, return_index=True)[1]
+    return points[np.sort(first)]
 
 
 def observations_of(fitted: FittedField) -> Observations:

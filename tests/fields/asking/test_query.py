@@ -299,6 +299,10 @@ def test_pictures_show_what_the_field_holds(known, tmp_path):
         write_turntable(tmp_path / 'turn.gif', known, way='heat')
     points = surface_points(known)
     assert ((points / HALF).abs().amax(-1) > 0.9).all()
+    thinned = surface_points(known, 0.1)
+    cells = (thinned / 0.1).floor()
+    assert len(cells.unique(dim=0)) == len(thinned) < len(points)
+    assert torch.cdist(points, thinned).amin(-1).max() < 0.1 * 3**0.5
     write_labelled_cloud(
         tmp_path / 'c.ply', points, query_nerf_at_points(known, points), known.palette
     )
