@@ -69,6 +69,14 @@ def test_the_door_room_shows_two_walls_and_is_measured(capsys):
     assert 'door colours' in capsys.readouterr().out
 
 
+def test_options_are_read_with_underscores_and_dashes(capsys):
+    """As ``tools/benchmark.py`` reads them; no steps end it before anything is fitted."""
+    main = load_tool('benchmark').main
+    for words in (['--mlp_steps', '-1'], ['--mlp-steps', '-1']):
+        assert main(['fields', *words]) == 1
+        assert 'must be at least 1' in capsys.readouterr().err
+
+
 def test_no_steps_are_refused():
     with pytest.raises(ValueError, match='at least 1'):
         benchmark.run(arguments('--steps', '0'))

@@ -27,9 +27,11 @@ Numbers = dict[str, float]
 
 
 def add_integers(parser: argparse.ArgumentParser, options: Mapping[str, tuple[int, str]]) -> None:
-    """Add ``--name`` for every name with its default and what it is."""
+    """Add ``--name`` for every name with its default and what it is; with dashes as well."""
     for name, (default, meaning) in options.items():
-        parser.add_argument(f'--{name}', type=int, default=default, help=f'{meaning} (%(default)s)')
+        # a ToolParser spells what it is given with dashes
+        spelled = dict.fromkeys((f'--{name.replace("_", "-")}', f'--{name}'))
+        parser.add_argument(*spelled, type=int, default=default, help=f'{meaning} (%(default)s)')
 
 
 def read_integers(args: argparse.Namespace, names: Sequence[str]) -> dict[str, int]:
