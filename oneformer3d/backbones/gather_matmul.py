@@ -19,7 +19,11 @@ from .rulebook import Block, Rulebook, Tile
 
 
 def gather_matmul(
-    features: Tensor, kernel: Tensor, rulebook: Rulebook, inverse: bool = False
+    features: Tensor,
+    kernel: Tensor,
+    rulebook: Rulebook,
+    inverse: bool = False,
+    factors: torch.dtype | None = None,
 ) -> Tensor:
     """Sparse convolution of voxel features.
 
@@ -28,6 +32,8 @@ def gather_matmul(
         kernel: (K, C, D), same dtype.
         rulebook: the pairs.
         inverse: from the rulebook's output voxels back to its input voxels.
+        factors: dtype that features, kernel and products of tiles are rounded to; sums and
+            results keep theirs. None rounds nothing.
 
     Returns:
         (M, D), or (N, D) with ``inverse``; half precision is summed over tiles in float32.
@@ -38,7 +44,7 @@ def gather_matmul(
     num_rows = len(rulebook.out_coords if inverse else rulebook.in_coords)
     expect_shape('features', features, 'N C', N=num_rows)
     expect_shape('kernel', kernel, 'K C D', K=len(rulebook.table), C=features.shape[1])
-    return _GatherMatmul.apply(features, kernel, rulebook, inverse)
+    return _GatherMatmul.apply(features, kernel, rulebook, inverse, factors or features.dtype)
 
 
 class _Context(FunctionCtx):
@@ -46,6 +52,7 @@ class _Context(FunctionCtx):
 
     rulebook: Rulebook
     inverse: bool
+    dtype: torch.dtype
     saved_tensors: tuple[Tensor, ...]
     needs_input_grad: tuple[bool, ...]
 
@@ -53,19 +60,26 @@ class _Context(FunctionCtx):
 class _GatherMatmul(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: _Context, features: Tensor, kernel: Tensor, rulebook: Rulebook, inverse: bool
+        ctx: _Context,
+        features: Tensor,
+        kernel: Tensor,
+        rulebook: Rulebook,
+        inverse: bool,
+        factors: torch.dtype,
     ) -> Tensor:
+        dtype = features.dtype
+        features, kernel = features.to(factors), kernel.to(factors)
         ctx.save_for_backward(features, kernel)
-        ctx.rulebook, ctx.inverse = rulebook, inverse
+        ctx.rulebook, ctx.inverse, ctx.dtype = rulebook, inverse, dtype
         blocks = rulebook.gather_outputs if inverse else rulebook.gather_inputs
         kernel_parts = _KernelParts(kernel)
-        memory = _Memory(blocks, features, kernel.shape[2])
+        memory = _Memory(blocks, features, kernel.shape[2], dtype)
 
         # out[i] = Σ_k features[j(i, k)] @ kernel[k]
         for block in blocks:
             for tile in block.tiles:
-                gathered = memory.gather(features, tile)  # (R, G·C)
-                torch.mm(gathered, kernel_parts[tile.offsets], out=memory.products[tile.products])
+                gathered = memory.gather(tile)  # (R, G·C)
+                memory.multiply(gathered, kernel_parts[tile.offsets], tile)
             memory.sum_products(block)
         return memory.out
 
@@ -84,16 +98,15 @@ class _GatherMatmul(torch.autograd.Function):
             kernel.shape, dtype=torch.promote_types(kernel.dtype, torch.float32)
         )
         grad_rows = grad_kernel.flatten(0, 1)
-        memory = _Memory(blocks, grad_out, kernel.shape[2])
+        memory = _Memory(blocks, grad_out, kernel.shape[2], ctx.dtype)
 
         for block in blocks:
             for tile in block.tiles:
-                gathered = memory.gather(grad_out, tile)  # (R, G·D)
+                gathered = memory.gather(tile)  # (R, G·D)
                 if wants_features:
-                    product = memory.products[tile.products]
-                    torch.mm(gathered, kernel_parts[tile.offsets], out=product)
+                    memory.multiply(gathered, kernel_parts[tile.offsets], tile)
                 if wants_kernel:
-                    product = gathered.T @ features.index_select(0, tile.rows)  # (G·D, C)
+                    product = gathered.T @ memory.rows(features, tile)  # (G·D, C)
                     start = 0
                     for rows in _kernel_rows(tile.offsets, kernel.shape[1]):
                         stop = start + rows.stop - rows.start
@@ -104,7 +117,8 @@ class _GatherMatmul(torch.autograd.Function):
 
         return (
             memory.out if wants_features else None,
-            grad_kernel.transpose(1, 2).to(kernel.dtype) if wants_kernel else None,
+            grad_kernel.transpose(1, 2).to(ctx.dtype) if wants_kernel else None,
+            None,
             None,
             None,
         )
@@ -133,25 +147,53 @@ def _kernel_rows(offsets: tuple[int, ...], channels: int) -> list[slice]:
 
 
 class _Memory:
-    """What is written to over and over: fresh pages from the system cost more than a product."""
+    """What is written to over and over: fresh pages from the system cost more than a product.
 
-    def __init__(self, blocks: list[Block], features: Tensor, out_channels: int) -> None:
+    A CPU compiles a product of half precision anew for every number of rows, which takes longer
+    than the product; so rows of zeros fill tiles up to one of few numbers.
+    """
+
+    def __init__(
+        self, blocks: list[Block], features: Tensor, out_channels: int, dtype: torch.dtype
+    ) -> None:
         tiles = [tile for block in blocks for tile in block.tiles]
-        most_gathered = max((tile.neighbours.shape[0] for tile in tiles), default=0)
+        self.fills_up = features.device.type == 'cpu' and features.dtype != dtype
+        most_gathered = max((self._num_rows(t) * len(t.offsets) for t in tiles), default=0)
         most_products = max((block.products.shape[0] for block in blocks), default=0)
+        most_rows = max(map(self._num_rows, tiles), default=0) if self.fills_up else 0
         num_rows = blocks[-1].rows.stop if blocks else 0
-        self.gathered = features.new_empty(most_gathered, features.shape[1])
-        self.products = features.new_empty(most_products, out_channels)
-        self.out = features.new_empty(num_rows, out_channels)
 
-    def gather(self, features: Tensor, tile: Tile) -> Tensor:
-        """The neighbours of a tile's rows, (R, G·C)."""
-        if tile.has_gaps:
-            features = F.pad(features, (0, 0, 0, 1))
+        self.gathered = features.new_empty(most_gathered, features.shape[1])
+        self.product = features.new_empty(most_rows, out_channels)
+        self.products = features.new_empty(most_products, out_channels, dtype=dtype)
+        self.out = features.new_empty(num_rows, out_channels, dtype=dtype)
+        self.padded = F.pad(features, (0, 0, 0, 1)) if any(t.has_gaps for t in tiles) else features
+
+    def gather(self, tile: Tile) -> Tensor:
+        """The neighbours of a tile's rows, (R, G·C), and what fills them up."""
         num_gathered = tile.neighbours.shape[0]
-        gathered = self.gathered[:num_gathered]
-        torch.index_select(features, 0, tile.neighbours, out=gathered)
-        return gathered.view(num_gathered // len(tile.offsets), -1)
+        num_offsets = len(tile.offsets)
+        num_rows = self._num_rows(tile)
+        gathered = self.gathered[: num_rows * num_offsets]
+        source = self.padded
+        torch.index_select(source, 0, tile.neighbours, out=gathered[:num_gathered])
+        gathered[num_gathered:] = 0
+        return gathered.view(num_rows, -1)
+
+    def rows(self, features: Tensor, tile: Tile) -> Tensor:
+        """The features (R, C) of a tile's rows, and what fills them up."""
+        rows = features.index_select(0, tile.rows)
+        num_missing = self._num_rows(tile) - len(rows)
+        return F.pad(rows, (0, 0, 0, num_missing)) if num_missing else rows
+
+    def multiply(self, gathered: Tensor, kernel: Tensor, tile: Tile) -> None:
+        """Write the tile's products: gathered (R, G·C) @ kernel (G·C, D)."""
+        if self.fills_up:
+            product = self.product[: len(gathered)]
+            torch.mm(gathered, kernel, out=product)
+            self.products[tile.products] = product[: len(tile.rows)]
+        else:
+            torch.mm(gathered, kernel, out=self.products[tile.products])
 
     def sum_products(self, block: Block) -> None:
         """Write the block's rows of ``out``: each the sum of its products, zero if it has none."""
@@ -163,3 +205,11 @@ class _Memory:
             mode='sum',
             include_last_offset=True,
         )
+
+    def _num_rows(self, tile: Tile) -> int:
+        """Rows that are multiplied: R, or the next of 2ⁿ and 1.25, 1.5, 1.75 times that."""
+        num = len(tile.rows)
+        if not self.fills_up:
+            return num
+        step = max(64, 1 << max(num.bit_length() - 3, 0))
+        return -(-num // step) * step

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from oneformer3d.files.devices import has_bfloat16_instructions
+
 from . import spconv_backend
 from .gather_matmul import gather_matmul
 from .rulebook import Rulebook, Triple, strided_rulebook, submanifold_rulebook
@@ -325,15 +327,29 @@ def _convolve(
     """``gather_matmul``, and the bias."""
     if weight.shape[-1] != features.shape[1]:
         raise ValueError(f'features: expected {weight.shape[-1]} channels, got {features.shape[1]}')
-    features, weight = _cast(features, weight)
+    factors = None
+    if features.device.type == 'cpu' and _multiplies_reduced():
+        features, factors = features.to(weight.dtype), torch.bfloat16
+    else:
+        features, weight = _cast(features, weight)
     kernel = weight.flatten(1, 3).permute(1, 2, 0)  # (K, C, D)
-    return _plus_bias(gather_matmul(features, kernel, rulebook, inverse), bias)
+    return _plus_bias(gather_matmul(features, kernel, rulebook, inverse, factors), bias)
+
+
+def _multiplies_reduced() -> bool:
+    """Whether autocast asks the CPU for bfloat16, and it has instructions for it."""
+    return (
+        torch.is_autocast_enabled('cpu')
+        and torch.get_autocast_dtype('cpu') == torch.bfloat16
+        and has_bfloat16_instructions()
+    )
 
 
 def _cast(features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Operands in the data type of autocast: reduced on CUDA, the weight's on the CPU.
 
-    The CPU's half-precision product is compiled anew for every shape, and tiles have all shapes.
+    A CPU compiles a half-precision product anew for every shape; here that takes longer than the
+    product.
     """
     device = features.device.type
     if not torch.is_autocast_enabled(device):

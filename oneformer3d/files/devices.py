@@ -5,6 +5,7 @@ product as in float32.
 """
 
 import logging
+from functools import cache
 
 import torch
 from mmengine.logging import print_log
@@ -26,6 +27,13 @@ def multiplies_bfloat16(device: torch.device | str) -> bool:
         is_there = torch.backends.mkldnn.is_available()
         return is_there and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return False
+
+
+@cache
+def has_bfloat16_instructions() -> bool:
+    """Whether this CPU has AVX512-BF16 or AMX, without which bfloat16 is emulated."""
+    is_there = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return is_there and multiplies_bfloat16('cpu')
 
 
 def warn_of_emulated_bfloat16(device: torch.device | str, what: str) -> None:

@@ -34,7 +34,9 @@ from .voxels import find, pack, voxels_of_points
 
 _DEFAULTS = MergeSettings()
 _LEAST_VOTE = 0.04  # metres: finer voxels of votes than the noise of depth match nothing
+_FUSED_VOXEL = 0.02  # metres: that of ``read_scan``
 _FEWEST_POINTS = 50
+_FEWEST_PIXELS = 2  # of a voxel of a fused scan
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +71,7 @@ class StreamingSegmentor:
             camera and surfaces.
         score_thr: least score of an instance.
         margin: metres of the map around a frame that the network sees with it.
-        max_voxels: of that part at most.
+        max_voxels: of the map, of that part at most.
         settings: of the merging rule.
         ledger: file of what frames voted, see ``OnlineMerge``.
         device: 'cpu', 'cuda', …
@@ -77,6 +79,7 @@ class StreamingSegmentor:
     Attributes:
         merge: the tracks.
         surface: the map, in world coordinates turned so that z is up.
+        spacing: metres between the points that the network sees of it around a frame.
         left_out: reason → number of frames that were not taken.
     """
 
@@ -88,7 +91,7 @@ class StreamingSegmentor:
         up: NDArray | None = None,
         score_thr: float = 0.3,
         margin: float = 0.5,
-        max_voxels: int = 40_000,
+        max_voxels: int = 200_000,
         settings: MergeSettings = _DEFAULTS,
         ledger: str | Path | None = None,
         device: str | None = None,
@@ -103,7 +106,8 @@ class StreamingSegmentor:
         self.margin, self.max_voxels = margin, max_voxels
 
         voxel_size = self.inferencer.voxel_size or model_voxel_size(self.inferencer.config.model)
-        self.surface = SurfaceMap(voxel_size or _LEAST_VOTE)
+        self.surface = SurfaceMap(min(voxel_size, _FUSED_VOXEL) or _LEAST_VOTE)
+        self.spacing = voxel_size or _LEAST_VOTE
         self.merge = OnlineMerge(max(voxel_size, _LEAST_VOTE), settings, ledger)
         self.left_out: dict[str, int] = {}
         self._rotation = None if up is None else rotation_to_z_up(np.asarray(up, np.float64))
@@ -142,7 +146,7 @@ class StreamingSegmentor:
         seconds['map'], began = _lap(began)
 
         around = self.surface.points(rows)  # (M, 6)
-        standing = thin_surface(around[:, :3], self.surface.counts[rows], self.surface.voxel_size)
+        standing = thin_surface(around[:, :3], self.surface.counts[rows], self.spacing)
         shown = rows[standing.rows]
         found = distinct_masks(self.model(around[standing.rows], self.surface.superpoints[shown]))
         seconds['network'], began = _lap(began)
@@ -180,7 +184,7 @@ class StreamingSegmentor:
         return self._result(frame, lifted, tracks, ids, seconds)
 
     def finalize(self) -> Segmentation:
-        """The offline model on the whole map: what it says of the same points in one go.
+        """The offline model on the whole map: what ``infer`` says of these points.
 
         Raises:
             ValueError: no frame was taken.
@@ -189,16 +193,17 @@ class StreamingSegmentor:
         return replace(segmentation, warnings=self.warnings)
 
     def scan(self) -> Scan:
-        """The map as a scan in the coordinates of the frames' poses, one layer of points.
+        """The map as a scan in the coordinates of the frames' poses, fused as ``read_scan`` does.
+
+        Voxels in which a single pixel fell are left out, unless there are no others.
 
         Raises:
             ValueError: no frame was taken.
         """
         if self._rotation is None or len(self.surface) == 0:
             raise ValueError('no frame was taken, so there is nothing to segment')
-        points = self.surface.points()
-        standing = thin_surface(points[:, :3], self.surface.counts, self.surface.voxel_size)
-        points = points[standing.rows]
+        solid = self.surface.counts >= _FEWEST_PIXELS
+        points = self.surface.points(np.flatnonzero(solid) if solid.any() else slice(None))
         points[:, :3] = points[:, :3] @ self._rotation.astype(np.float32)
         return Scan(points, np.zeros(3), self._rotation[2], 'stream')
 

@@ -1,4 +1,4 @@
-"""The surface seen so far: one mean point per world voxel.
+"""The surface seen so far: one mean point per world voxel, fused as ``fuse_rgbd`` does.
 
 Enters: points (N, 6) of frames with the superpoint of each. Leaves: the map, or the part of it near
 a frame. M voxels.

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oneformer3d.backbones import rulebook as rulebook_module
+from oneformer3d.backbones import sparse_conv as sparse_conv_module
 from oneformer3d.backbones.sparse_conv import (
     BatchNorm1d,
     SparseConv3d,
@@ -172,7 +173,8 @@ def test_runs_are_bitwise_equal():
 
 
 @pytest.mark.parametrize('kernel_size', [1, 3])
-def test_autocast_keeps_full_precision_on_the_cpu(kernel_size):
+def test_autocast_keeps_full_precision_on_a_cpu_without_bfloat16(monkeypatch, kernel_size):
+    monkeypatch.setattr(sparse_conv_module, 'has_bfloat16_instructions', lambda: False)
     tensor, layer = random_tensor(400, 16), SubMConv3d(16, 16, kernel_size)
     halved = tensor.with_features(tensor.features.bfloat16())
     expected = layer(halved.with_features(halved.features.float())).features
@@ -181,6 +183,46 @@ def test_autocast_keeps_full_precision_on_the_cpu(kernel_size):
     assert torch.equal(out, expected)
     grads = gradients(out, tensor.features, layer.weight)
     assert {grad.dtype for grad in grads} == {torch.float32}
+
+
+def autocast_convolutions() -> list[tuple[SparseTensor, nn.Module, Tensor]]:
+    """Tensor, layer and weight of each kind of convolution."""
+    made = []
+    for channels in (16, 40):
+        tensor, layer = random_tensor(700, channels), SubMConv3d(channels, 24, bias=True)
+        made.append((tensor, layer, layer.weight))
+    tensor, down = random_tensor(700, 16), SparseConv3d(16, 24, indice_key='down')
+    up = SparseInverseConv3d(24, 16, 2, 'down')
+    made.append((tensor, SparseSequential(down, up), up.weight))
+    return made
+
+
+def test_autocast_multiplies_in_bfloat16_and_adds_in_float32(monkeypatch):
+    """At most the rounding of both factors and of a product: 3 · 2⁻⁹ of the absolute terms."""
+    monkeypatch.setattr(sparse_conv_module, 'has_bfloat16_instructions', lambda: True)
+    for tensor, layer, weight in autocast_convolutions()[:2]:
+        exact = layer(tensor).features
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            out = layer(tensor).features
+        assert out.dtype == torch.float32
+        assert not torch.equal(out, exact)
+
+        absolute = SubMConv3d(weight.shape[-1], len(weight), bias=True)
+        absolute.weight.data, absolute.bias.data = weight.detach().abs(), layer.bias.detach().abs()
+        terms = absolute(tensor.with_features(tensor.features.detach().abs())).features
+        assert ((out - exact).abs() <= 3 * 2**-9 * terms).all()
+
+
+def test_gradients_under_autocast(monkeypatch):
+    monkeypatch.setattr(sparse_conv_module, 'has_bfloat16_instructions', lambda: True)
+    for tensor, layer, weight in autocast_convolutions():
+        exact = layer(tensor).features
+        wanted = gradients(exact, tensor.features, weight)
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            out = layer(tensor).features
+        for got, want in zip(gradients(out, tensor.features, weight), wanted):
+            assert got.dtype == torch.float32
+            assert 0 < (got - want).norm() < 0.01 * want.norm()
 
 
 def test_half_precision_features_and_weights():

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from oneformer3d.data.fuse_rgbd import VoxelCloud
 from oneformer3d.inference.inferencer import OneFormer3DInferencer
 from oneformer3d.streaming.frames import StreamFrame
 from oneformer3d.streaming.local_model import LocalModel
@@ -94,6 +95,27 @@ def test_the_end_is_the_offline_model_on_the_map(finished, inferencer):
     np.testing.assert_array_equal(at_end.semantic, offline.semantic)
     np.testing.assert_array_equal(at_end.panoptic, offline.panoptic)
     assert [i.score for i in at_end.instances] == [i.score for i in offline.instances]
+
+
+def test_the_end_is_infer_on_the_fused_frames(tmp_path, frames):
+    """As ``infer`` on a folder: fused to 2 cm, single pixels left out, instances joined."""
+    config, weights = write_color_model(tmp_path)
+    joined = OneFormer3DInferencer(config, weights, 'cpu', voxel_size=0.05, instances='joined')
+    segmentor, cloud = StreamingSegmentor(joined, up=UP), VoxelCloud(0.02)
+    for frame in frames[:4]:
+        cloud.add(segmentor.step(frame).points)
+    fused = cloud.mean_points(min_count=2)
+    points = segmentor.scan().points
+    order, of_fused = np.lexsort(points[:, :3].T), np.lexsort(fused[:, :3].T)
+    np.testing.assert_allclose(points[order], fused[of_fused], atol=1e-3)
+
+    at_end, offline = segmentor.finalize(), joined(segmentor.scan())
+    assert at_end.info.instance_source == 'joined'
+    assert len(at_end.instances) == len(offline.instances) > 0
+    for got, want in zip(at_end.instances, offline.instances):
+        np.testing.assert_array_equal(got.members, want.members)
+        assert (got.score, got.label) == (want.score, want.label)
+    np.testing.assert_array_equal(at_end.semantic, offline.semantic)
 
 
 def test_the_end_is_the_offline_model_on_a_file_of_the_map(finished, inferencer, tmp_path):
