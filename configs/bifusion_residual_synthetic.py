@@ -1,6 +1,6 @@
-# bifusion_synthetic.py as it began: CLIP features are added to the channels of the backbone, without
-# a pass without views or classes of points; gains less (docs/results.md)
-_base_ = ['./bifusion_synthetic.py']
+# bifusion_late_synthetic.py as it began: CLIP features are added to the channels of the backbone,
+# without a pass without views or classes of points; gains less (docs/results.md)
+_base_ = ['./bifusion_late_synthetic.py']
 
 model = dict(
     encoder=dict(mode='residual', train_without_views=False, point_semantic=None),

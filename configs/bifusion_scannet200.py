@@ -5,8 +5,15 @@
 _base_ = [
     './_base_/datasets/scannet200_views.py',
     './_base_/models/bifusion_scannet200.py',
+    './_base_/models/object_tokens.py',
     './_base_/schedules/poly_130e.py',
 ]
 
-model = dict(encoder=dict(clip_store=_base_.clip_store))
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.fusion_rates))
+# many tokens left out, as SegDINO3D trains 200 classes
+model = dict(
+    encoder=dict(clip_store=_base_.clip_store),
+    decoder=dict(_base_.object_tokens, clip_store=_base_.clip_store, token_dropout=0.7),
+)
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys=dict(**_base_.fusion_rates, **_base_.token_rates))
+)

@@ -17,7 +17,7 @@ from tests.helpers.reference_values import published_settings
 
 CONFIG_DIR = Path(__file__).parent.parent / 'configs'
 CONFIGS = sorted([*CONFIG_DIR.glob('*.py'), *CONFIG_DIR.glob('ablations/*.py')])
-FUSED = ('synthetic', 'residual_synthetic', 'scannet', 'scannet200')
+FUSED = ('synthetic', 'late_synthetic', 'residual_synthetic', 'scannet', 'scannet200')
 
 
 @pytest.fixture(autouse=True)
@@ -118,36 +118,49 @@ def test_default_and_its_variants_say_what_they_are():
     models = {name: Config.fromfile(CONFIG_DIR / f'bifusion_{name}.py') for name in FUSED}
     parts = ('mode', 'train_without_views', 'use_tiny_sa_3d', 'clip_cons')
     rates = {'side': 10, 'image_branch': 3, 'image_branch.head.neck': 0.3, 'fusion_gate': 3}
+    dropout = {'synthetic': 0.1, 'scannet': 0.1, 'scannet200': 0.7}
     for name in ('synthetic', 'scannet', 'scannet200'):
         cfg = models[name]
         assert [cfg.model.encoder[part] for part in parts] == ['concat', True, True, None]
         assert cfg.model.encoder.point_semantic.num_classes == cfg.model.num_semantic_classes
         keys = cfg.optim_wrapper.paramwise_cfg.custom_keys
-        assert {key: keys[key].lr_mult for key in keys} == rates
+        assert {key: keys[key].lr_mult for key in keys} == {**rates, 'token_gates': 10}
         assert cfg.model.encoder.clip_store == cfg.clip_store
+        assert cfg.model.decoder.clip_store == cfg.clip_store
+        assert cfg.model.decoder.token_dropout == dropout[name]
     residual = models['residual_synthetic'].model
     assert (residual.encoder.mode, residual.decoder.side_channels) == ('residual', 0)
 
 
-# What the table of docs/results.md compared: a row, the row without what it adds, the way of
-# testing, the setting in question, and what it is in the first and in the second row.
-COMPARISONS = [
-    ('twice', 'concat', 'no views', 'model.encoder.train_without_views', True, False),
-    ('classes', 'twice', 'with images', 'model.encoder.point_semantic.loss_weight', 1.0, None),
-    ('full', 'classes', 'with images', 'image_branch', 3, 1),
-    ('full', 'classes', 'with images', 'fusion_gate', 3, 1),
-    ('full', 'rates', 'with images', 'model.encoder.point_semantic.loss_weight', 1.0, None),
-    ('tiny_sa_3d', 'full', 'with images', 'model.encoder.use_tiny_sa_3d', True, False),
-    ('tiny_sa_2d_slow', 'tiny_sa_2d', 'with images', 'image_branch.head.neck', 0.3, 3),
-    ('clip_cons', 'full', 'with images', 'model.encoder.clip_cons', 'on', None),
-    ('full', 'residual', 'with images', 'model.encoder.mode', 'concat', 'residual'),
-    ('full', 'gate', 'with images', 'model.encoder.mode', 'concat', 'gate'),
-]
+OBJECTS = 'ObjectTokenDecoder'
+
+# What the tables of docs/results.md compared: of each, a row, the row without what it adds, the
+# way of testing, the setting in question, and what it is in the first and in the second row.
+COMPARISONS = {
+    'bifusion': [
+        ('twice', 'concat', 'no views', 'model.encoder.train_without_views', True, False),
+        ('classes', 'twice', 'with images', 'model.encoder.point_semantic.loss_weight', 1.0, None),
+        ('full', 'classes', 'with images', 'image_branch', 3, 1),
+        ('full', 'classes', 'with images', 'fusion_gate', 3, 1),
+        ('full', 'rates', 'with images', 'model.encoder.point_semantic.loss_weight', 1.0, None),
+        ('tiny_sa_3d', 'full', 'with images', 'model.encoder.use_tiny_sa_3d', True, False),
+        ('tiny_sa_2d_slow', 'tiny_sa_2d', 'with images', 'image_branch.head.neck', 0.3, 3),
+        ('clip_cons', 'full', 'with images', 'model.encoder.clip_cons', 'on', None),
+        ('full', 'residual', 'with images', 'model.encoder.mode', 'concat', 'residual'),
+        ('full', 'gate', 'with images', 'model.encoder.mode', 'concat', 'gate'),
+    ],
+    'fusion2': [
+        ('objects', 'sub_pixel', 'with images', 'model.decoder.type', OBJECTS, 'QueryDecoder'),
+        ('stm', 'objects', 'with images', 'model.decoder.type', 'STMQueryDecoder', OBJECTS),
+        ('sub_pixel', 'cells', 'with images', 'model.encoder.sub_pixel', None, 1),
+    ],
+}
 
 
+@pytest.mark.parametrize('table', COMPARISONS)
 @pytest.mark.parametrize('name', ['synthetic', 'scannet', 'scannet200'])
-def test_fused_configs_have_what_the_table_found_better(name):
-    results = read_results(CONFIG_DIR.parent / 'docs' / 'results' / 'bifusion.jsonl')
+def test_fused_configs_have_what_the_tables_found_better(name, table):
+    results = read_results(CONFIG_DIR.parent / 'docs' / 'results' / f'{table}.jsonl')
     cfg = Config.fromfile(CONFIG_DIR / f'bifusion_{name}.py')
     rates = cfg.optim_wrapper.paramwise_cfg.custom_keys
 
@@ -156,10 +169,10 @@ def test_fused_configs_have_what_the_table_found_better(name):
         assert len(found) >= 3
         return sum(found) / len(found)
 
-    for row, without, test, setting, value, other in COMPARISONS:
+    for row, without, test, setting, value, other in COMPARISONS[table]:
         node = rates[setting].lr_mult if setting in rates else cfg
         for part in setting.split('.') if node is cfg else ():
-            node = None if node is None else node[part]
+            node = None if node is None else node.get(part)
         better = value if miou(row, test) > miou(without, test) else other
         assert node == better, f'{setting}: {row} against {without}'
 
@@ -170,8 +183,13 @@ def test_points_alone_train_as_the_fused_model_does(name):
     fused = Config.fromfile(CONFIG_DIR / f'bifusion_{name}.py')
     points = Config.fromfile(CONFIG_DIR / f'bifusion_{name}_points.py')
     assert points.model.encoder == fused.model.encoder.encoder_3d
-    decoder = {**fused.model.decoder, 'side_channels': 0}
-    assert {'side_channels': 0, **points.model.decoder} == decoder
+    of_views = {'side_channels', 'clip_store', *fused.object_tokens}
+    fused_decoder, points_decoder = (
+        {key: value for key, value in cfg.model.decoder.items() if key not in of_views}
+        for cfg in (fused, points)
+    )
+    assert fused_decoder == points_decoder
+    assert issubclass(*(MODELS.get(cfg.model.decoder.type) for cfg in (fused, points)))
     for key in ('train_cfg', 'param_scheduler', 'val_evaluator', 'auto_scale_lr', 'randomness'):
         assert points[key] == fused[key]
     for key in ('optimizer', 'clip_grad'):
