@@ -217,15 +217,16 @@ class ClipEncoder(nn.Module):
         """Prompts → (T, D) unit vectors, see ``text.encode_text``."""
         return encode_text(self.clip, prompts)
 
-    def stamp(self, pixel_shuffle: int = 1) -> StoreStamp:
+    def stamp(self, pixel_shuffle: int = 1, computed_in: torch.dtype | None = None) -> StoreStamp:
         """What made these features, for a feature store.
 
         Args:
             pixel_shuffle: factor of ``lifting.pixel_shuffle`` that the stored map went
                 through, 1 for none.
+            computed_in: by autocast, instead of ``compute_dtype``.
         """
         mean, std = (self._numbers(name) for name in ('mean', 'std'))
-        computed = str(self.compute_dtype).removeprefix('torch.')
+        computed = str(computed_in or self.compute_dtype).removeprefix('torch.')
 
         return StoreStamp(
             encoder=self.name,

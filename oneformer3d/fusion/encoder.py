@@ -100,7 +100,8 @@ class BiFusionEncoder(PointEncoder):
         memory_budget: online, bytes; on GPUs with less memory CLIP waits on the CPU.
         sub_pixel: factor of the learnt enlargement of the tokens, see ``SubPixelConv``.
         upsample: factor of the bilinear one behind it; with both 1 the patches are read directly.
-        use_amp: half precision on CUDA in the image branch; its linear layer stays float32.
+        use_amp: half precision on CUDA in the image branch, whose linear layer stays float32, and
+            online in CLIP.
         use_tiny_sa_2d: attention within each map.
         use_tiny_sa_3d: attention in neighbourhoods of points, late.
         tiny_sa: settings of ``TinySANeck``.
@@ -158,7 +159,7 @@ class BiFusionEncoder(PointEncoder):
         self.online_clip = None
         if not offline_clip_feat:
             self.online_clip = OnlineClip(
-                clip, freeze_blocks, clip_store, memory_budget=memory_budget
+                clip, freeze_blocks, clip_store, memory_budget=memory_budget, use_amp=use_amp
             )
             self.clip_channels = self.online_clip.clip_channels
         else:

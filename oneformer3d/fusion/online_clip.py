@@ -1,7 +1,8 @@
 """CLIP within the network: images of a batch → their maps, kept in a feature store.
 
 Enters: ``PosedViews`` with images. Leaves: the same views with ``feat`` and ``clip_global``. The
-first time a frame is met its features are computed and written, later they are read.
+first time a frame is met its features are computed and written, later they are read. On a GPU the
+tower computes in half precision, as extraction does there, so that both fill the same store.
 """
 
 import os
@@ -34,6 +35,7 @@ class OnlineClip(nn.Module):
         batch_size: images at a time.
         memory_budget: bytes; on a GPU with less memory in all, CLIP waits on the CPU and is
             moved over for each use.
+        use_amp: half precision on CUDA; its weights stay float32.
 
     Raises:
         ValueError: a store for features that change while they train.
@@ -47,6 +49,7 @@ class OnlineClip(nn.Module):
         pixel_shuffle: int | None = None,
         batch_size: int = 32,
         memory_budget: int = SMALL_GPU_BYTES,
+        use_amp: bool = True,
     ) -> None:
         super().__init__()
         if num_train_blocks and clip_store is not None:
@@ -66,12 +69,12 @@ class OnlineClip(nn.Module):
         self.pixel_shuffle = pixel_shuffle
         self.batch_size = batch_size
         self.memory_budget = memory_budget
+        self.use_amp = use_amp
         self._writer: FeatureStoreWriter | None = None
 
-    @property
-    def stamp(self) -> StoreStamp:
-        """What makes these features."""
-        return self.clip.stamp(self.pixel_shuffle)
+    def stamp_on(self, device: torch.device) -> StoreStamp:
+        """What makes these features there."""
+        return self.clip.stamp(self.pixel_shuffle, self._compute_dtype(device))
 
     @property
     def clip_channels(self) -> int:
@@ -90,7 +93,7 @@ class OnlineClip(nn.Module):
             feat, embedding = self.encode(views.images)
         else:
             if self._writer is None:
-                self._writer = FeatureStoreWriter(self.clip_store, self.stamp, rank=get_rank())
+                self._writer = self._open_store(views.images.device)
             feat, embedding = self._stored(self._writer, views, views.images)
         return replace(views, feat=feat, clip_global=embedding)
 
@@ -108,12 +111,15 @@ class OnlineClip(nn.Module):
         offload = self._offloads(images.device)
         if home != images.device:
             self.clip.to(images.device)
-        chunks = [self.clip(chunk) for chunk in images.split(self.batch_size)]
+        # a frozen tower gives what its stamp says, whatever the training around it computes in
+        half = self._compute_dtype(images.device) == torch.float16
+        with torch.autocast(images.device.type, torch.float16, enabled=half):
+            chunks = [self.clip(chunk) for chunk in images.split(self.batch_size)]
+            feat = torch.cat([chunk.feat for chunk in chunks])  # (V, C, h, w)
+            embedding = torch.cat([chunk.clip_global for chunk in chunks])  # (V, D)
+
         if offload:
             self.clip.to('cpu')
-
-        feat = torch.cat([chunk.feat for chunk in chunks])  # (V, C, h, w)
-        embedding = torch.cat([chunk.clip_global for chunk in chunks])  # (V, D)
         return feat, embedding
 
     def _stored(
@@ -136,6 +142,17 @@ class OnlineClip(nn.Module):
         )
         device = images.device
         return frozen_tokens(feat, self.pixel_shuffle).to(device), embedding.to(device)
+
+    def _open_store(self, device: torch.device) -> FeatureStoreWriter:
+        assert self.clip_store is not None
+        return FeatureStoreWriter(self.clip_store, self.stamp_on(device), rank=get_rank())
+
+    def _compute_dtype(self, device: torch.device) -> torch.dtype:
+        """Half on CUDA, unless the tower was told to compute in another type."""
+        halves = self.use_amp and device.type == 'cuda'
+        if halves and self.clip.compute_dtype == torch.float32:
+            return torch.float16
+        return self.clip.compute_dtype
 
     def _offloads(self, device: torch.device) -> bool:
         if device.type != 'cuda' or self.num_train_blocks:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from oneformer3d.clip.encoder import ClipEncoder
 from oneformer3d.fusion.fused_points import FusedPoints
 from oneformer3d.fusion.online_clip import OnlineClip
 from oneformer3d.lifting.pixel_shuffle import pixel_shuffle_features
@@ -171,6 +172,39 @@ def test_offload_depends_on_the_budget(monkeypatch):
     assert OnlineClip(CLIP)._offloads(cuda)
     assert not OnlineClip(CLIP, memory_budget=4 << 30)._offloads(cuda)
     assert not OnlineClip(CLIP)._offloads(torch.device('cpu'))
+
+
+def test_online_clip_computes_in_half_precision_where_use_amp_says_so(monkeypatch):
+    """As on a GPU, where extraction stores what was computed in float16 under the same stamp."""
+    cuda = torch.device('cuda')
+    clip = OnlineClip(CLIP)
+    exactly = OnlineClip(CLIP, use_amp=False)
+    assert exactly.stamp_on(cuda) == exactly.stamp_on(torch.device('cpu')) != clip.stamp_on(cuda)
+    extraction = ClipEncoder(**CLIP, dtype='fp16', compute_dtype='fp16')
+    extraction.clip.load_state_dict(clip.clip.clip.state_dict())
+    digest = {'weights_digest': clip.clip.weights_digest}
+    assert clip.stamp_on(cuda) == replace(extraction.stamp(pixel_shuffle=2), **digest)
+
+    images = torch.randint(0, 256, (3, 3, 40, 60), dtype=torch.uint8)
+    exact, _ = clip.encode(images)
+    computed = []
+    clip.clip.visual.conv1.register_forward_hook(lambda *call: computed.append(call[-1].dtype))
+    monkeypatch.setattr(clip, '_compute_dtype', lambda device: torch.float16)
+    half, embedding = clip.encode(images)
+    assert computed == [torch.float16]
+    assert (half.dtype, embedding.dtype) == (torch.float16, torch.float32)
+    assert 0 < (half.float() - exact.float()).norm() < 0.01 * exact.float().norm()
+    torch.testing.assert_close(half, extraction(images).feat, rtol=0.02, atol=0.02)
+
+
+def test_online_clip_is_not_told_by_the_training_around_it():
+    """Its stamp says float32 on a CPU, also under ``train --amp``."""
+    clip = OnlineClip(CLIP)
+    images = torch.randint(0, 256, (2, 3, 40, 60), dtype=torch.uint8)
+    expected, _ = clip.encode(images)
+    with torch.autocast('cpu', torch.bfloat16):
+        found, _ = clip.encode(images)
+    assert torch.equal(found, expected)
 
 
 def test_standalone_arguments_that_do_not_fit():
