@@ -92,6 +92,35 @@ def test_a_training_ended_after_any_step_goes_on_bit_by_bit(server, tiny_rooms, 
         assert_same_weights(actual, expected, rtol=0, atol=0)
 
 
+AVERAGE = """
+custom_hooks = [
+    dict(type='SafeCheckpointHook'),
+    dict(type='StopHook'),
+    dict(
+        type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-3, update_buffers=True
+    ),
+]
+"""
+
+
+def test_averaged_weights_go_on_bit_by_bit_too(server, tiny_rooms, tmp_path, troubled):
+    """A checkpoint holds the average, and beside it the weights that training goes on from."""
+    straight, stopped = tmp_path / 'straight', tmp_path / 'stopped'
+    server.run(arguments(tiny_rooms, straight, *EPOCHS, config=troubled(AVERAGE)))
+
+    tell = "default_hooks = dict(tell=dict(type='TellToEnd', step=6))"
+    command = arguments(tiny_rooms, stopped, *EPOCHS, config=troubled(AVERAGE + tell))
+    assert server.wait(server.start(command)) == 143
+    server.run([*command, '--resume'])
+
+    actual, expected = (torch.load(run / 'epoch_2.pth') for run in (stopped, straight))
+    for kind in ('state_dict', 'ema_state_dict'):
+        assert_same_weights(actual[kind], expected[kind], rtol=0, atol=0)
+    # eight steps of a thousandth: the average has hardly left the first weights
+    key = 'decoder.out_cls.0.weight'
+    assert not torch.equal(actual['state_dict'][key], actual['ema_state_dict'][f'module.{key}'])
+
+
 def test_the_first_loss_that_is_not_finite_ends_it_and_keeps_the_good_checkpoint(
     run_tool, tiny_rooms, tmp_path, troubled
 ):

@@ -1,4 +1,5 @@
-# 5000 steps, counted one by one: a run can be stopped and resumed at any of them
+# 5000 steps, counted one by one: a run can be stopped and resumed at any of them. Kept, scored and
+# shipped are weights averaged over the last thousand or so, for single steps differ by several points
 _base_ = ['../default_runtime.py']
 max_iters = 5000
 optim_wrapper = dict(
@@ -18,5 +19,13 @@ test_cfg = dict(type='TestLoop')
 default_hooks = dict(
     checkpoint=dict(by_epoch=False, interval=250, max_keep_ckpts=2, save_last=True),
 )
+custom_hooks = [
+    dict(type='SafeCheckpointHook'),
+    dict(type='StopHook'),
+    dict(type='SharedMemoryHook'),
+    dict(
+        type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-3, update_buffers=True
+    ),
+]
 log_processor = dict(by_epoch=False)
 auto_scale_lr = dict(enable=False, base_batch_size=1)
