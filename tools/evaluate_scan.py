@@ -56,7 +56,7 @@ def parse_args() -> argparse.Namespace:
         default=COMPONENT_RADIUS,
         help='points at most so many metres apart are one piece (default: %(default)s)',
     )
-    parser.add_argument('--tta', action='store_true', help='see the inferencer')
+    parser.add_argument('--tta', action=argparse.BooleanOptionalAction, help='see the inferencer')
     args = parser.parse_args()
     args.config, args.checkpoint = model_files(args)
     return args
@@ -212,11 +212,11 @@ def other_masks(
     import numpy as np
 
     from oneformer3d.data.superpoints import superpoints_from_points
-    from oneformer3d.inference.components import connect
+    from oneformer3d.inference.components import connect, pairs_within
 
     stuff = [labels.names.index(name) for name in labels.stuff if name in labels.names]
     is_stuff = np.isin(predicted, stuff)
-    pieces = connect(points[:, :3], is_stuff.astype(np.int64), COMPONENT_RADIUS)
+    pieces = connect(len(points), pairs_within(points[:, :3], COMPONENT_RADIUS), is_stuff)
     patches = superpoints_from_points(points[:, :3], points[:, 3:])
     return {
         'components': as_masks(np.where(is_stuff, -1, pieces)),

@@ -87,8 +87,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--tta',
-        action='store_true',
-        help='average over mirrored and turned views of each scan, at several times the time',
+        action=argparse.BooleanOptionalAction,
+        help="average over mirrored and turned views of each scan, at several times the network's "
+        "time (default: what the model's config says)",
     )
     parser.add_argument(
         '--up',

@@ -1,4 +1,4 @@
-"""Instances without masks: what is no wall, floor or ceiling falls into connected pieces.
+"""Instances without masks: what is no wall, floor or ceiling falls into pieces of one class.
 
 Enters: the points of a scan (N, ≥ 3) and what the network calls them. Leaves: the same prediction
 with other instances, of the pieces alone or joined with the network's masks. Where masks of
@@ -20,6 +20,11 @@ InstanceSource = Literal['masks', 'components', 'joined']
 SOURCES: tuple[InstanceSource, ...] = get_args(InstanceSource)
 # Smaller pieces are the rims of wrongly labelled points.
 MIN_POINTS = 10
+# Pieces that are smaller, 0.2 m² of a cloud thinned to 5 cm, are part of what they touch: chosen on
+# generated rooms (docs/real_scans.md).
+PART_POINTS = 80
+# Points that vote on the class of one, itself among them.
+NUM_VOTES = 9
 # Instances that share more of their union are one object.
 SAME_OBJECT = 0.5
 
@@ -37,7 +42,7 @@ def with_instances(
         prediction: of the points, with the network's masks as instances.
         points: (N, ≥ 3), xyz first, in metres.
         stuff: classes without instances.
-        source: 'masks' changes nothing; 'components' takes the pieces of all that is no stuff;
+        source: 'masks' changes nothing; 'components' takes pieces of one class that is no stuff;
             'joined' takes both, of those that show one object the better-scored.
         radius: points at most so far apart belong to one piece, in metres.
 
@@ -61,14 +66,18 @@ def component_instances(
     stuff: tuple[int, ...],
     radius: float,
 ) -> ScanPrediction:
-    """The connected pieces of all that is no stuff as instances, each of its most frequent class.
+    """The connected pieces of one class that is no stuff as instances.
 
-    Neighbouring things of two classes make one piece: a network is surer of what is a thing than
-    of which. No confidence is known of a piece: the score only says that larger ones are surer,
-    and is n / (n + 10) for n points. Arguments as of ``with_instances``.
+    Single points that are called otherwise than their neighbours do not split a piece, and small
+    pieces join what they touch most: a network is surer of what is a thing than of which. No
+    confidence is known of a piece: the score only says that larger ones are surer, and is
+    n / (n + 10) for n points. Arguments as of ``with_instances``.
     """
     thing = np.flatnonzero(~np.isin(prediction.semantic, stuff))  # (T,)
-    component = connect(points[thing, :3], np.zeros(len(thing), np.int64), radius)  # (T,)
+    xyz = points[thing, :3]
+    pairs = pairs_within(xyz, radius)
+    piece = connect(len(thing), pairs, voted(xyz, prediction.semantic[thing]))
+    component = absorb_parts(piece, pairs, PART_POINTS)  # (T,)
 
     order = np.argsort(component, kind='stable')
     pieces = np.split(thing[order], np.flatnonzero(np.diff(component[order])) + 1)
@@ -109,15 +118,61 @@ def joined(first: ScanPrediction, second: ScanPrediction) -> ScanPrediction:
     )
 
 
+def pairs_within(xyz: NDArray[np.floating], radius: float) -> NDArray[np.int64]:
+    """Rows (P, 2) of points (N, 3) that are no farther apart than the radius, each pair once."""
+    if not len(xyz):
+        return np.zeros((0, 2), np.int64)
+    return KDTree(xyz).query_pairs(radius, output_type='ndarray')
+
+
+def voted(xyz: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The most frequent label (N,) among a point and the nearest others; the lowest of equals."""
+    if not len(xyz):
+        return np.zeros(0, np.int64)
+    nearest = KDTree(xyz).query(xyz, min(NUM_VOTES, len(xyz)))[1].reshape(len(xyz), -1)  # (N, 9)
+
+    names, label = np.unique(labels, return_inverse=True)
+    votes = np.zeros((len(xyz), len(names)), np.int64)
+    for column in nearest.T:  # one vote of each point
+        votes[np.arange(len(xyz)), label[column]] += 1
+    return names[votes.argmax(1)]
+
+
 def connect(
-    xyz: NDArray[np.floating], labels: NDArray[np.integer], radius: float
+    num_points: int, pairs: NDArray[np.integer], labels: NDArray[np.integer]
 ) -> NDArray[np.int64]:
-    """Component (N,) of each point: chains of points of one label, no step above the radius."""
-    pairs = KDTree(xyz).query_pairs(radius, output_type='ndarray')  # (P, 2)
+    """Component (N,) of each point: chains of pairs (P, 2) of points that have one label (N,)."""
     a, b = pairs[labels[pairs[:, 0]] == labels[pairs[:, 1]]].T
 
-    graph = coo_array((np.ones(len(a), bool), (a, b)), shape=(len(xyz), len(xyz)))
+    graph = coo_array((np.ones(len(a), bool), (a, b)), shape=(num_points, num_points))
     return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def absorb_parts(
+    piece: NDArray[np.int64], pairs: NDArray[np.integer], part_points: int
+) -> NDArray[np.int64]:
+    """Pieces (N,) of points, of which small ones have joined the larger one they touch most.
+
+    Args:
+        piece: (N,) 0 … K − 1.
+        pairs: (P, 2) points that touch.
+        part_points: smaller pieces look for another; again, until all that can have found one.
+    """
+    while True:
+        sizes = np.bincount(piece)  # (K,)
+        a, b = piece[pairs].T
+        a, b = np.r_[a, b], np.r_[b, a]
+        # of equal ones the later joins the earlier, so that no two join each other
+        larger = (sizes[b] > sizes[a]) | ((sizes[b] == sizes[a]) & (b < a))
+        joins = larger & (sizes[a] < part_points)
+        if not joins.any():
+            return piece
+
+        links, counts = np.unique(np.stack([a, b])[:, joins], axis=1, return_counts=True)
+        a, b = links[:, np.lexsort((counts, links[0]))]
+        most = np.r_[a[1:] != a[:-1], True]  # the last of each part
+        graph = coo_array((np.ones(most.sum(), bool), (a[most], b[most])), shape=(len(sizes),) * 2)
+        piece = connected_components(graph, directed=False)[1].astype(np.int64)[piece]
 
 
 def _overlaps(members: tuple[NDArray[np.int64], ...], num_points: int) -> NDArray[np.float64]:

@@ -40,7 +40,7 @@ from oneformer3d.visualization.labels import to_array
 
 from .clock import Clock, Progress
 from .components import InstanceSource, with_instances
-from .model_settings import instance_source, model_voxel_size, pick_device, test_settings
+from .model_settings import inference_settings, model_voxel_size, pick_device, test_settings
 from .predictions import ScanPrediction, TilePrediction, drop_covered, scatter_to_points
 from .scan_images import ScanImageReader, ScanImages
 from .scans import is_finished, name_scans, result_key
@@ -79,6 +79,7 @@ class OneFormer3DInferencer:
         component_radius: points at most so far apart belong to one piece, metres.
         tta: average over mirrored and turned views of each scan, as the config's ``tta_model`` and
             ``tta_pipeline`` say, for several times the time of the network (docs/inference.md).
+            None takes what the config says (``inference``), or else the scan as it is.
 
     Raises:
         FileNotFoundError: No such config, checkpoint or CLIP weights.
@@ -102,7 +103,7 @@ class OneFormer3DInferencer:
         vocabulary: Vocabulary | Sequence[str] | None = None,
         instances: InstanceSource | None = None,
         component_radius: float = 0.06,
-        tta: bool = False,
+        tta: bool | None = None,
     ) -> None:
         if component_radius <= 0:
             raise ValueError(f'component_radius must be positive, got {component_radius}')
@@ -111,7 +112,9 @@ class OneFormer3DInferencer:
         checkpoint = find_checkpoint(checkpoint)
         self.checkpoint_name = str(checkpoint)
 
-        tested = with_tta(self.config) if tta else self.config
+        chosen = inference_settings(self.config, self.config_name, instances, tta)
+        self.instances, self.tta = chosen.instances, chosen.tta
+        tested = with_tta(self.config) if self.tta else self.config
         self.class_table, pipeline = test_settings(tested, self.config_name)
         check_class_sizes(self.config)
         self.device = pick_device(device)
@@ -129,16 +132,14 @@ class OneFormer3DInferencer:
             )
 
         # what is asked for predictions: the model, or what shows it several views
-        self.tta = tta
         self.predictor: BaseModel = self.model
-        if tta:
+        if self.tta:
             self.predictor = MODELS.build({**self.config.tta_model, 'module': self.model})
 
         self.score_thr = score_thr
         self.voxel_size = model_voxel_size(self.config.model) if voxel_size is None else voxel_size
         self.max_points = max_points
         self.tile_margin = tile_margin
-        self.instances: InstanceSource = instance_source(self.config, self.config_name, instances)
         self.component_radius = component_radius
         self.images = None if clip is None else {**clip, 'max_views': max_views}
         self.read_images = None if clip is None else self._image_reader(clip, max_views, vocabulary)

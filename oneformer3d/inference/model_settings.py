@@ -5,6 +5,7 @@ spacing of the points, a device.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from mmengine.config import Config
@@ -39,20 +40,38 @@ def test_settings(config: Config, name: str) -> tuple[ClassTable, list[dict]]:
     return get_class_table(dataset['class_table']), steps
 
 
-def instance_source(config: Config, name: str, wanted: InstanceSource | None) -> InstanceSource:
-    """Where instances come from: what is wanted, else ``inference.instances``, else the masks.
+@dataclass(frozen=True)
+class InferenceSettings:
+    """How a model is asked: ``inference = dict(...)`` of its config.
+
+    Attributes:
+        instances: what instances are made of, see ``components``.
+        tta: whether the network sees several views of a scan.
+    """
+
+    instances: InstanceSource = 'masks'
+    tta: bool = False
+
+
+def inference_settings(
+    config: Config, name: str, instances: InstanceSource | None = None, tta: bool | None = None
+) -> InferenceSettings:
+    """What is wanted, else what the config says, else masks and one view.
 
     Raises:
         ValueError: an unknown source, or a config with other settings of inference.
     """
-    settings = config.get('inference') or {}
-    unknown = sorted(set(settings) - {'instances'})
+    settings = dict(config.get('inference') or {})
+    unknown = sorted(set(settings) - {'instances', 'tta'})
     if unknown:
         raise ValueError(f'{name}: inference: unknown settings {unknown}')
-    source = wanted or settings.get('instances', 'masks')
-    if source not in SOURCES:
-        raise ValueError(f'instances: expected one of {SOURCES}, got {source!r}')
-    return source
+
+    wanted = {'instances': instances, 'tta': tta}
+    settings.update({key: value for key, value in wanted.items() if value is not None})
+    chosen = InferenceSettings(**settings)
+    if chosen.instances not in SOURCES:
+        raise ValueError(f'instances: expected one of {SOURCES}, got {chosen.instances!r}')
+    return chosen
 
 
 def model_voxel_size(model: Mapping) -> float:

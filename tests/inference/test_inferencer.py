@@ -58,18 +58,18 @@ def test_pieces_stand_in_for_masks_or_beside_them(files) -> None:
     scene = two_block_scene()
     labels = np.rint(scene[:, 3] / 50).astype(int)
 
-    # with such a radius all things are one piece
+    # with such a radius all things of a class are one piece
     pieces = {'instances': 'components', 'component_radius': 1e3}
     result = OneFormer3DInferencer(*files, device='cpu', **pieces)(scene)
-    (members,) = members_of(result)
-    np.testing.assert_array_equal(members, np.flatnonzero(labels >= 2))
+    whole = members_of(result)
+    assert [set(rows) for rows in whole] == [set(np.flatnonzero(labels == k)) for k in (2, 3, 4)]
     np.testing.assert_array_equal(result.semantic, labels)
     assert result.info.instance_source == 'components'
 
-    # joined: a piece of all things is surer than the masks and hides them; without pieces they stay
+    # joined: pieces are surer than masks, and cover them all; without pieces masks stay
     masks = OneFormer3DInferencer(*files, device='cpu')
     assert masks.instances == 'masks'
-    for radius, expected in ((1e3, [members]), (1e-6, members_of(masks(scene)))):
+    for radius, expected in ((1e3, whole), (1e-6, members_of(masks(scene)))):
         settings = {'instances': 'joined', 'component_radius': radius}
         found = members_of(OneFormer3DInferencer(*files, device='cpu', **settings)(scene))
         assert {frozenset(rows) for rows in found} == {frozenset(rows) for rows in expected}

@@ -23,9 +23,7 @@ custom_hooks = [
     dict(type='SafeCheckpointHook'),
     dict(type='StopHook'),
     dict(type='SharedMemoryHook'),
-    dict(
-        type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-3, update_buffers=True
-    ),
+    dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=1e-3, update_buffers=True),
 ]
 log_processor = dict(by_epoch=False)
 auto_scale_lr = dict(enable=False, base_batch_size=1)
