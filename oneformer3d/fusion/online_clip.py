@@ -72,6 +72,11 @@ class OnlineClip(nn.Module):
         self.use_amp = use_amp
         self._writer: FeatureStoreWriter | None = None
 
+    @property
+    def stamp(self) -> StoreStamp:
+        """What makes these features where the tower is."""
+        return self.stamp_on(next(self.clip.parameters()).device)
+
     def stamp_on(self, device: torch.device) -> StoreStamp:
         """What makes these features there."""
         return self.clip.stamp(self.pixel_shuffle, self._compute_dtype(device))
