@@ -135,7 +135,7 @@ def voted(xyz: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.
     votes = np.zeros((len(xyz), len(names)), np.int64)
     for column in nearest.T:  # one vote of each point
         votes[np.arange(len(xyz)), label[column]] += 1
-    return names[votes.argmax(1)]
+    return names[votes.argmax(1)].astype(np.int64)
 
 
 def connect(

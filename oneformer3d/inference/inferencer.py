@@ -113,7 +113,8 @@ class OneFormer3DInferencer:
         self.checkpoint_name = str(checkpoint)
 
         chosen = inference_settings(self.config, self.config_name, instances, tta)
-        self.instances, self.tta = chosen.instances, chosen.tta
+        self.instances: InstanceSource = chosen.instances
+        self.tta = chosen.tta
         tested = with_tta(self.config) if self.tta else self.config
         self.class_table, pipeline = test_settings(tested, self.config_name)
         check_class_sizes(self.config)
