@@ -13,6 +13,8 @@ from mmengine.dataset import pseudo_collate
 from numpy.typing import NDArray
 
 from oneformer3d.inference.inferencer import OneFormer3DInferencer
+from oneformer3d.inference.model_settings import test_settings
+from oneformer3d.registry import TRANSFORMS
 from oneformer3d.segmentor.oneformer3d import OneFormer3D
 from oneformer3d.structures import DecoderScene
 
@@ -58,8 +60,10 @@ class LocalModel:
                 f'{inferencer.config_name}: streaming needs a OneFormer3D, got '
                 f'{type(inferencer.model).__name__}'
             )
-        self.inferencer = inferencer
         self.model = inferencer.model
+        # a frame is shown as it is, also where whole scans are shown in several views
+        _, steps = test_settings(inferencer.config, inferencer.config_name)
+        self.pipeline = [TRANSFORMS.build(step) for step in steps]
         self.score_thr = score_thr
 
     @property
@@ -79,7 +83,7 @@ class LocalModel:
         }
         if self.model.use_superpoints:
             _, scene['sp_pts_mask'] = np.unique(superpoints, return_inverse=True)
-        for transform in self.inferencer.pipeline:
+        for transform in self.pipeline:
             scene = transform(scene)
         batch = self.model.data_preprocessor(pseudo_collate([scene]), False)
 
