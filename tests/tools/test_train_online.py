@@ -24,6 +24,7 @@ QUICK = (
     'test_dataloader.num_workers=0',
     'test_dataloader.persistent_workers=false',
     'train_dataloader.dataset.pipeline.LoadPosedViews.view_dropout=0',
+    'train_dataloader.dataset.pipeline.LoadPosedViews.image_dropout=0',
     'train_cfg.max_epochs=1',
     'train_cfg.val_interval=9',
 )
